@@ -1,0 +1,1 @@
+//! Placeholder page, rewritten with the crate's content.
