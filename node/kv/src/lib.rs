@@ -1,1 +1,28 @@
-//! Placeholder page, rewritten with the crate's content.
+//! The client side of the key-value layer: how a gateway reaches the leaseholder of a range.
+//!
+//! [`Sender`] is what the SQL layer programs against. `DistSender` implements it over a range
+//! cache and a transport; `local` implements it over one store for tests.
+//!
+//! It is not: a transaction coordinator (a batch is atomic on one range and nothing more), a
+//! socket (the server supplies the transport) or a clock.
+//!
+//! Invariants:
+//! * a batch that may have been proposed is never sent again: its fate is [`SendError::Ambiguous`];
+//! * what a range cache says is a hint, corrected by the range itself (`RangeMismatch`);
+//! * a returned response carries no error: every error of a range is a [`SendError`].
+
+mod error;
+
+pub use error::SendError;
+
+use crdb_proto::kv::{BatchRequest, BatchResponse};
+use futures::future::BoxFuture;
+
+/// Executes batches on whichever range holds their keys.
+pub trait Sender: Send + Sync + 'static {
+    /// Sends one batch, whose keys must all lie in one range, and waits for its outcome.
+    ///
+    /// The response has one entry per request, `error` unset. Dropping the future leaves the
+    /// fate of a batch with writes unknown.
+    fn send(&self, batch: BatchRequest) -> BoxFuture<'_, Result<BatchResponse, SendError>>;
+}
