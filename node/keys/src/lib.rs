@@ -7,7 +7,11 @@
 //! 1. Encoded keys sort like the values they hold, and no encoding is a prefix of another.
 //! 2. `Timestamp` orders by wall time first, then by the logical counter.
 
+pub mod encoding;
+pub mod hlc;
 mod id;
+pub mod layout;
+pub mod pretty;
 mod span;
 mod timestamp;
 
