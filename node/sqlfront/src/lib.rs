@@ -1,1 +1,40 @@
-//! Placeholder page, rewritten with the crate's content.
+//! Turns SQL text into our own syntax tree.
+//!
+//! What it is: the front of the SQL pipeline. It tokenises the whole string once, splits it at `;`,
+//! looks at the head words of each statement, and then either parses it itself (SHOW, SET, BEGIN,
+//! CREATE TABLE, ... : the heads whose CockroachDB form the library does not know) or lifts the
+//! CockroachDB spellings out of the token list and delegates to sqlparser, whose tree it converts.
+//!
+//! What it is not: nothing is resolved or typed here; there is no catalog.
+//!
+//! ```text
+//! text -> tokens with positions -> statements -> own head parser ----------------> ast
+//!                                            \-> pre-pass -> sqlparser -> convert -/
+//! ```
+//!
+//! Invariants:
+//! 1. No input panics or exhausts the stack: nesting is bounded before anything recursive runs.
+//! 2. A construct that is understood and not available becomes [`ast::Statement::Unsupported`],
+//!    never a syntax error; a construct that is not understood is a syntax error, never dropped.
+//! 3. One syntax error fails the whole string, as in PostgreSQL: nothing of it has run.
+
+pub mod ast;
+mod error;
+
+pub use error::{ParseError, ParseErrorKind};
+
+use ast::{Expr, Statement};
+
+/// How deep expressions and queries may nest.
+pub const MAX_DEPTH: usize = 200;
+
+/// One statement with its source.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The statement.
+    pub statement: Statement,
+    /// Its source text, without the semicolon and surrounding blanks.
+    pub text: String,
+    /// The highest `$n` it uses, 0 for none.
+    pub placeholders: u16,
+}
