@@ -19,7 +19,10 @@
 //! 3. One syntax error fails the whole string, as in PostgreSQL: nothing of it has run.
 
 pub mod ast;
+mod convert;
 mod error;
+mod front;
+mod source;
 
 pub use error::{ParseError, ParseErrorKind};
 
@@ -37,4 +40,14 @@ pub struct Parsed {
     pub text: String,
     /// The highest `$n` it uses, 0 for none.
     pub placeholders: u16,
+}
+
+/// Parses a whole submitted string into its statements.
+pub fn parse(sql: &str) -> Result<Vec<Parsed>, ParseError> {
+    front::parse(sql)
+}
+
+/// Parses one scalar expression, such as a stored default.
+pub fn parse_expression(sql: &str) -> Result<Expr, ParseError> {
+    front::parse_expression(sql)
 }

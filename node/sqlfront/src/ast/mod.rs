@@ -29,8 +29,8 @@ pub use query::{
     SelectItem, SetOp, TableAlias, TableExpr, TableFunction, TableRef, Values, With,
 };
 pub use statement::{
-    Assignment, AssignmentTarget, BeginMode, ColumnDef, ConflictTarget, CreateDatabase, CreateTable,
-    Delete, DiscardTarget, DropBehavior, DropDatabase, DropTable, Explain, ForeignKey, IndexColumn,
-    Insert, InsertSource, IsolationLevel, Maintenance, OnConflict, SetScope, SetValue, Show,
-    Statement, TableConstraint, TransactionModes, Truncate, Unsupported, Update,
+    Assignment, AssignmentTarget, BeginMode, ColumnDef, ConflictTarget, CreateDatabase,
+    CreateTable, Delete, DiscardTarget, DropBehavior, DropDatabase, DropTable, Explain, ForeignKey,
+    IndexColumn, Insert, InsertSource, IsolationLevel, Maintenance, OnConflict, SetScope, SetValue,
+    Show, Statement, TableConstraint, TransactionModes, Truncate, Unsupported, Update,
 };
