@@ -129,6 +129,17 @@ impl Host {
 
     /// Removes a cluster, and our own docker daemon with the last one.
     pub fn down(&self, name: &str) -> Result<()> {
+        self.delete(name)?;
+        let left = self.clusters()?;
+        if left.is_empty() {
+            return self.docker.stop_if_own(&self.progress);
+        }
+        self.progress.note(format_args!("left are: {}", left.join(", ")));
+        Ok(())
+    }
+
+    /// Removes a cluster, if it is there, and its files.
+    pub fn delete(&self, name: &str) -> Result<()> {
         if self.clusters()?.iter().any(|cluster| cluster == name) {
             self.perform(&plan::delete(name, &self.facts))?;
         } else {
@@ -142,11 +153,6 @@ impl Host {
                 _ => {}
             }
         }
-        let left = self.clusters()?;
-        if left.is_empty() {
-            return self.docker.stop_if_own(&self.progress);
-        }
-        self.progress.note(format_args!("left are: {}", left.join(", ")));
         Ok(())
     }
 
