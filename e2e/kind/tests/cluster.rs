@@ -2,25 +2,21 @@
 //! between pods, volumes. Runs on the cluster that `cargo xtask test e2e` brings up.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crdb_kind::Cmd;
 use crdb_kind::progress::now;
+use crdb_kind::{Cmd, TestEnvironment};
 use serde_json::Value;
 
 /// How long a pod may take to start or to answer on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: `cargo xtask test e2e` sets it and brings the cluster up")
-    })
+fn environment() -> TestEnvironment {
+    TestEnvironment::from_env().expect("this runs on a cluster")
 }
 
 fn kubectl() -> Cmd {
-    setting("KUBECONFIG"); // kubectl reads it, and must not use another cluster by accident
-    Cmd::new(PathBuf::from(setting("CRDB_E2E_KUBECTL")))
+    environment().kubectl()
 }
 
 fn json(command: &Cmd) -> Value {
@@ -91,7 +87,7 @@ fn every_node_is_ready_and_workers_are_two_per_zone() {
 #[test]
 fn pods_keep_their_volume_and_reach_each_other_by_name() {
     let namespace = Namespace::new("stateful");
-    let image = setting("CRDB_E2E_BUSYBOX_IMAGE");
+    let image = environment().busybox_image;
     let manifest = include_str!("stateful.yaml").replace("@IMAGE@", &image);
     namespace.kubectl().words("apply --filename=-").stdin(manifest).run().unwrap();
     let rollout = namespace.kubectl().words("rollout status statefulset/web --timeout=120s");

@@ -10,7 +10,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use crdb_kind::{Cluster, ClusterConfig, Cmd, Host};
+use crdb_kind::artifact::make_all;
+use crdb_kind::{Cluster, ClusterConfig, Cmd, ControlPlane, Host, TestEnvironment};
 use serde_json::Value;
 
 use crate::images::{self, Images};
@@ -39,8 +40,18 @@ enum Part {
     #[expect(dead_code, reason = "the simulation enters the table with its program")]
     /// A program of ours, built before, with its arguments; it passes or fails as a whole.
     Program(&'static str, &'static str),
+    #[expect(dead_code, reason = "the operator's tests enter the table with their target")]
+    /// Test programs that run a control plane as plain processes.
+    WithControlPlane(&'static str),
     /// Test programs that get a Kubernetes cluster, the images in it and the tools for it.
     OnKubernetes(&'static str),
+}
+
+impl Part {
+    /// Whether the tools to build Kubernetes, and a docker daemon, have to be there.
+    fn needs_kubernetes(&self) -> bool {
+        matches!(self, Part::OnKubernetes(_) | Part::WithControlPlane(_))
+    }
 }
 
 const fn minutes(n: u64) -> Duration {
@@ -78,7 +89,7 @@ pub(crate) fn test(workspace: &Workspace, tier: Option<&str>, filter: Option<&st
         let names: Vec<&str> = TIERS.iter().map(|tier| tier.name).collect();
         bail!("there is no tier {}: there are {}", tier.unwrap_or_default(), names.join(", "));
     }
-    if chosen.iter().any(|tier| tier.parts.iter().any(|p| matches!(p, Part::OnKubernetes(_)))) {
+    if chosen.iter().any(|tier| tier.parts.iter().any(|p| p.needs_kubernetes())) {
         machine::ready_for_kubernetes(workspace.progress())?;
     } else {
         machine::ready_to_build(workspace.progress())?;
@@ -143,6 +154,12 @@ fn run_part(
             let program = workspace.programs(Profile::Dev).join(program);
             let command = Cmd::new(program).words(args).deadline(left);
             Ok(Counts::of_check(succeeded(workspace, command)?))
+        }
+        Part::WithControlPlane(line) => {
+            let lanes = ControlPlane::ARTIFACTS.map(|artifact| vec![artifact]);
+            make_all(&lanes, workspace.cache(), workspace.progress())?;
+            let env = ControlPlane::in_cache(workspace.cache()).to_env();
+            run_tests(workspace, workspace.cargo(line).envs(&env), left, filter)
         }
         Part::OnKubernetes(line) => on_kubernetes(workspace, |env| {
             run_tests(workspace, workspace.cargo(line).envs(env), left, filter)
@@ -236,18 +253,16 @@ fn environment(
     images: &Images,
 ) -> Vec<(String, String)> {
     let tools = &host.facts().artifacts;
-    let mut env: Vec<(String, String)> = [
-        ("KUBECONFIG", cluster.kubeconfig().display().to_string()),
-        ("CRDB_E2E_NODE_IMAGE", images.node.clone()),
-        ("CRDB_E2E_OPERATOR_IMAGE", images.operator.clone()),
-        ("CRDB_E2E_BUSYBOX_IMAGE", cluster.busybox_image().to_owned()),
-        ("CRDB_E2E_KUBECTL", tools.kubectl.display().to_string()),
-        ("CRDB_E2E_HELM", tools.helm.display().to_string()),
-        ("CRDB_E2E_BIN_DIR", workspace.programs(Profile::Dev).display().to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
+    let mut env = TestEnvironment {
+        kubeconfig: cluster.kubeconfig(),
+        kubectl: tools.kubectl.clone(),
+        helm: tools.helm.clone(),
+        bin_dir: workspace.programs(Profile::Dev),
+        node_image: images.node.clone(),
+        operator_image: images.operator.clone(),
+        busybox_image: cluster.busybox_image().to_owned(),
+    }
+    .to_env();
     // Tests that cut or stop nodes reach them through docker.
     env.extend(host.docker().env());
     env
