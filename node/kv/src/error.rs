@@ -82,9 +82,8 @@ impl SendError {
             },
             Some(Kind::Ambiguous(_)) => Self::Ambiguous { message },
             Some(Kind::Invalid(_)) => Self::Invalid { message },
-            Some(Kind::NotLeaseholder(_) | Kind::RangeMismatch(_) | Kind::Unavailable(_)) | None => {
-                Self::Unavailable { message }
-            }
+            Some(Kind::NotLeaseholder(_) | Kind::RangeMismatch(_) | Kind::Unavailable(_))
+            | None => Self::Unavailable { message },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The client side of the key-value layer: how a gateway reaches the leaseholder of a range.
 //!
-//! [`Sender`] is what the SQL layer programs against. `DistSender` implements it over a range
-//! cache and a transport; `local` implements it over one store for tests.
+//! [`Sender`] is what the SQL layer programs against. [`DistSender`] implements it over a range
+//! cache and a [`Transport`]; `local` implements it over one store for tests.
 //!
 //! It is not: a transaction coordinator (a batch is atomic on one range and nothing more), a
 //! socket (the server supplies the transport) or a clock.
@@ -11,9 +11,19 @@
 //! * what a range cache says is a hint, corrected by the range itself (`RangeMismatch`);
 //! * a returned response carries no error: every error of a range is a [`SendError`].
 
+mod dist_sender;
 mod error;
+pub mod local;
+mod range_cache;
+mod span;
+#[cfg(test)]
+mod tests;
+mod transport;
 
+pub use dist_sender::{DistSender, DistSenderConfig};
 pub use error::SendError;
+pub use range_cache::{CachedRange, RangeCache};
+pub use transport::{Transport, TransportError};
 
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use futures::future::BoxFuture;

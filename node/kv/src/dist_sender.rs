@@ -1,0 +1,424 @@
+//! Routes a batch to the leaseholder of its range.
+//!
+//! Flow: look the range up (cache, else the meta range) → believed leaseholder, else the own node,
+//! else the other replicas in turn → follow `NotLeaseholder` and `RangeMismatch` → answer.
+//!
+//! Invariants:
+//! 1. At most one copy of a batch with writes is under way, and it is sent again only after an
+//!    answer or a transport error that proves it was not proposed.
+//! 2. A read may be under way at several replicas; the first that serves it wins.
+//! 3. A call ends: with the overall timeout, or earlier when the fate of a write cannot be
+//!    learned any more.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crdb_keys::{NodeId, layout};
+use crdb_proto::kv::{
+    self, BatchHeader, BatchRequest, BatchResponse, GetRequest, RangeDescriptor, Request,
+    ScanRequest, error::Kind, request,
+};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, Stream};
+use prost::Message as _;
+
+use crate::range_cache::{CachedRange, RangeCache, holds_replica};
+use crate::span::{BatchSpan, has_writes};
+use crate::{SendError, Sender, Transport, TransportError};
+
+/// Time limits of a [`DistSender`].
+#[derive(Debug, Clone, Copy)]
+pub struct DistSenderConfig {
+    /// A call gives up after this long.
+    pub timeout: Duration,
+    /// Silence after which other replicas are asked.
+    pub probe_after: Duration,
+    /// First pause after all replicas refused; doubles up to `backoff_max`.
+    pub backoff_min: Duration,
+    /// Longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for DistSenderConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            probe_after: Duration::from_millis(300),
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Sends each batch to the range that holds its keys.
+pub struct DistSender {
+    transport: Arc<dyn Transport>,
+    cache: Arc<RangeCache>,
+    config: DistSenderConfig,
+}
+
+type Answer = Result<BatchResponse, TransportError>;
+type InFlight<'a> = FuturesUnordered<BoxFuture<'a, (NodeId, Answer)>>;
+
+/// What to do after an answer.
+enum Verdict {
+    Done(Box<BatchResponse>),
+    Fail(SendError),
+    /// Not proposed there: try elsewhere.
+    Next {
+        reason: String,
+        hint: Option<NodeId>,
+        rerouted: bool,
+    },
+}
+
+/// What a write under way waits for.
+enum Event {
+    Answer(NodeId, Answer),
+    Probe(NodeId, Answer),
+    Silence,
+}
+
+/// Which replicas a call has asked since its last pause.
+#[derive(Default)]
+struct Round {
+    tried: Vec<NodeId>,
+    hint: Option<NodeId>,
+    backoff: Duration,
+}
+
+impl DistSender {
+    /// A sender over `transport` that starts from what `cache` knows.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        cache: Arc<RangeCache>,
+        config: DistSenderConfig,
+    ) -> Self {
+        Self { transport, cache, config }
+    }
+
+    /// The range cache, for feeding it hints.
+    pub fn cache(&self) -> &Arc<RangeCache> {
+        &self.cache
+    }
+
+    async fn route(&self, mut batch: BatchRequest) -> Result<BatchResponse, SendError> {
+        let writes = has_writes(&batch);
+        let give_up = self.transport.elapsed() + self.config.timeout;
+        let mut round = Round { backoff: self.config.backoff_min, ..Round::default() };
+        let mut reason = String::from("no replica of the range is known");
+        loop {
+            let range = self.find_range(&batch).await?;
+            address(&mut batch, &range.descriptor, self.transport.local_node());
+            let outcome = if writes {
+                self.attempt_write(&batch, &range, &mut round, give_up).await
+            } else {
+                self.attempt_read(&batch, &range, &mut round, give_up).await
+            };
+            match outcome {
+                Some(Verdict::Done(response)) => return Ok(*response),
+                Some(Verdict::Fail(error)) => return Err(error),
+                Some(Verdict::Next { reason: why, hint, rerouted }) => {
+                    reason = why;
+                    round.hint = hint.filter(|node| !round.tried.contains(node));
+                    if rerouted {
+                        round.tried.clear();
+                    }
+                }
+                None => {
+                    // Every replica refused or is out of reach: an election, most likely.
+                    round.tried.clear();
+                    round.hint = None;
+                    self.transport.sleep(round.backoff).await;
+                    round.backoff = (round.backoff * 2).min(self.config.backoff_max);
+                }
+            }
+            if self.transport.elapsed() >= give_up {
+                let id = range.descriptor.range_id;
+                return Err(SendError::Unavailable {
+                    message: format!("range r{id} is unavailable: {reason}"),
+                });
+            }
+        }
+    }
+
+    /// Next replica to ask: the hint, the believed leaseholder, the own node, then the others.
+    fn candidate(&self, range: &CachedRange, round: &Round, pending: &[NodeId]) -> Option<NodeId> {
+        let free = |node: &NodeId| {
+            !round.tried.contains(node)
+                && !pending.contains(node)
+                && holds_replica(&range.descriptor, *node)
+        };
+        let local = self.transport.local_node();
+        let others = range.descriptor.replicas.iter().map(|r| NodeId(r.node_id));
+        round.hint.into_iter().chain(range.leaseholder).chain([local]).chain(others).find(free)
+    }
+
+    /// One copy to one replica. While it is silent, others are asked who serves the range.
+    async fn attempt_write(
+        &self,
+        batch: &BatchRequest,
+        range: &CachedRange,
+        round: &mut Round,
+        give_up: Duration,
+    ) -> Option<Verdict> {
+        let node = self.candidate(range, round, &[])?;
+        let mut flight: InFlight<'_> = FuturesUnordered::new();
+        flight.push(self.send_to(node, batch.clone()));
+        let mut probes: InFlight<'_> = FuturesUnordered::new();
+        let mut timer = None;
+        let mut moved_to = None;
+        loop {
+            match self.next_event(&mut flight, &mut probes, &mut timer).await {
+                Event::Answer(node, answer) => {
+                    return Some(self.judge(node, answer, range, round, true));
+                }
+                Event::Probe(other, answer) => {
+                    if matches!(&answer, Ok(response) if response.error.is_none()) {
+                        let start = &range.descriptor.start_key;
+                        self.cache.set_leaseholder(range.descriptor.range_id, start, Some(other));
+                        moved_to = Some(other);
+                        // One more span of patience for an answer that is on its way.
+                        timer = None;
+                    }
+                }
+                Event::Silence if moved_to.is_some() || self.transport.elapsed() >= give_up => {
+                    let message = match moved_to {
+                        Some(other) => format!("{node} did not answer and {other} serves now"),
+                        None => format!("{node} did not answer in time"),
+                    };
+                    return Some(Verdict::Fail(SendError::Ambiguous { message }));
+                }
+                Event::Silence => {
+                    timer = None;
+                    probes = FuturesUnordered::new();
+                    for other in range.descriptor.replicas.iter().map(|r| NodeId(r.node_id)) {
+                        if other != node {
+                            probes.push(self.send_to(other, probe(batch, range)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What happens first: the answer to a write, the answer to a probe, or silence.
+    async fn next_event(
+        &self,
+        flight: &mut InFlight<'_>,
+        probes: &mut InFlight<'_>,
+        timer: &mut Option<BoxFuture<'static, ()>>,
+    ) -> Event {
+        poll_fn(|cx| {
+            if let Poll::Ready(Some((node, answer))) = Pin::new(&mut *flight).poll_next(cx) {
+                return Poll::Ready(Event::Answer(node, answer));
+            }
+            if let Poll::Ready(Some((node, answer))) = Pin::new(&mut *probes).poll_next(cx) {
+                return Poll::Ready(Event::Probe(node, answer));
+            }
+            // The timer is made only once the answer was not there at once.
+            let patience = self.config.probe_after;
+            let timer = timer.get_or_insert_with(|| self.transport.sleep(patience));
+            timer.as_mut().poll(cx).map(|()| Event::Silence)
+        })
+        .await
+    }
+
+    /// Asks one replica after another, each `probe_after` apart while they are silent.
+    async fn attempt_read(
+        &self,
+        batch: &BatchRequest,
+        range: &CachedRange,
+        round: &mut Round,
+        give_up: Duration,
+    ) -> Option<Verdict> {
+        let mut flight: InFlight<'_> = FuturesUnordered::new();
+        let mut pending: Vec<NodeId> = Vec::new();
+        loop {
+            match self.candidate(range, round, &pending) {
+                Some(node) => {
+                    pending.push(node);
+                    flight.push(self.send_to(node, batch.clone()));
+                }
+                None if flight.is_empty() => return None,
+                None => {}
+            }
+            match self.next_answer(&mut flight, self.config.probe_after).await {
+                Some((node, answer)) => {
+                    pending.retain(|n| *n != node);
+                    match self.judge(node, answer, range, round, false) {
+                        // While another copy is under way, the refusal of one replica decides
+                        // nothing.
+                        Verdict::Next { hint, rerouted: false, .. } if !flight.is_empty() => {
+                            round.hint = hint;
+                        }
+                        verdict => return Some(verdict),
+                    }
+                }
+                None if self.transport.elapsed() >= give_up => {
+                    let reason = "no replica answered in time".to_owned();
+                    return Some(Verdict::Next { reason, hint: None, rerouted: false });
+                }
+                None if self.candidate(range, round, &pending).is_none() => {
+                    // Those that refused may serve by now; the silent ones stay pending.
+                    round.tried.clear();
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        node: NodeId,
+        answer: Answer,
+        range: &CachedRange,
+        round: &mut Round,
+        writes: bool,
+    ) -> Verdict {
+        round.tried.push(node);
+        let next = |reason: String, hint, rerouted| Verdict::Next { reason, hint, rerouted };
+        let response = match answer {
+            Ok(response) => response,
+            Err(TransportError::NotSent(why)) => {
+                return next(format!("{node}: {why}"), None, false);
+            }
+            Err(TransportError::Lost(why)) if writes => {
+                let message = format!("connection to {node} lost before it answered: {why}");
+                return Verdict::Fail(SendError::Ambiguous { message });
+            }
+            Err(TransportError::Lost(why)) => return next(format!("{node}: {why}"), None, false),
+        };
+        let id = range.descriptor.range_id;
+        let start = &range.descriptor.start_key;
+        let Some(error) = response.error else {
+            self.cache.set_leaseholder(id, start, Some(node));
+            return Verdict::Done(Box::new(response));
+        };
+        match error.kind {
+            Some(Kind::NotLeaseholder(e)) => {
+                if let Some(descriptor) = e.descriptor {
+                    self.cache.insert(descriptor);
+                }
+                let hint = e.leaseholder.map(|r| NodeId(r.node_id)).filter(|n| *n != node);
+                if range.leaseholder == Some(node) || hint.is_some() {
+                    self.cache.set_leaseholder(id, start, hint);
+                }
+                next(format!("{node}: {}", error.message), hint, false)
+            }
+            Some(Kind::RangeMismatch(e)) => {
+                let mut rerouted = false;
+                for descriptor in e.descriptors {
+                    rerouted |= self.cache.insert(descriptor);
+                }
+                next(format!("{node}: {}", error.message), None, rerouted)
+            }
+            Some(Kind::Unavailable(_)) | None => {
+                next(format!("{node}: {}", error.message), None, false)
+            }
+            Some(
+                Kind::ReadConflict(_)
+                | Kind::ConditionFailed(_)
+                | Kind::DeadlineExceeded(_)
+                | Kind::Ambiguous(_)
+                | Kind::Invalid(_),
+            ) => {
+                self.cache.set_leaseholder(id, start, Some(node));
+                Verdict::Fail(SendError::from_range(error))
+            }
+        }
+    }
+
+    fn send_to(&self, node: NodeId, batch: BatchRequest) -> BoxFuture<'_, (NodeId, Answer)> {
+        let answer = self.transport.send(node, batch);
+        Box::pin(async move { (node, answer.await) })
+    }
+
+    /// The next answer of `flight`, or `None` after `patience` or when nothing is under way.
+    async fn next_answer(
+        &self,
+        flight: &mut InFlight<'_>,
+        patience: Duration,
+    ) -> Option<(NodeId, Answer)> {
+        let mut timer: Option<BoxFuture<'static, ()>> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(Some(answer)) = Pin::new(&mut *flight).poll_next(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            if flight.is_empty() {
+                return Poll::Ready(None);
+            }
+            let timer = timer.get_or_insert_with(|| self.transport.sleep(patience));
+            timer.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+
+    async fn find_range(&self, batch: &BatchRequest) -> Result<CachedRange, SendError> {
+        let span = BatchSpan::of(batch)?;
+        let range = match self.cache.lookup(span.start) {
+            Some(range) => range,
+            None => self.look_up(span.start).await?,
+        };
+        if !span.is_within(&range.descriptor) {
+            let id = range.descriptor.range_id;
+            let message = format!("the batch touches keys beyond range r{id}");
+            return Err(SendError::CrossRange { message });
+        }
+        Ok(range)
+    }
+
+    /// Reads the meta range for the range that holds `key`.
+    async fn look_up(&self, key: &[u8]) -> Result<CachedRange, SendError> {
+        let unknown = |why: &str| SendError::Unavailable {
+            message: format!("cannot find the range of the key: {why}"),
+        };
+        if layout::meta_span().contains_key(key) {
+            return Err(unknown("the location of the meta range is not known yet"));
+        }
+        let span = layout::meta_lookup_span(key);
+        let scan =
+            ScanRequest { start: span.start, end: span.end, max_rows: 1, ..ScanRequest::default() };
+        let request = Request { kind: Some(request::Kind::Scan(scan)) };
+        let batch = BatchRequest { header: None, requests: vec![request] };
+        let response = Box::pin(self.route(batch)).await?;
+        let found = response.responses.into_iter().next().and_then(|r| r.kind);
+        let Some(kv::response::Kind::Scan(found)) = found else {
+            return Err(unknown("the meta range gave an answer of another kind"));
+        };
+        let row =
+            found.rows.into_iter().next().ok_or_else(|| unknown("no meta entry covers it"))?;
+        let descriptor =
+            RangeDescriptor::decode(row.value).map_err(|e| unknown(&format!("bad entry: {e}")))?;
+        self.cache.insert(descriptor);
+        self.cache.lookup(key).ok_or_else(|| unknown("its meta entry does not cover it"))
+    }
+}
+
+impl Sender for DistSender {
+    fn send(&self, batch: BatchRequest) -> BoxFuture<'_, Result<BatchResponse, SendError>> {
+        Box::pin(self.route(batch))
+    }
+}
+
+fn address(batch: &mut BatchRequest, range: &RangeDescriptor, gateway: NodeId) {
+    let header = batch.header.get_or_insert_with(BatchHeader::default);
+    header.range_id = range.range_id;
+    header.range_generation = range.generation;
+    header.gateway_node_id = gateway.get();
+}
+
+/// A harmless read of the first key of `batch`.
+fn probe(batch: &BatchRequest, range: &CachedRange) -> BatchRequest {
+    let key = BatchSpan::of(batch).map_or_else(
+        |_| range.descriptor.start_key.clone(),
+        |span| bytes::Bytes::copy_from_slice(span.start),
+    );
+    let get = Request { kind: Some(request::Kind::Get(GetRequest { key })) };
+    let mut probe = BatchRequest { header: None, requests: vec![get] };
+    address(&mut probe, &range.descriptor, NodeId(0));
+    probe
+}

@@ -1,0 +1,268 @@
+//! The `DistSender` against scripted replicas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crdb_keys::NodeId;
+use crdb_proto::kv::{
+    BatchRequest, BatchResponse, Error, GetRequest, NotLeaseholder, PutRequest, PutResponse,
+    RangeDescriptor, RangeMismatch, ReplicaDescriptor, Request, Response, Unavailable, error,
+    request, response,
+};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    DistSender, DistSenderConfig, RangeCache, SendError, Sender, Transport, TransportError,
+};
+
+/// How a scripted node answers.
+#[derive(Clone)]
+enum Behaviour {
+    Serves,
+    NotLeaseholder(Option<u32>),
+    Mismatch(Vec<RangeDescriptor>),
+    Unavailable,
+    Refuses,
+    Dies,
+    Silent,
+}
+
+struct Script {
+    nodes: Mutex<HashMap<u32, Behaviour>>,
+    sent: Mutex<Vec<(u32, bool)>>,
+    start: Instant,
+}
+
+impl Script {
+    fn set(&self, node: u32, behaviour: Behaviour) {
+        self.nodes.lock().insert(node, behaviour);
+    }
+
+    /// Nodes that got the batch itself, not a probe.
+    fn writes_sent_to(&self) -> Vec<u32> {
+        self.sent.lock().iter().filter(|(_, write)| *write).map(|(node, _)| *node).collect()
+    }
+}
+
+impl Transport for Script {
+    fn local_node(&self) -> NodeId {
+        NodeId(1)
+    }
+
+    fn send(
+        &self,
+        node: NodeId,
+        batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
+        let write = crate::span::has_writes(&batch);
+        self.sent.lock().push((node.get(), write));
+        let behaviour = self.nodes.lock().get(&node.get()).cloned().unwrap_or(Behaviour::Refuses);
+        Box::pin(async move {
+            let kind = match behaviour {
+                Behaviour::Serves => return Ok(served()),
+                Behaviour::NotLeaseholder(hint) => error::Kind::NotLeaseholder(NotLeaseholder {
+                    leaseholder: hint.map(replica),
+                    descriptor: None,
+                }),
+                Behaviour::Mismatch(descriptors) => {
+                    error::Kind::RangeMismatch(RangeMismatch { descriptors })
+                }
+                Behaviour::Unavailable => error::Kind::Unavailable(Unavailable {}),
+                Behaviour::Refuses => {
+                    return Err(TransportError::NotSent("connection refused".into()));
+                }
+                Behaviour::Dies => return Err(TransportError::Lost("reset".into())),
+                Behaviour::Silent => std::future::pending().await,
+            };
+            let error = Error { message: "scripted".into(), kind: Some(kind) };
+            Ok(BatchResponse { error: Some(error), ..BatchResponse::default() })
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+fn served() -> BatchResponse {
+    let put = Response { kind: Some(response::Kind::Put(PutResponse {})) };
+    BatchResponse { responses: vec![put], ..BatchResponse::default() }
+}
+
+fn replica(node: u32) -> ReplicaDescriptor {
+    ReplicaDescriptor { node_id: node, store_id: node, replica_id: node.into(), r#type: 0 }
+}
+
+fn range(id: u64, start: &'static str, end: &'static str, generation: u64) -> RangeDescriptor {
+    RangeDescriptor {
+        range_id: id,
+        start_key: Bytes::from_static(start.as_bytes()),
+        end_key: Bytes::from_static(end.as_bytes()),
+        replicas: [1, 2, 3].map(replica).to_vec(),
+        generation,
+        next_replica_id: 4,
+    }
+}
+
+fn put(key: &'static str) -> BatchRequest {
+    let put = PutRequest { key: Bytes::from_static(key.as_bytes()), value: Bytes::new() };
+    batch(request::Kind::Put(put))
+}
+
+fn get(key: &'static str) -> BatchRequest {
+    batch(request::Kind::Get(GetRequest { key: Bytes::from_static(key.as_bytes()) }))
+}
+
+fn batch(kind: request::Kind) -> BatchRequest {
+    BatchRequest { header: None, requests: vec![Request { kind: Some(kind) }] }
+}
+
+fn cluster(behaviours: [Behaviour; 3]) -> (Arc<Script>, DistSender) {
+    let nodes = (1..).zip(behaviours).collect();
+    let script = Arc::new(Script {
+        nodes: Mutex::new(nodes),
+        sent: Mutex::new(Vec::new()),
+        start: Instant::now(),
+    });
+    let cache = Arc::new(RangeCache::default());
+    cache.insert(range(4, "a", "z", 1));
+    let sender = DistSender::new(script.clone(), cache, DistSenderConfig::default());
+    (script, sender)
+}
+
+#[tokio::test(start_paused = true)]
+async fn follows_the_hint_and_remembers_it() {
+    let none = Behaviour::NotLeaseholder(Some(3));
+    let (script, sender) = cluster([none.clone(), none, Behaviour::Serves]);
+    sender.send(put("b")).await.unwrap();
+    sender.send(put("c")).await.unwrap();
+    assert_eq!(script.writes_sent_to(), [1, 3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_another_replica_within_50_ms_of_a_refusal() {
+    let (script, sender) = cluster([
+        Behaviour::NotLeaseholder(Some(2)),
+        Behaviour::Refuses,
+        Behaviour::NotLeaseholder(None),
+    ]);
+    let call = async { sender.send(put("b")).await };
+    let elect = async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        script.set(3, Behaviour::Serves);
+        let elected = Instant::now();
+        elected
+    };
+    let (outcome, elected) = tokio::join!(call, elect);
+    outcome.unwrap();
+    assert!(elected.elapsed() <= Duration::from_millis(51), "{:?}", elected.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_write_is_ambiguous_and_never_sent_again() {
+    let (script, sender) = cluster([Behaviour::Dies, Behaviour::Serves, Behaviour::Serves]);
+    let error = sender.send(put("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Ambiguous { .. }), "{error}");
+    assert_eq!(script.writes_sent_to(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_read_is_tried_elsewhere() {
+    let (_, sender) = cluster([Behaviour::Dies, Behaviour::Refuses, Behaviour::Serves]);
+    sender.send(get("b")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_replica_costs_a_read_300_ms() {
+    let (script, sender) = cluster([Behaviour::Silent, Behaviour::Serves, Behaviour::Refuses]);
+    sender.send(get("b")).await.unwrap();
+    assert_eq!(script.elapsed().as_millis(), 300);
+    // And the next read nothing.
+    sender.send(get("b")).await.unwrap();
+    assert_eq!(script.elapsed().as_millis(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_write_is_ambiguous_once_another_node_serves_the_range() {
+    let (script, sender) = cluster([Behaviour::Silent, Behaviour::Serves, Behaviour::Refuses]);
+    let error = sender.send(put("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Ambiguous { .. }), "{error}");
+    assert!(script.elapsed() <= Duration::from_millis(700), "{:?}", script.elapsed());
+    assert_eq!(script.writes_sent_to(), [1]);
+    sender.send(put("b")).await.unwrap();
+    assert_eq!(script.writes_sent_to(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_write_waits_while_nobody_else_serves() {
+    let none = Behaviour::NotLeaseholder(Some(1));
+    let (script, sender) = cluster([Behaviour::Silent, none.clone(), none]);
+    let error = sender.send(put("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Ambiguous { .. }), "{error}");
+    assert!(script.elapsed() >= Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_without_quorum_is_unavailable_after_the_timeout() {
+    let (script, sender) =
+        cluster([Behaviour::Unavailable, Behaviour::Refuses, Behaviour::Unavailable]);
+    for batch in [put("b"), get("b")] {
+        let error = sender.send(batch).await.unwrap_err();
+        assert!(matches!(&error, SendError::Unavailable { .. }), "{error}");
+        assert!(error.to_string().starts_with("range r4 is unavailable"), "{error}");
+    }
+    assert!(script.elapsed() >= Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mismatch_corrects_the_cache() {
+    let halves = vec![range(4, "a", "m", 2), range(9, "m", "z", 2)];
+    let (script, sender) =
+        cluster([Behaviour::Mismatch(halves), Behaviour::Serves, Behaviour::Serves]);
+    script.set(2, Behaviour::Serves);
+    let call = sender.send(put("n"));
+    script.set(3, Behaviour::Serves);
+    let fix = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        script.set(1, Behaviour::Serves);
+    };
+    let (outcome, ()) = tokio::join!(call, fix);
+    outcome.unwrap();
+    assert_eq!(sender.cache().lookup(b"n").unwrap().descriptor.range_id, 9);
+    assert_eq!(sender.cache().lookup(b"b").unwrap().descriptor.range_id, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_over_two_ranges_is_refused() {
+    let (_, sender) = cluster([Behaviour::Serves, Behaviour::Serves, Behaviour::Serves]);
+    let mut batch = put("b");
+    batch.requests.extend(put("zz").requests);
+    let error = sender.send(batch).await.unwrap_err();
+    assert!(matches!(error, SendError::CrossRange { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_keys_is_invalid() {
+    let (_, sender) = cluster([Behaviour::Serves, Behaviour::Serves, Behaviour::Serves]);
+    let error = sender.send(BatchRequest::default()).await.unwrap_err();
+    assert!(matches!(error, SendError::Invalid { .. }), "{error}");
+}
+
+#[test]
+fn an_older_generation_never_replaces_a_newer() {
+    let cache = RangeCache::default();
+    assert!(cache.insert(range(4, "a", "m", 2)));
+    assert!(!cache.insert(range(4, "a", "z", 1)));
+    assert_eq!(*cache.lookup(b"b").unwrap().descriptor.end_key, *b"m");
+    assert!(cache.lookup(b"n").is_none());
+    assert!(cache.insert(range(4, "a", "z", 3)));
+    assert!(cache.lookup(b"n").is_some());
+}
