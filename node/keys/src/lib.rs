@@ -16,5 +16,5 @@ mod span;
 mod timestamp;
 
 pub use id::{NodeId, RangeId, ReplicaId, StoreId};
-pub use span::{Key, Span};
+pub use span::{Access, Key, Span};
 pub use timestamp::Timestamp;

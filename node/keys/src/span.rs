@@ -48,3 +48,20 @@ impl Span {
         }
     }
 }
+
+/// How a request uses a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Reads and writes it.
+    Write,
+}
+
+impl Access {
+    /// Whether two uses of one key must not happen at the same time.
+    #[must_use]
+    pub fn conflicts(self, other: Self) -> bool {
+        self == Self::Write || other == Self::Write
+    }
+}

@@ -4,7 +4,14 @@
 //! and the conversions to the types of `crdb-keys`. Fields are only added, never renumbered.
 
 // The generated code refers to other packages by their path from the common root.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 mod crdb {
     pub mod kv {
         pub mod v1 {

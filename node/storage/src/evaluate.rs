@@ -17,6 +17,7 @@
 use std::{collections::BTreeMap, iter::Peekable, ops::ControlFlow};
 
 use bytes::Bytes;
+pub use crdb_keys::Access;
 use crdb_keys::{Key, Span, Timestamp, encoding, pretty::Pretty};
 use crdb_proto::kv::{self, BatchRequest, error, request, response};
 
@@ -81,15 +82,6 @@ fn invalid(message: impl Into<String>) -> EvalError {
 
 fn failed(kind: error::Kind, message: impl Into<String>) -> EvalError {
     EvalError::Kv(Box::new(kv_error(kind, message)))
-}
-
-/// How a request uses a span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Access {
-    /// Reads it.
-    Read,
-    /// Reads and writes it.
-    Write,
 }
 
 /// Whether no request of the batch can write.
@@ -277,8 +269,7 @@ impl<R: Reader> Evaluation<'_, R> {
         if actual == put.expected {
             return self.write(&put.key, Some(put.value.clone()));
         }
-        let found = if actual.is_some() { "another value" } else { "no value" };
-        let message = format!("the key {} has {found} than expected", Pretty(&put.key));
+        let message = format!("the key {} does not have the expected value", Pretty(&put.key));
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         let kind = kv::ConditionFailed { index, key: put.key.clone(), actual };
         Err(failed(error::Kind::ConditionFailed(kind), message))

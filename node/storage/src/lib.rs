@@ -22,6 +22,8 @@ pub mod evaluate;
 mod memory;
 pub mod mvcc;
 mod rocks;
+#[cfg(test)]
+mod scripts;
 
 pub use batch::{Op, WriteBatch};
 pub use engine::{Engine, Family, Reader, Sync, Visitor};

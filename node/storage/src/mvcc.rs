@@ -241,7 +241,8 @@ fn scan_reverse(
         match next {
             Next::Done => {
                 if let Some((version, value)) = seen {
-                    let _: ControlFlow<()> = visit_one(&current, version, &value, visit)?;
+                    // The last key: whether the visitor wants another one is all the same.
+                    visit_one(&current, version, &value, visit).map(drop)?;
                 }
                 return Ok(());
             }

@@ -376,12 +376,80 @@ fn bounded<'a>(
     Some(source.iterator(source.inner().family(family), options))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "passed to map_err by name")]
 fn read_error(error: rocksdb::Error) -> Error {
     match error.kind() {
         rocksdb::ErrorKind::Corruption => {
             Error::corrupt("a file of the store", error.into_string())
         }
         _ => Error::Read { message: error.into_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn open(path: &Path) -> Result<RocksEngine, Error> {
+        RocksEngine::open(path, &RocksOptions { cache_bytes: 8 * MIB, background_jobs: 1 })
+    }
+
+    fn one(key: &str, value: &str) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        batch.put(Family::State, key.to_owned(), value.to_owned());
+        batch
+    }
+
+    #[test]
+    fn a_store_is_found_again_and_only_once_open() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let engine = open(directory.path()).unwrap();
+        engine.write(&one("a", "1"), Sync::Yes).unwrap();
+        let error = open(directory.path()).err().unwrap();
+        assert!(matches!(error, Error::Locked { .. }), "{error}");
+        // A snapshot keeps the store open; without it the lock is gone.
+        let snapshot = engine.snapshot();
+        drop(engine);
+        assert!(open(directory.path()).is_err());
+        assert_eq!(snapshot.get(Family::State, b"a").unwrap().unwrap(), "1");
+        drop(snapshot);
+        let engine = open(directory.path()).unwrap();
+        assert_eq!(engine.get(Family::State, b"a").unwrap().unwrap(), "1");
+        assert!(engine.disk_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn damaged_files_are_reported() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let engine = open(directory.path()).unwrap();
+        for at in 0..100 {
+            engine.write(&one(&format!("key-{at:04}"), &"x".repeat(200)), Sync::No).unwrap();
+        }
+        engine.flush().unwrap();
+        drop(engine);
+        let table = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "sst"))
+            .unwrap();
+        let mut bytes = fs::read(&table).unwrap();
+        bytes[20..60].fill(0xa5);
+        fs::write(&table, bytes).unwrap();
+        let engine = open(directory.path()).unwrap();
+        let mut rows = 0;
+        let error = engine
+            .scan(Family::State, b"", b"z", &mut |_, _| {
+                rows += 1;
+                Ok(ControlFlow::Continue(()))
+            })
+            .unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error} after {rows} rows");
+        drop(engine);
+
+        fs::write(directory.path().join("CURRENT"), "nonsense").unwrap();
+        let error = open(directory.path()).err().unwrap();
+        assert!(matches!(error, Error::Open { .. }), "{error}");
+        assert!(error.to_string().contains(&*directory.path().to_string_lossy()), "{error}");
     }
 }
