@@ -25,8 +25,10 @@ pub enum Artifact {
     Cli,
     /// kind, and the files of its node image that are taken over.
     Kind,
-    /// The Kubernetes binaries, the network agent, crictl.
+    /// The Kubernetes binaries.
     Kubernetes,
+    /// The network agent and crictl.
+    NodeTools,
     /// etcd.
     Etcd,
     /// CoreDNS.
@@ -49,8 +51,9 @@ impl fmt::Display for Artifact {
 
 impl Artifact {
     /// What the node image is made of.
-    pub const PARTS_OF_NODE_IMAGE: [Artifact; 7] = [
+    pub const PARTS_OF_NODE_IMAGE: [Artifact; 8] = [
         Artifact::Kubernetes,
+        Artifact::NodeTools,
         Artifact::LocalPathProvisioner,
         Artifact::CoreDns,
         Artifact::Etcd,
@@ -68,6 +71,7 @@ impl Artifact {
             Artifact::NodeImage => "node-image",
             Artifact::Kind
             | Artifact::Kubernetes
+            | Artifact::NodeTools
             | Artifact::Etcd
             | Artifact::CoreDns
             | Artifact::LocalPathProvisioner => self.go_module().map_or("", |module| module.name),
@@ -78,6 +82,7 @@ impl Artifact {
         match self {
             Artifact::Kind => Some(&golang::KIND),
             Artifact::Kubernetes => Some(&golang::KUBERNETES),
+            Artifact::NodeTools => Some(&golang::NODE_TOOLS),
             Artifact::Etcd => Some(&golang::ETCD),
             Artifact::CoreDns => Some(&golang::COREDNS),
             Artifact::LocalPathProvisioner => Some(&golang::LOCAL_PATH_PROVISIONER),
@@ -104,6 +109,7 @@ impl Artifact {
             }
             Artifact::Kind
             | Artifact::Kubernetes
+            | Artifact::NodeTools
             | Artifact::Etcd
             | Artifact::CoreDns
             | Artifact::LocalPathProvisioner => {
@@ -126,6 +132,7 @@ impl Artifact {
             Artifact::NodeRoot => node_image::bootstrap(site),
             Artifact::NodeImage => node_image::build(cache, site, progress),
             Artifact::Kubernetes
+            | Artifact::NodeTools
             | Artifact::Etcd
             | Artifact::CoreDns
             | Artifact::LocalPathProvisioner => {

@@ -116,14 +116,6 @@ impl Cmd {
         self
     }
 
-    /// The same command at a low priority, for long builds beside which other work goes on.
-    #[must_use]
-    pub fn nice(mut self) -> Cmd {
-        let program = std::mem::replace(&mut self.program, "nice".to_owned());
-        self.args.splice(0..0, ["-n".to_owned(), "5".to_owned(), program]);
-        self
-    }
-
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v))).process_group(0);

@@ -30,14 +30,10 @@ macro_rules! sources {
     };
 }
 
-/// Kubernetes itself, with the two programs of ours that share its dependencies.
+/// Kubernetes itself.
 pub const KUBERNETES: GoModule = GoModule {
     name: "kubernetes",
-    sources: sources!(
-        "kubernetes/go.mod",
-        "kubernetes/kindnetd/main.go",
-        "kubernetes/crictl/main.go"
-    ),
+    sources: sources!("kubernetes/go.mod"),
     programs: &[
         ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
         ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
@@ -46,10 +42,20 @@ pub const KUBERNETES: GoModule = GoModule {
         ("k8s.io/kubernetes/cmd/kubeadm", "kubeadm"),
         ("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
         ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
-        ("crdb/kubernetes/kindnetd", "kindnetd"),
-        ("crdb/kubernetes/crictl", "crictl"),
     ],
     deadline_s: 3600,
+};
+
+/// The network agent and crictl.
+pub const NODE_TOOLS: GoModule = GoModule {
+    name: "node-tools",
+    sources: sources!(
+        "node-tools/go.mod",
+        "node-tools/kindnetd/main.go",
+        "node-tools/crictl/main.go"
+    ),
+    programs: &[("crdb/node-tools/kindnetd", "kindnetd"), ("crdb/node-tools/crictl", "crictl")],
+    deadline_s: 1800,
 };
 
 /// The store of the apiserver.
@@ -112,7 +118,6 @@ impl GoModule {
                 .env("GOTOOLCHAIN", "local")
                 .env("GOWORK", "off")
                 .seconds(self.deadline_s)
-                .nice()
         };
         // One call for all programs with the linker flags of the module: they share their packages.
         // Each binary gets the name of its package; where that is not the wanted one, it is named.

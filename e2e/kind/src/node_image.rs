@@ -84,7 +84,6 @@ pub fn bootstrap(site: &Path) -> Result<()> {
         .arg(versions::DEBIAN)
         .path(&root)
         .seconds(1800)
-        .nice()
         .run()?;
     for junk in ["var/cache/apt/archives", "var/lib/apt/lists"] {
         remove_tree(&root.join(junk))?;
@@ -171,7 +170,7 @@ fn install_kind_files(cache: &Cache, root: &Path) -> Result<()> {
     for name in ["kubeadm", "kubelet", "kubectl"] {
         program(kubernetes.join(name), &format!("usr/bin/{name}"))?;
     }
-    program(kubernetes.join("crictl"), "usr/local/bin/crictl")
+    program(Artifact::NodeTools.path(cache).join("crictl"), "usr/local/bin/crictl")
 }
 
 /// kind's unit for Debian's containerd, without the limits that need CAP_SYS_RESOURCE.
@@ -217,12 +216,7 @@ impl Parts<'_> {
                 "pause",
                 "/pause",
             ),
-            (
-                KINDNETD_IMAGE.to_owned(),
-                Artifact::Kubernetes,
-                "kindnetd",
-                "/usr/local/bin/kindnetd",
-            ),
+            (KINDNETD_IMAGE.to_owned(), Artifact::NodeTools, "kindnetd", "/usr/local/bin/kindnetd"),
             (
                 provisioner_image(),
                 Artifact::LocalPathProvisioner,

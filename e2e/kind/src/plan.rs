@@ -253,7 +253,7 @@ mod tests {
         check(
             &facts,
             expect![[r#"
-                make kubernetes, local-path-provisioner, coredns, etcd, kind, pause | node-root, kubectl-and-helm
+                make kubernetes, node-tools, local-path-provisioner, coredns, etcd, kind, pause | node-root, kubectl-and-helm
                 make node-image
                 DOCKER_HOST=unix://CACHE/docker.sock docker load --quiet --input CACHE/node-image.tar
                 write STATE/crdb.kind.yaml
@@ -267,7 +267,7 @@ mod tests {
         check(
             &facts,
             expect![[r#"
-                make kubernetes, local-path-provisioner, coredns, etcd, kind, pause | node-root, kubectl-and-helm
+                make kubernetes, node-tools, local-path-provisioner, coredns, etcd, kind, pause | node-root, kubectl-and-helm
                 make node-image
                 write STATE/crdb.kind.yaml
                 DOCKER_HOST=unix://CACHE/docker.sock CACHE/kind create cluster --name crdb --config STATE/crdb.kind.yaml --kubeconfig STATE/crdb.kubeconfig --image localhost/crdb-kind-node:v1.34.2-KEY --wait 180s

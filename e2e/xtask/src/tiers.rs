@@ -40,6 +40,9 @@ enum Part {
     #[expect(dead_code, reason = "the simulation enters the table with its program")]
     /// A program of ours, built before, with its arguments; it passes or fails as a whole.
     Program(&'static str, &'static str),
+    #[expect(dead_code, reason = "the tests of processes enter the table with their target")]
+    /// Test programs that run the programs of ours, built before.
+    WithPrograms(&'static str),
     #[expect(dead_code, reason = "the operator's tests enter the table with their target")]
     /// Test programs that run a control plane as plain processes.
     WithControlPlane(&'static str),
@@ -149,11 +152,16 @@ fn run_part(
             run_tests(workspace, command, left, filter)
         }
         Part::Program(program, args) => {
-            let build = workspace.cargo("build --workspace --bins");
-            ensure!(succeeded(workspace, build.deadline(left))?, "the programs do not build");
+            build_programs(workspace, left)?;
             let program = workspace.programs(Profile::Dev).join(program);
             let command = Cmd::new(program).words(args).deadline(left);
             Ok(Counts::of_check(succeeded(workspace, command)?))
+        }
+        Part::WithPrograms(line) => {
+            build_programs(workspace, left)?;
+            let programs = workspace.programs(Profile::Dev);
+            let cargo = workspace.cargo(line).env("CRDB_BIN", programs.join("crdb").display());
+            run_tests(workspace, cargo, left, filter)
         }
         Part::WithControlPlane(line) => {
             let lanes = ControlPlane::ARTIFACTS.map(|artifact| vec![artifact]);
@@ -165,6 +173,12 @@ fn run_part(
             run_tests(workspace, workspace.cargo(line).envs(env), left, filter)
         }),
     }
+}
+
+fn build_programs(workspace: &Workspace, left: Duration) -> Result<()> {
+    let build = workspace.cargo("build --workspace --bins").deadline(left);
+    ensure!(succeeded(workspace, build)?, "the programs do not build");
+    Ok(())
 }
 
 fn run_tests(

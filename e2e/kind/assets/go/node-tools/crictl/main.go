@@ -20,7 +20,7 @@ import (
 const defaultEndpoint = "unix:///run/containerd/containerd.sock"
 
 // verbs by name. Every verb gets the words after it.
-var verbs = map[string]func(context.Context, client, []string) error{
+var verbs = map[string]func(client, context.Context, []string) error{
 	"inspecti": client.inspectImage,
 	"rmi":      client.removeImage,
 	"images":   client.listImages,
@@ -61,7 +61,7 @@ func run(args []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c := client{images: cri.NewImageServiceClient(conn), runtime: cri.NewRuntimeServiceClient(conn)}
-	return verb(ctx, c, args[1:])
+	return verb(c, ctx, args[1:])
 }
 
 // lastWord is the image in `inspecti [-o json] IMAGE`.
