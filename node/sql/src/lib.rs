@@ -1,1 +1,45 @@
-//! Placeholder page, rewritten with the crate's content.
+//! SQL: from a syntax tree to rows and batches of keys.
+//!
+//! What it is: the types, the catalog, the analyzer, the planner and the executor of SQL, and the
+//! session that ties them together. What it is not: it parses no text (`crdb-sqlfront`), speaks no
+//! wire protocol (`crdb-pgwire`), owns no socket, clock or timer, and knows ranges only through
+//! `crdb_kv::Sender`.
+//!
+//! ```text
+//! Parsed -> analyze (names, types, operators) -> plan (spans, joins, order) -> exec -> rows
+//!               ^ catalog snapshot, pinned                              \-> one batch of writes
+//! ```
+//!
+//! Invariants:
+//! 1. A statement uses one catalog version from its first look-up to its last batch, and each of its
+//!    batches carries the deadline of the liveness record under which that version was adopted.
+//! 2. All reads of a statement are served at one timestamp, and all its writes are one batch that
+//!    fails when anything it read has changed since: a statement is atomic and serializable.
+//! 3. A batch whose fate is unknown is reported as such (40003) and never sent again.
+//! 4. What is not served answers 0A000 and names the feature.
+
+mod analyze;
+mod cast;
+pub mod catalog;
+mod datum;
+mod encoding;
+mod error;
+mod exec;
+mod expr;
+mod func;
+mod kv;
+mod names;
+mod node;
+mod plan;
+mod session;
+mod types;
+mod vtable;
+
+pub use datum::{ArrayValue, Datum, Decimal, FormatSettings, Interval, Row};
+pub use error::{ErrorFields, Result, SqlError, SqlState};
+pub use node::{Limits, SqlNode, SqlNodeConfig, Timer};
+pub use session::{
+    CancelFlag, Column, Effect, ExecResult, Notice, Prepared, Session, SessionArgs, Severity,
+    WriteFlag,
+};
+pub use types::{Category, SqlType, TypeSpec};

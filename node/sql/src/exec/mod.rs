@@ -1,0 +1,180 @@
+//! Execution: operators that pull batches of rows from each other, and the statements that write.
+//!
+//! Only scans wait for anything; all else computes. What an operator holds (hash tables, sorted
+//! rows) is accounted against the statement's memory.
+
+mod aggregate;
+mod join;
+mod op;
+mod scan;
+mod setop;
+mod srf;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crdb_keys::{Span, Timestamp};
+use crdb_kv::SendError;
+
+pub(crate) use op::Op;
+pub(crate) use write::{run_delete, run_insert, run_update};
+
+use crate::datum::{Datum, Row};
+use crate::error::{Result, SqlError, SqlState};
+use crate::expr::{EvalCtx, SlotRows, SlotValue};
+use crate::kv::{Batch, Kv, Reply, to_sql_error};
+use crate::node::Limits;
+use crate::plan::{QueryPlan, SlotKind};
+use crate::session::{CancelFlag, SessionInfo, WriteFlag};
+
+/// A concurrent change invalidated what was read: run the statement again. Never leaves the session.
+pub(crate) const CONFLICT: SqlState = SqlState("CRDBR");
+/// The catalog snapshot may no longer be used: take a newer one. Never leaves the session.
+pub(crate) const EXPIRED: SqlState = SqlState("CRDBX");
+
+/// Rows an operator hands on at once, roughly.
+pub(crate) const BATCH_ROWS: usize = 1024;
+
+/// The reads of a statement: one timestamp, and the spans a write has to validate.
+pub(crate) struct Txn {
+    kv: Kv,
+    deadline: Timestamp,
+    read_at: Option<Timestamp>,
+    /// Spans read, kept only by statements that write.
+    spans: Option<Vec<Span>>,
+}
+
+impl Txn {
+    pub(crate) fn new(kv: Kv, deadline: Timestamp, writes: bool) -> Self {
+        Self { kv, deadline, read_at: None, spans: writes.then(Vec::new) }
+    }
+
+    /// Sends reads, at the statement's timestamp once there is one.
+    async fn read(&mut self, batch: Batch) -> Result<Reply> {
+        let reply = self.kv.send(batch, self.read_at, Some(self.deadline)).await;
+        let reply = reply.map_err(batch_error)?;
+        self.read_at.get_or_insert(reply.read_timestamp);
+        Ok(reply)
+    }
+
+    fn track(&mut self, span: &Span) {
+        if let Some(spans) = &mut self.spans {
+            spans.push(span.clone());
+        }
+    }
+}
+
+/// What a failed batch means to the statement.
+fn batch_error(error: SendError) -> SqlError {
+    match error {
+        SendError::ReadConflict { .. } => SqlError::new(CONFLICT, "a span read was written to"),
+        SendError::DeadlineExceeded { .. } => {
+            SqlError::new(EXPIRED, "the catalog snapshot expired")
+        }
+        other => to_sql_error(other),
+    }
+}
+
+/// What all operators of a statement share.
+pub(crate) struct ExecCtx<'a> {
+    pub(crate) info: &'a SessionInfo,
+    pub(crate) params: &'a [Datum],
+    pub(crate) limits: Limits,
+    pub(crate) cancel: &'a CancelFlag,
+    pub(crate) write_flag: &'a WriteFlag,
+    pub(crate) txn: Txn,
+    outer: Vec<Row>,
+    slots: Vec<SlotValue>,
+    memory: usize,
+    scans: HashMap<(usize, Vec<Span>), Arc<Vec<Row>>>,
+}
+
+impl<'a> ExecCtx<'a> {
+    pub(crate) fn new(
+        info: &'a SessionInfo,
+        params: &'a [Datum],
+        cancel: &'a CancelFlag,
+        write_flag: &'a WriteFlag,
+        txn: Txn,
+    ) -> Self {
+        Self {
+            limits: info.node.limits,
+            info,
+            params,
+            cancel,
+            write_flag,
+            txn,
+            outer: Vec::new(),
+            slots: Vec::new(),
+            memory: 0,
+            scans: HashMap::new(),
+        }
+    }
+
+    /// What expressions read.
+    pub(crate) fn eval(&self) -> EvalCtx<'_> {
+        EvalCtx { info: self.info, params: self.params, outer: &self.outer, slots: &self.slots }
+    }
+
+    /// Accounts for memory that is held.
+    fn hold(&mut self, bytes: usize) -> Result<()> {
+        self.memory = self.memory.saturating_add(bytes);
+        if self.memory > self.limits.memory_bytes {
+            return Err(SqlError::new(
+                SqlState::OUT_OF_MEMORY,
+                format!(
+                    "statement needs more than its memory of {} bytes",
+                    self.limits.memory_bytes
+                ),
+            )
+            .with_hint("Select fewer rows or columns, or add a LIMIT."));
+        }
+        Ok(())
+    }
+
+    fn hold_row(&mut self, row: &[Datum]) -> Result<()> {
+        self.hold(row_memory(row))
+    }
+
+    /// Runs the subqueries that are computed once.
+    pub(crate) async fn run_slots(&mut self, query: &QueryPlan) -> Result<()> {
+        for slot in &query.slots {
+            let rows = Op::new(&slot.plan).drain(self).await?;
+            let value = match slot.kind {
+                SlotKind::Scalar => SlotValue::Value(scalar(rows)?),
+                SlotKind::Exists => SlotValue::Value(Datum::Bool(!rows.is_empty())),
+                SlotKind::Array(elem) => SlotValue::Value(column_array(elem, rows)),
+                SlotKind::Rows => SlotValue::Rows(Arc::new(SlotRows::new(rows))),
+            };
+            self.slots.push(value);
+        }
+        Ok(())
+    }
+
+    /// Runs a query to its end.
+    pub(crate) async fn run_query(&mut self, query: &QueryPlan) -> Result<Vec<Row>> {
+        self.run_slots(query).await?;
+        Op::new(&query.root).drain(self).await
+    }
+}
+
+fn row_memory(row: &[Datum]) -> usize {
+    24 + row.iter().map(Datum::memory).sum::<usize>()
+}
+
+/// The value of a scalar subquery.
+fn scalar(rows: Vec<Row>) -> Result<Datum> {
+    if rows.len() > 1 {
+        return Err(SqlError::new(
+            SqlState::CARDINALITY,
+            "more than one row returned by a subquery used as an expression",
+        ));
+    }
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
+}
+
+fn column_array(elem: crate::types::SqlType, rows: Vec<Row>) -> Datum {
+    let items = rows.into_iter().map(|row| row.into_iter().next().unwrap_or_default());
+    Datum::array(elem, items.collect())
+}

@@ -1,0 +1,167 @@
+//! Scans of a table's primary index.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crdb_keys::Span;
+
+use super::op::{keep, row_count};
+use super::{BATCH_ROWS, ExecCtx};
+use crate::datum::Row;
+use crate::encoding::RowDecoder;
+use crate::error::{Result, SqlState};
+use crate::kv::Batch;
+use crate::plan::Scan;
+
+/// Points asked for in one batch.
+const POINTS: usize = 512;
+
+/// A scan that runs.
+pub(crate) struct ScanOp<'p> {
+    scan: &'p Scan,
+    decoder: RowDecoder,
+    state: State,
+}
+
+enum State {
+    Start,
+    /// Spans still to read, the next one last; rows still wanted.
+    Spans(Vec<Span>, Option<u64>),
+    /// Rows read before, for the same spans.
+    Cached(Arc<Vec<Row>>, usize),
+    Done,
+}
+
+impl<'p> ScanOp<'p> {
+    pub(super) fn new(scan: &'p Scan) -> Self {
+        let decoder = RowDecoder::new(&scan.table, scan.needed.clone());
+        Self { scan, decoder, state: State::Start }
+    }
+
+    /// Where this scan stands in its plan, which tells it from others.
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self.scan).addr()
+    }
+
+    pub(super) async fn next(&mut self, ctx: &mut ExecCtx<'_>) -> Result<Option<Vec<Row>>> {
+        ctx.cancel.check()?;
+        if matches!(self.state, State::Start) {
+            self.start(ctx).await?;
+        }
+        let mut rows = match &mut self.state {
+            State::Spans(spans, left) => {
+                let mut spans = std::mem::take(spans);
+                let mut left = *left;
+                let rows = self.read(ctx, &mut spans, &mut left).await?;
+                self.state = if rows.is_none() { State::Done } else { State::Spans(spans, left) };
+                match rows {
+                    None => return Ok(None),
+                    Some(rows) => rows,
+                }
+            }
+            State::Cached(rows, at) => {
+                let batch: Vec<Row> = rows.iter().skip(*at).take(BATCH_ROWS).cloned().collect();
+                *at += batch.len();
+                if batch.is_empty() {
+                    return Ok(None);
+                }
+                batch
+            }
+            State::Start | State::Done => return Ok(None),
+        };
+        if let Some(filter) = &self.scan.filter {
+            keep(&ctx.eval(), &mut rows, filter)?;
+        }
+        Ok(Some(rows))
+    }
+
+    async fn start(&mut self, ctx: &mut ExecCtx<'_>) -> Result<()> {
+        let mut spans =
+            self.scan.constraint.spans(&self.scan.table, &ctx.eval(), self.scan.reverse)?;
+        for span in &spans {
+            ctx.txn.track(span);
+        }
+        let limit = row_count(ctx, self.scan.limit.as_ref(), SqlState::INVALID_LIMIT, "LIMIT")?;
+        spans.reverse();
+        if ctx.outer.is_empty() {
+            self.state = State::Spans(spans, limit);
+            return Ok(());
+        }
+        // Inside a correlated subquery the same rows are asked for again and again.
+        let key = (self.identity(), spans.clone());
+        if let Some(rows) = ctx.scans.get(&key) {
+            self.state = State::Cached(Arc::clone(rows), 0);
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        let mut left = limit;
+        while let Some(rows) = self.read(ctx, &mut spans, &mut left).await? {
+            for row in &rows {
+                ctx.hold_row(row)?;
+            }
+            all.extend(rows);
+        }
+        let rows = Arc::new(all);
+        ctx.scans.insert(key, Arc::clone(&rows));
+        self.state = State::Cached(rows, 0);
+        Ok(())
+    }
+
+    /// Reads the next rows of the spans; none at their end.
+    async fn read(
+        &self,
+        ctx: &mut ExecCtx<'_>,
+        spans: &mut Vec<Span>,
+        left: &mut Option<u64>,
+    ) -> Result<Option<Vec<Row>>> {
+        if spans.is_empty() || *left == Some(0) {
+            return Ok(None);
+        }
+        let rows = if spans.last().is_some_and(Span::is_point) {
+            self.read_points(ctx, spans).await?
+        } else {
+            self.read_span(ctx, spans, *left).await?
+        };
+        if let Some(left) = left {
+            *left = left.saturating_sub(u64::try_from(rows.len()).unwrap_or(u64::MAX));
+        }
+        Ok(Some(rows))
+    }
+
+    async fn read_points(&self, ctx: &mut ExecCtx<'_>, spans: &mut Vec<Span>) -> Result<Vec<Row>> {
+        let mut batch = Batch::new();
+        let mut keys: Vec<Bytes> = Vec::with_capacity(spans.len().min(POINTS));
+        while keys.len() < POINTS && spans.last().is_some_and(Span::is_point) {
+            let Some(span) = spans.pop() else { break };
+            batch.get(span.start.clone());
+            keys.push(span.start);
+        }
+        let mut reply = ctx.txn.read(batch).await?;
+        let mut rows = Vec::with_capacity(keys.len());
+        for (i, key) in keys.iter().enumerate() {
+            if let Some(value) = reply.value(i) {
+                rows.push(self.decoder.decode(&self.scan.table, key, &value)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn read_span(
+        &self,
+        ctx: &mut ExecCtx<'_>,
+        spans: &mut Vec<Span>,
+        left: Option<u64>,
+    ) -> Result<Vec<Row>> {
+        let Some(span) = spans.pop() else { return Ok(Vec::new()) };
+        let wanted = left.map_or(ctx.limits.scan_rows, |left| left.min(ctx.limits.scan_rows));
+        let mut batch = Batch::new();
+        batch.scan(&span, wanted, ctx.limits.scan_bytes, self.scan.reverse);
+        let mut reply = ctx.txn.read(batch).await?;
+        let (pairs, resume) = reply.rows(0);
+        spans.extend(resume);
+        pairs
+            .iter()
+            .map(|pair| self.decoder.decode(&self.scan.table, &pair.key, &pair.value))
+            .collect()
+    }
+}

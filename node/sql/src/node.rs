@@ -1,0 +1,152 @@
+//! What the SQL layer of a node shares between its sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdb_keys::hlc::Clock;
+use crdb_keys::{NodeId, Timestamp};
+use crdb_kv::Sender;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::catalog::Catalog;
+use crate::kv::Kv;
+
+/// Waits on behalf of the SQL layer, which has no timer of its own.
+pub trait Timer: Send + Sync + 'static {
+    /// A future that ends after `duration`.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// What a node gives its SQL layer.
+pub struct SqlNodeConfig {
+    /// The node.
+    pub node_id: NodeId,
+    /// The cluster, as a UUID in text form.
+    pub cluster_id: String,
+    /// The way to the ranges.
+    pub sender: Arc<dyn Sender>,
+    /// The node's clock.
+    pub clock: Clock,
+    /// The node's timer.
+    pub timer: Arc<dyn Timer>,
+    /// Seed of what is random: uuids, `random()`, back-off.
+    pub seed: u64,
+    /// Version of the binary, for `version()`.
+    pub build_tag: String,
+    /// Bounds of one statement.
+    pub limits: Limits,
+}
+
+/// Bounds of one statement.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of rows that the operators of one statement may hold.
+    pub memory_bytes: usize,
+    /// Bytes of keys and values that one statement may write, since it writes in one batch.
+    pub write_bytes: usize,
+    /// Keys that one statement may write.
+    pub write_keys: usize,
+    /// Rows that one scan request asks for.
+    pub scan_rows: u64,
+    /// Bytes that one scan request asks for.
+    pub scan_bytes: u64,
+    /// How often a statement is run again after a conflict before it fails with 40001.
+    pub retries: u32,
+    /// How long a schema change waits for the nodes to adopt a catalog version.
+    pub schema_change_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 << 20,
+            write_bytes: 4 << 20,
+            write_keys: 100_000,
+            scan_rows: 10_000,
+            scan_bytes: 1 << 20,
+            retries: 10,
+            schema_change_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The SQL layer of a node.
+pub struct SqlNode {
+    pub(crate) node_id: NodeId,
+    pub(crate) cluster_id: String,
+    pub(crate) clock: Clock,
+    pub(crate) timer: Arc<dyn Timer>,
+    pub(crate) build_tag: String,
+    pub(crate) limits: Limits,
+    pub(crate) kv: Kv,
+    catalog: Catalog,
+    random: Mutex<RandomState>,
+}
+
+struct RandomState {
+    rng: StdRng,
+    /// The last time part of a row id, so that ids of one node rise and never repeat.
+    last_row_id_time: u64,
+}
+
+impl SqlNode {
+    /// The SQL layer of a node. Nothing is read until [`Catalog::adopt_latest`] is called.
+    #[must_use]
+    pub fn new(config: SqlNodeConfig) -> Arc<Self> {
+        let kv = Kv::new(config.sender, config.clock.clone(), config.node_id);
+        Arc::new(Self {
+            node_id: config.node_id,
+            cluster_id: config.cluster_id,
+            catalog: Catalog::new(kv.clone(), config.clock.clone(), Arc::clone(&config.timer)),
+            clock: config.clock,
+            timer: config.timer,
+            build_tag: config.build_tag,
+            limits: config.limits,
+            kv,
+            random: Mutex::new(RandomState {
+                rng: StdRng::seed_from_u64(config.seed),
+                last_row_id_time: 0,
+            }),
+        })
+    }
+
+    /// The catalog as this node knows it.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Tells the SQL layer until when this node's liveness record is valid, as soon as the record
+    /// is written. Statements carry it as their deadline, so that a node that was cut off can
+    /// neither read nor write by an outdated catalog.
+    pub fn set_liveness_expiration(&self, expiration: Timestamp) {
+        self.catalog.set_liveness_expiration(expiration);
+    }
+
+    /// A number that no other call of any node returns: bit 63 zero, 48 bits of time in units of
+    /// ten microseconds, 15 bits of the node.
+    pub(crate) fn unique_row_id(&self) -> i64 {
+        let now = self.clock.wall_nanos() / 10_000;
+        let mut random = self.random.lock();
+        random.last_row_id_time = now.max(random.last_row_id_time + 1);
+        let id = (random.last_row_id_time << 15 | u64::from(self.node_id.get() & 0x7fff))
+            & (u64::MAX >> 1);
+        id.cast_signed()
+    }
+
+    pub(crate) fn random_u64(&self) -> u64 {
+        self.random.lock().rng.random()
+    }
+
+    pub(crate) fn random_f64(&self) -> f64 {
+        self.random.lock().rng.random()
+    }
+
+    pub(crate) fn random_uuid(&self) -> [u8; 16] {
+        let bytes: [u8; 16] = self.random.lock().rng.random();
+        *uuid::Builder::from_random_bytes(bytes).as_uuid().as_bytes()
+    }
+}

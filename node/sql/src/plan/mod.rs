@@ -1,0 +1,247 @@
+//! Plans: trees of operators over rows, as the executor runs them.
+
+mod constraint;
+mod explain;
+mod push;
+
+use std::sync::Arc;
+
+pub(crate) use constraint::Constraint;
+pub(crate) use push::{push_filter, use_columns, with_condition};
+
+use crate::catalog::TableDesc;
+use crate::expr::{AggCall, Expr, SrfKind, SubqueryKind};
+use crate::types::{SqlType, TypeSpec};
+use crate::vtable::VirtualTable;
+
+/// One key of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SortKey {
+    pub(crate) expr: Expr,
+    pub(crate) descending: bool,
+    pub(crate) nulls_first: bool,
+}
+
+/// Which rows of a join come out without a partner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+/// A set operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SetKind {
+    Union,
+    Intersect,
+    Except,
+}
+
+/// A scan of a table's primary index.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    pub(crate) table: Arc<TableDesc>,
+    /// Columns whose values are read; the others come out as NULL.
+    pub(crate) needed: Vec<bool>,
+    pub(crate) constraint: Constraint,
+    /// What is left to test on each row.
+    pub(crate) filter: Option<Expr>,
+    pub(crate) reverse: bool,
+    /// How many rows the operators above take at most.
+    pub(crate) limit: Option<Expr>,
+}
+
+/// A join.
+#[derive(Clone, Debug)]
+pub(crate) struct Join {
+    pub(crate) kind: JoinKind,
+    pub(crate) left: Plan,
+    pub(crate) right: Plan,
+    pub(crate) left_width: usize,
+    pub(crate) right_width: usize,
+    /// Equal expressions over the left and over the right row.
+    pub(crate) keys: Vec<(Expr, Expr)>,
+    /// The rest of the condition, over both rows.
+    pub(crate) condition: Option<Expr>,
+}
+
+/// A correlated subquery that runs for each row.
+#[derive(Clone, Debug)]
+pub(crate) struct ApplyItem {
+    pub(crate) kind: SubqueryKind,
+    pub(crate) plan: Arc<Plan>,
+}
+
+/// An operator with its inputs.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    /// Rows of expressions without input.
+    Values(Vec<Vec<Expr>>),
+    Scan(Box<Scan>),
+    /// A table computed from the catalog and the session.
+    Virtual(&'static VirtualTable),
+    Filter {
+        input: Box<Plan>,
+        predicate: Expr,
+    },
+    Project {
+        input: Box<Plan>,
+        exprs: Vec<Expr>,
+    },
+    /// Appends the rows of functions to each input row.
+    ProjectSet {
+        input: Box<Plan>,
+        calls: Vec<(SrfKind, Vec<Expr>)>,
+    },
+    /// Appends a number to each row.
+    Ordinality(Box<Plan>),
+    Join(Box<Join>),
+    Aggregate {
+        input: Box<Plan>,
+        groups: Vec<Expr>,
+        aggs: Vec<AggCall>,
+    },
+    Sort {
+        input: Box<Plan>,
+        keys: Vec<SortKey>,
+    },
+    Limit {
+        input: Box<Plan>,
+        limit: Option<Expr>,
+        offset: Option<Expr>,
+    },
+    /// Keeps the first of the rows that are equal, or equal in `on`.
+    Distinct {
+        input: Box<Plan>,
+        on: Option<Vec<Expr>>,
+    },
+    SetOp {
+        kind: SetKind,
+        all: bool,
+        left: Box<Plan>,
+        right: Box<Plan>,
+    },
+    /// Appends a column for each correlated subquery.
+    Apply {
+        input: Box<Plan>,
+        items: Vec<ApplyItem>,
+    },
+}
+
+/// A subquery that runs once, before the rows of the statement.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotPlan {
+    pub(crate) kind: SlotKind,
+    pub(crate) plan: Arc<Plan>,
+}
+
+/// What is kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotKind {
+    Scalar,
+    Exists,
+    Array(SqlType),
+    Rows,
+}
+
+/// A query with its subqueries.
+#[derive(Clone, Debug)]
+pub(crate) struct QueryPlan {
+    pub(crate) slots: Vec<SlotPlan>,
+    pub(crate) root: Plan,
+}
+
+/// What happens when the key of a new row exists.
+#[derive(Clone, Debug)]
+pub(crate) enum Conflict {
+    /// An error.
+    Fail,
+    /// The row replaces the old one; columns not named keep their value.
+    Upsert,
+    /// The new row is left out.
+    DoNothing,
+    /// The old row is changed; expressions over old row ++ new row.
+    DoUpdate { sets: Vec<(usize, Expr)>, filter: Option<Expr> },
+}
+
+/// INSERT and UPSERT.
+#[derive(Clone, Debug)]
+pub(crate) struct InsertPlan {
+    pub(crate) table: Arc<TableDesc>,
+    pub(crate) query: QueryPlan,
+    /// For each column of the table: which column of the query fills it.
+    pub(crate) sources: Vec<Option<usize>>,
+    /// Defaults of the columns that are not filled.
+    pub(crate) defaults: Vec<Option<Expr>>,
+    pub(crate) conflict: Conflict,
+    /// Over the row written.
+    pub(crate) returning: Option<Vec<Expr>>,
+}
+
+/// UPDATE.
+#[derive(Clone, Debug)]
+pub(crate) struct UpdatePlan {
+    pub(crate) table: Arc<TableDesc>,
+    /// Yields the row to change, then whatever the assignments read.
+    pub(crate) query: QueryPlan,
+    /// Column and its new value, over the query's row.
+    pub(crate) sets: Vec<(usize, Expr)>,
+    /// Over the new row, then what the query yields behind the old one.
+    pub(crate) returning: Option<Vec<Expr>>,
+}
+
+/// DELETE.
+#[derive(Clone, Debug)]
+pub(crate) struct DeletePlan {
+    pub(crate) table: Arc<TableDesc>,
+    /// Yields the row to delete first.
+    pub(crate) query: QueryPlan,
+    pub(crate) returning: Option<Vec<Expr>>,
+}
+
+/// What a statement does.
+#[derive(Clone, Debug)]
+pub(crate) enum StatementPlan {
+    Query(QueryPlan),
+    Insert(Box<InsertPlan>),
+    Update(Box<UpdatePlan>),
+    Delete(Box<DeletePlan>),
+    /// Lines of text that were known when the statement was analyzed.
+    Explain(Vec<String>),
+    /// Runs from the syntax tree.
+    Utility,
+}
+
+/// A plan and what it holds for.
+#[derive(Clone, Debug)]
+pub(crate) struct CachedPlan {
+    pub(crate) version: u64,
+    pub(crate) database: String,
+    pub(crate) search_path: String,
+    pub(crate) zone: String,
+    pub(crate) statement: StatementPlan,
+}
+
+impl Plan {
+    /// A single row without columns.
+    pub(crate) fn one_row() -> Self {
+        Self::Values(vec![Vec::new()])
+    }
+
+    pub(crate) fn filter(self, predicate: Option<Expr>) -> Self {
+        match predicate {
+            None => self,
+            Some(predicate) => Self::Filter { input: Box::new(self), predicate },
+        }
+    }
+}
+
+/// Assignment of a column's type to an expression.
+pub(crate) fn cast_expr(expr: Expr, from: SqlType, to: TypeSpec, explicit: bool) -> Expr {
+    if from == to.ty && to.typmod < 0 {
+        return expr;
+    }
+    Expr::Cast { expr: Box::new(expr), from, to, explicit }
+}

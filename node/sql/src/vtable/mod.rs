@@ -1,0 +1,67 @@
+//! Virtual tables: `pg_catalog` and `information_schema`, computed from the catalog of the statement.
+
+mod information_schema;
+mod pg_catalog;
+
+use std::sync::Arc;
+
+use crate::catalog::{CatalogData, TableDesc};
+use crate::datum::{Datum, Row};
+use crate::error::Result;
+use crate::func::system_names::PG_CATALOG;
+use crate::session::SessionInfo;
+use crate::types::SqlType;
+
+/// A table whose rows are computed.
+pub(crate) struct VirtualTable {
+    pub(crate) schema: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) oid: u32,
+    pub(crate) columns: &'static [(&'static str, SqlType)],
+    pub(crate) rows: fn(&SessionInfo) -> Result<Vec<Row>>,
+}
+
+impl std::fmt::Debug for VirtualTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// All virtual tables.
+pub(crate) fn all() -> impl Iterator<Item = &'static VirtualTable> {
+    pg_catalog::TABLES.iter().chain(information_schema::TABLES)
+}
+
+/// A virtual table by name; without a schema only those of `pg_catalog`.
+pub(crate) fn find(schema: Option<&str>, name: &str) -> Option<&'static VirtualTable> {
+    let schema = schema.unwrap_or(PG_CATALOG);
+    all().find(|t| t.schema == schema && t.name == name)
+}
+
+/// The object id of a virtual table.
+pub(crate) fn oid_of(schema: Option<&str>, name: &str) -> Option<u32> {
+    find(schema, name).map(|t| t.oid)
+}
+
+/// The name of a virtual table by object id.
+pub(crate) fn name_of(oid: u32) -> Option<&'static str> {
+    all().find(|t| t.oid == oid).map(|t| t.name)
+}
+
+/// The catalog and the tables of the current database.
+fn tables(info: &SessionInfo) -> (Option<&CatalogData>, Vec<Arc<TableDesc>>) {
+    let catalog = info.catalog.as_deref();
+    let tables = catalog.and_then(|c| {
+        let database = c.database(&info.database)?;
+        Some(c.tables(database.id).cloned().collect())
+    });
+    (catalog, tables.unwrap_or_default())
+}
+
+fn text(value: impl Into<Arc<str>>) -> Datum {
+    Datum::text(value)
+}
+
+fn int(value: impl TryInto<i64>) -> Datum {
+    Datum::Int(value.try_into().unwrap_or(0))
+}
