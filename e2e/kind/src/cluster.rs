@@ -213,12 +213,11 @@ impl Cluster {
         Cmd::new(&self.host.facts.artifacts.helm).env("KUBECONFIG", self.kubeconfig().display())
     }
 
-    /// Puts an image that docker has on every node.
-    pub fn load_image(&self, image: &str) -> Result<()> {
-        let title = format!("load {image} into {}", self.name);
-        self.host
-            .progress
-            .step(&title, || plan::load_image(&self.name, image, &self.host.facts).run())
+    /// Puts images that docker has on every node.
+    pub fn load_images(&self, images: &[&str]) -> Result<()> {
+        let title = format!("load {} into {}", images.join(", "), self.name);
+        let load = plan::load_images(&self.name, images, &self.host.facts);
+        self.host.progress.step(&title, || load.run())
     }
 
     /// Puts the images of a docker archive on every node.

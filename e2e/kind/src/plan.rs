@@ -158,9 +158,10 @@ pub fn list(facts: &HostFacts) -> Cmd {
     facts.kind_cmd().words("get clusters")
 }
 
-/// Puts an image that docker has on every node.
-pub fn load_image(name: &str, image: &str, facts: &HostFacts) -> Cmd {
-    facts.kind_cmd().args_of(&["load", "docker-image", image, "--name", name]).seconds(300)
+/// Puts images that docker has on every node.
+pub fn load_images(name: &str, images: &[&str], facts: &HostFacts) -> Cmd {
+    let kind = facts.kind_cmd().words("load docker-image").args_of(images);
+    kind.args_of(&["--name", name]).seconds(600)
 }
 
 /// Puts the images of a docker archive on every node.
@@ -285,7 +286,7 @@ mod tests {
             "{}\n{}\n{}\n{}\n",
             delete("crdb", &facts),
             list(&facts),
-            load_image("crdb", "crdb-node:dev", &facts),
+            load_images("crdb", &["crdb-node:dev"], &facts),
             load_archive("crdb", "node.tar".as_ref(), &facts)
         );
         expect![[r#"

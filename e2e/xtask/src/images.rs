@@ -11,13 +11,32 @@ use crdb_kind::{Cmd, Host, ImageSource};
 
 use crate::workspace::{Profile, Workspace};
 
-/// The names of the images that were built.
+/// The names of the images that were built. Each image has two: with the version, which is what a
+/// cluster of that version asks for, and with `dev`, for people.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
-    /// The image of a database node.
+    /// The image of a database node, with the version.
     pub(crate) node: String,
-    /// The image of the operator.
+    /// The image of the operator, with the version.
     pub(crate) operator: String,
+}
+
+impl Images {
+    fn of_this_version() -> Images {
+        let named = |name: &str| format!("{name}:v{}", env!("CARGO_PKG_VERSION"));
+        Images { node: named("crdb-node"), operator: named("crdb-operator") }
+    }
+
+    /// All names, for loading.
+    pub(crate) fn all(&self) -> [&str; 2] {
+        [&self.node, &self.operator]
+    }
+}
+
+/// The name of an image that does not change with the version.
+fn dev_name(name: &str) -> String {
+    let (repository, _) = name.split_once(':').unwrap_or((name, ""));
+    format!("{repository}:dev")
 }
 
 /// The programs, in the order of the Dockerfile's stages, which build all that stand above.
@@ -53,14 +72,16 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Images> {
         ImageSource::Registry => None, // the Dockerfile names one
         ImageSource::Local => Some(load_base(workspace, host.docker())?),
     };
-    let images =
-        Images { node: "crdb-node:dev".to_owned(), operator: "crdb-operator:dev".to_owned() };
+    let images = Images::of_this_version();
     for (target, name) in [("node-prebuilt", &images.node), ("operator-prebuilt", &images.operator)]
     {
         progress.step(&format!("build the image {name}"), || {
             // The classic builder is in every docker; it needs no plugin and no frontend image.
             let mut docker = host.docker().cmd().env("DOCKER_BUILDKIT", 0).seconds(300);
             docker = docker.args_of(&["build", "--quiet", "--target", target, "--tag", name]);
+            docker = docker.arg("--tag").arg(dev_name(name));
+            let version = concat!("org.opencontainers.image.version=v", env!("CARGO_PKG_VERSION"));
+            docker = docker.args_of(&["--label", version]);
             if let Some(base) = &base {
                 docker = docker.arg("--build-arg").arg(format_args!("BASE={base}"));
             }

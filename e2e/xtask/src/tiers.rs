@@ -40,10 +40,8 @@ enum Part {
     #[expect(dead_code, reason = "the simulation enters the table with its program")]
     /// A program of ours, built before, with its arguments; it passes or fails as a whole.
     Program(&'static str, &'static str),
-    #[expect(dead_code, reason = "the tests of processes enter the table with their target")]
     /// Test programs that run the programs of ours, built before.
     WithPrograms(&'static str),
-    #[expect(dead_code, reason = "the operator's tests enter the table with their target")]
     /// Test programs that run a control plane as plain processes.
     WithControlPlane(&'static str),
     /// Test programs that get a Kubernetes cluster, the images in it and the tools for it.
@@ -74,6 +72,16 @@ const TIERS: &[Tier] = &[
         ],
     },
     Tier { name: "unit", deadline: minutes(40), parts: &[Part::UnitTests] },
+    Tier {
+        name: "process",
+        deadline: minutes(20),
+        parts: &[Part::WithPrograms("test --workspace --test process")],
+    },
+    Tier {
+        name: "operator",
+        deadline: minutes(20),
+        parts: &[Part::WithControlPlane("test --workspace --test operator")],
+    },
     Tier {
         name: "e2e",
         deadline: minutes(40),
@@ -159,20 +167,29 @@ fn run_part(
         }
         Part::WithPrograms(line) => {
             build_programs(workspace, left)?;
-            let programs = workspace.programs(Profile::Dev);
-            let cargo = workspace.cargo(line).env("CRDB_BIN", programs.join("crdb").display());
+            let cargo = workspace.cargo(line).envs(&our_programs(workspace));
             run_tests(workspace, cargo, left, filter)
         }
         Part::WithControlPlane(line) => {
             let lanes = ControlPlane::ARTIFACTS.map(|artifact| vec![artifact]);
             make_all(&lanes, workspace.cache(), workspace.progress())?;
-            let env = ControlPlane::in_cache(workspace.cache()).to_env();
+            build_programs(workspace, left)?;
+            let mut env = ControlPlane::in_cache(workspace.cache()).to_env();
+            env.extend(our_programs(workspace));
             run_tests(workspace, workspace.cargo(line).envs(&env), left, filter)
         }
         Part::OnKubernetes(line) => on_kubernetes(workspace, |env| {
             run_tests(workspace, workspace.cargo(line).envs(env), left, filter)
         }),
     }
+}
+
+/// Where tests find the programs of ours.
+fn our_programs(workspace: &Workspace) -> Vec<(String, String)> {
+    let dir = workspace.programs(Profile::Dev);
+    [("CRDB_BIN", dir.join("crdb")), ("CRDB_E2E_BIN_DIR", dir)]
+        .map(|(name, path)| (name.to_owned(), path.display().to_string()))
+        .to_vec()
 }
 
 fn build_programs(workspace: &Workspace, left: Duration) -> Result<()> {
@@ -254,8 +271,7 @@ fn on_kubernetes(
 
 fn up_with_images(host: &Host, images: &Images) -> Result<Cluster> {
     let cluster = host.up(&ClusterConfig::three_zones(CLUSTER))?;
-    cluster.load_image(&images.node)?;
-    cluster.load_image(&images.operator)?;
+    cluster.load_images(&images.all())?;
     Ok(cluster)
 }
 

@@ -38,8 +38,7 @@ pub(crate) fn up(workspace: &Workspace, workers_per_zone: u8) -> Result<()> {
         images
     })?;
     let cluster = cluster_on(&host, workers_per_zone)?;
-    cluster.load_image(&images.node)?;
-    cluster.load_image(&images.operator)?;
+    cluster.load_images(&images.all())?;
     progress.step("install the operator", || install(workspace, &cluster, &images))?;
     let sample = Sample::read(workspace)?;
     progress.step("make the database", || sample.apply(workspace, &cluster))?;
@@ -162,7 +161,8 @@ impl Sample {
                type: NodePort\n  \
                selector:\n    \
                  app.kubernetes.io/name: crdb\n    \
-                 app.kubernetes.io/instance: {name}\n  \
+                 app.kubernetes.io/component: node\n    \
+                 crdb.dev/cluster: {name}\n  \
                ports:\n    \
                  - name: sql\n      \
                    port: 26257\n      \
@@ -207,7 +207,7 @@ fn live_nodes_by_zone(cluster: &Cluster, sample: &Sample) -> Result<BTreeMap<Str
     let get = cluster.kubectl().arg(format_args!("--namespace={NAMESPACE}"));
     let get = get.arg("get").arg(format_args!("crdbcluster/{}", sample.name)).arg("--output=json");
     let object: serde_json::Value = serde_json::from_str(&get.output()?)?;
-    let nodes = object.pointer("/status/nodes").and_then(|nodes| nodes.as_array());
+    let nodes = object.pointer("/status/nodeRows").and_then(|nodes| nodes.as_array());
     let mut zones = BTreeMap::<String, Vec<String>>::new();
     for node in nodes.into_iter().flatten() {
         let text = |field: &str| node.get(field).and_then(|value| value.as_str());
