@@ -1,0 +1,270 @@
+//! Gateways over one state in memory, with a clock that moves only when someone sleeps, and an
+//! executor that interleaves tasks by a seed.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crdb_keys::hlc::{Clock, ManualClock};
+use crdb_keys::{NodeId, layout};
+use crdb_kv::local::LocalSender;
+use crdb_kv::{SendError, Sender};
+use crdb_liveness::LivenessRecord;
+use crdb_proto::kv;
+use crdb_sql::{
+    CancelFlag, Datum, ExecResult, Limits, Session, SessionArgs, SqlError, SqlNode, SqlNodeConfig,
+    Timer,
+};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// 2024-01-01 00:00:00 UTC.
+pub const START_NANOS: u64 = 1_704_067_200_000_000_000;
+const VALIDITY: Duration = Duration::from_secs(6);
+
+/// Several gateways over one state.
+pub struct Cluster {
+    pub nodes: Vec<Arc<SqlNode>>,
+    /// A gateway that is down neither heartbeats nor adopts versions.
+    pub down: Vec<AtomicBool>,
+    pub local: Arc<LocalSender>,
+    wall: Arc<ManualClock>,
+    clock: Clock,
+}
+
+/// Ends once polled a second time, so that others get a turn.
+pub struct Turn(bool);
+
+pub fn turn() -> Turn {
+    Turn(false)
+}
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A sender that gives others a turn before and after each batch.
+struct TurningSender(Arc<LocalSender>);
+
+impl Sender for TurningSender {
+    fn send(
+        &self,
+        batch: kv::BatchRequest,
+    ) -> BoxFuture<'_, Result<kv::BatchResponse, SendError>> {
+        async move {
+            turn().await;
+            let response = self.0.execute(&batch);
+            turn().await;
+            response
+        }
+        .boxed()
+    }
+}
+
+/// Sleeping moves the clock and lets all gateways heartbeat.
+struct TestTimer(OnceLock<Weak<Cluster>>);
+
+impl Timer for TestTimer {
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let cluster = self.0.get().and_then(Weak::upgrade);
+        async move {
+            turn().await;
+            if let Some(cluster) = cluster {
+                cluster.wall.advance(duration);
+                cluster.heartbeat().await;
+            }
+            turn().await;
+        }
+        .boxed()
+    }
+}
+
+impl Cluster {
+    pub fn new(gateways: u32) -> Arc<Self> {
+        let wall = Arc::new(ManualClock::new(START_NANOS));
+        let clock = Clock::new(Arc::clone(&wall) as _, Duration::from_millis(500));
+        let local = Arc::new(LocalSender::new(clock.clone()));
+        let timer = Arc::new(TestTimer(OnceLock::new()));
+        for (key, value) in crdb_sql::catalog::bootstrap() {
+            put(&local, key, value);
+        }
+        let nodes = (1..=gateways)
+            .map(|id| {
+                SqlNode::new(SqlNodeConfig {
+                    node_id: NodeId(id),
+                    cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
+                    sender: Arc::new(TurningSender(Arc::clone(&local))),
+                    clock: clock.clone(),
+                    timer: Arc::clone(&timer) as _,
+                    seed: u64::from(id),
+                    build_tag: "v0.1.0".to_owned(),
+                    limits: Limits { write_keys: 2000, memory_bytes: 8 << 20, ..Limits::default() },
+                })
+            })
+            .collect();
+        let down = (0..gateways).map(|_| AtomicBool::new(false)).collect();
+        let cluster = Arc::new(Self { nodes, down, local, wall, clock });
+        timer.0.set(Arc::downgrade(&cluster)).expect("the timer is set once");
+        block_on(cluster.heartbeat());
+        cluster
+    }
+
+    /// Every gateway that is up adopts the catalog and renews its liveness record.
+    pub async fn heartbeat(&self) {
+        for at in 0..self.nodes.len() {
+            self.heartbeat_of(at).await;
+        }
+    }
+
+    async fn heartbeat_of(&self, at: usize) {
+        if self.down[at].load(Ordering::Relaxed) {
+            return;
+        }
+        let node = &self.nodes[at];
+        node.catalog().adopt_latest().await.expect("the catalog can be read");
+        let validity = u64::try_from(VALIDITY.as_nanos()).expect("it is short");
+        let record = LivenessRecord {
+            node: NodeId(u32::try_from(at + 1).expect("few nodes")),
+            epoch: 1,
+            expiration: self.clock.now().add_nanos(validity),
+            min_catalog_version_in_use: node.catalog().min_version_in_use(),
+            ..LivenessRecord::default()
+        };
+        put(&self.local, layout::liveness_key(record.node), record.encode());
+        node.set_liveness_expiration(record.expiration);
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.wall.advance(by);
+    }
+
+    pub fn session(&self, gateway: usize) -> Session {
+        let args = SessionArgs { user: "root".to_owned(), ..SessionArgs::default() };
+        Session::new(Arc::clone(&self.nodes[gateway]), args).expect("a session starts")
+    }
+}
+
+fn put(local: &LocalSender, key: Bytes, value: Bytes) {
+    let put = kv::PutRequest { key, value };
+    let request = kv::Request { kind: Some(kv::request::Kind::Put(put)) };
+    local
+        .execute(&kv::BatchRequest { header: None, requests: vec![request] })
+        .expect("a put into memory");
+}
+
+/// Runs one future.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return value;
+        }
+    }
+}
+
+/// Runs tasks to their end, each step of a task chosen by the seed.
+pub fn interleave(seed: u64, mut tasks: Vec<BoxFuture<'_, ()>>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut cx = Context::from_waker(Waker::noop());
+    while !tasks.is_empty() {
+        let at = rng.random_range(0..tasks.len());
+        if tasks[at].as_mut().poll(&mut cx).is_ready() {
+            drop(tasks.swap_remove(at));
+        }
+    }
+}
+
+/// Runs one statement.
+pub async fn run(session: &mut Session, sql: &str) -> Result<ExecResult, SqlError> {
+    let mut parsed = crdb_sqlfront::parse(sql).map_err(|error| {
+        SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message)
+    })?;
+    assert_eq!(parsed.len(), 1, "one statement at a time: {sql}");
+    let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
+    session.execute(&prepared, &[], &CancelFlag::new()).await
+}
+
+/// Runs one statement with parameters given as text.
+pub async fn run_params(
+    session: &mut Session,
+    sql: &str,
+    params: &[Option<&str>],
+) -> Result<ExecResult, SqlError> {
+    let mut parsed = crdb_sqlfront::parse(sql).map_err(|error| {
+        SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message)
+    })?;
+    let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
+    let format = session.format_settings().clone();
+    let mut values = Vec::new();
+    for (param, ty) in params.iter().zip(&prepared.param_types) {
+        values.push(match param {
+            None => Datum::Null,
+            Some(text) => Datum::decode_text(*ty, text, &format)?,
+        });
+    }
+    session.execute(&prepared, &values, &CancelFlag::new()).await
+}
+
+/// A result as text.
+pub fn show(session: &Session, result: &Result<ExecResult, SqlError>) -> String {
+    let mut out = String::new();
+    match result {
+        Err(error) => {
+            out.push_str(&format!("ERROR {}: {}\n", error.code, error.message));
+            let fields = error.fields();
+            for (name, value) in
+                [("DETAIL", fields.detail), ("HINT", fields.hint), ("CONSTRAINT", fields.constraint)]
+            {
+                if let Some(value) = value {
+                    out.push_str(&format!("{name}: {value}\n"));
+                }
+            }
+        }
+        Ok(result) => {
+            for notice in &result.notices {
+                out.push_str(&format!("NOTICE: {}\n", notice.message));
+            }
+            if let Some(columns) = &result.columns {
+                let header: Vec<String> =
+                    columns.iter().map(|c| format!("{}:{}", c.name, c.ty.pg_name())).collect();
+                out.push_str(&format!("{}\n", header.join(" | ")));
+                for row in &result.rows {
+                    let values: Vec<String> = row
+                        .iter()
+                        .zip(columns.iter())
+                        .map(|(v, c)| {
+                            if v.is_null() {
+                                "NULL".to_owned()
+                            } else {
+                                v.to_text(c.ty, session.format_settings())
+                            }
+                        })
+                        .collect();
+                    out.push_str(&format!("{}\n", values.join(" | ")));
+                }
+            }
+            for (name, value) in &result.parameters {
+                out.push_str(&format!("PARAMETER {name} = {value}\n"));
+            }
+            out.push_str(&format!("{}\n", result.tag));
+        }
+    }
+    out
+}

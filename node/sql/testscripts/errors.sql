@@ -1,0 +1,55 @@
+SELECT * FROM nosuch
+
+SELECT nosuch FROM (SELECT 1 AS a) t
+
+SELECT t.b FROM (SELECT 1 AS a) t
+
+SELECT u.a FROM (SELECT 1 AS a) t
+
+SELECT a FROM (SELECT 1 AS a) t, (SELECT 2 AS a) u
+
+SELECT * FROM (SELECT 1 AS a) t, (SELECT 2 AS a) t
+
+SELECT count(*) FROM (SELECT 1 AS a) t WHERE count(*) > 1
+
+SELECT sum(sum(a)) FROM (SELECT 1 AS a) t
+
+SELECT 1 WHERE 1
+
+SELECT
+
+SELEC 1
+
+BEGIN
+
+COMMIT
+
+ALTER TABLE t ADD COLUMN a INT
+
+CREATE INDEX ON t (a)
+
+SELECT row_number() OVER ()
+
+SELECT 'a' COLLATE "de_DE"
+
+SELECT * FROM nosuchdb.public.t
+
+CREATE TABLE nosuchdb.t (a INT)
+
+SELECT $1
+
+SELECT 1 ORDER BY 2
+
+SELECT DISTINCT 1 AS a ORDER BY now()
+
+SELECT generate_series(1, 3, 0)
+
+SELECT * FROM generate_series(1, 100000000)
+
+SELECT 1::NOSUCH
+
+WITH RECURSIVE r AS (SELECT 1) SELECT * FROM r
+
+SELECT ARRAY[ARRAY[1]]
+
+INSERT INTO pg_class VALUES (1)
