@@ -1,0 +1,273 @@
+//! What this node knows about all nodes, from gossip and from the liveness range.
+//!
+//! Answers `ClusterStatus` and placement without asking anybody, so both work without a quorum.
+//!
+//! Invariants:
+//! * a node's descriptor is replaced only by one of a later revision and of the same store: numbers
+//!   are never given to another store;
+//! * a liveness record is replaced only by one of a later epoch or expiration.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crdb_allocator::{StoreInfo, StoreStatus};
+use crdb_keys::{NodeId, StoreId, Timestamp};
+use crdb_liveness::{DEAD_AFTER, Health, LivenessRecord, Membership, health};
+use crdb_proto::admin::{self, ClusterStatusResponse, NodeStatus, RangeCounts};
+use crdb_proto::kv::NodeDescriptor;
+use crdb_proto::peer::StoreStats;
+use parking_lot::RwLock;
+use tracing::warn;
+
+use crate::peer::{PeerAddress, PeerBook};
+
+/// A node heard of this lately counts as alive although its record could not be read again.
+const HEARD_LATELY: Duration = Duration::from_secs(3);
+
+/// Everything known about the nodes of the cluster.
+#[derive(Debug, Default)]
+pub struct ClusterView {
+    nodes: RwLock<BTreeMap<NodeId, KnownNode>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct KnownNode {
+    descriptor: Option<NodeDescriptor>,
+    stats: Option<StoreStats>,
+    record: Option<LivenessRecord>,
+    /// When the node itself was last heard, on this process's lease clock.
+    heard: Option<Duration>,
+}
+
+impl ClusterView {
+    /// Learns a descriptor; returns whether it was news.
+    pub fn learn_node(&self, descriptor: NodeDescriptor) -> bool {
+        if descriptor.node_id == 0 {
+            return false;
+        }
+        let mut nodes = self.nodes.write();
+        let node = nodes.entry(NodeId(descriptor.node_id)).or_default();
+        if let Some(known) = &node.descriptor {
+            if known.store_uuid != descriptor.store_uuid {
+                warn!(
+                    node = descriptor.node_id,
+                    known = known.store_uuid,
+                    claimed = descriptor.store_uuid,
+                    "another store claims the number of a known node; ignored"
+                );
+                return false;
+            }
+            if known.revision >= descriptor.revision {
+                return false;
+            }
+        }
+        node.descriptor = Some(descriptor);
+        true
+    }
+
+    /// Learns the load of a store.
+    pub fn learn_stats(&self, stats: StoreStats) {
+        let mut nodes = self.nodes.write();
+        let node = nodes.entry(NodeId(stats.node_id)).or_default();
+        if node.stats.is_none_or(|known| known.reported_at_nanos < stats.reported_at_nanos) {
+            node.stats = Some(stats);
+        }
+    }
+
+    /// Learns a liveness record.
+    pub fn learn_record(&self, record: LivenessRecord) {
+        let mut nodes = self.nodes.write();
+        let node = nodes.entry(record.node).or_default();
+        let newer = |known: &LivenessRecord| {
+            (record.epoch, record.expiration) > (known.epoch, known.expiration)
+                || record.membership != known.membership
+        };
+        if node.record.as_ref().is_none_or(newer) {
+            node.record = Some(record);
+        }
+    }
+
+    /// Notes that a node was heard at `now`.
+    pub fn heard(&self, node: NodeId, now: Duration) {
+        self.nodes.write().entry(node).or_default().heard = Some(now);
+    }
+
+    /// All descriptors known.
+    pub fn descriptors(&self) -> Vec<NodeDescriptor> {
+        self.nodes.read().values().filter_map(|node| node.descriptor.clone()).collect()
+    }
+
+    /// The load of all stores known.
+    pub fn stats(&self) -> Vec<StoreStats> {
+        self.nodes.read().values().filter_map(|node| node.stats).collect()
+    }
+
+    /// The liveness record of a node, as last read.
+    pub fn record(&self, node: NodeId) -> Option<LivenessRecord> {
+        self.nodes.read().get(&node)?.record.clone()
+    }
+
+    /// Every other node with an address.
+    pub fn peers(&self, own: NodeId) -> Vec<NodeId> {
+        let nodes = self.nodes.read();
+        let known = nodes.iter().filter(|(id, node)| **id != own && node.descriptor.is_some());
+        known.map(|(id, _)| *id).collect()
+    }
+
+    /// Nodes that are alive, draining or not, other than `own`.
+    pub fn live_peers(&self, own: NodeId, now: Timestamp, mono: Duration) -> usize {
+        let nodes = self.nodes.read();
+        let alive = |node: &KnownNode| node.health(now, mono) == Health::Live;
+        nodes.iter().filter(|(id, node)| **id != own && alive(node)).count()
+    }
+
+    /// The stores, for placement.
+    pub fn stores(&self, now: Timestamp, mono: Duration) -> Vec<StoreInfo> {
+        let nodes = self.nodes.read();
+        let info = |(id, node): (&NodeId, &KnownNode)| {
+            let descriptor = node.descriptor.as_ref()?;
+            let tier = |tier: &crdb_proto::kv::Tier| (tier.key.clone(), tier.value.clone());
+            let record = node.record.as_ref();
+            Some(StoreInfo {
+                store_id: StoreId(id.get()),
+                node_id: *id,
+                locality: descriptor.locality.iter().map(tier).collect(),
+                status: match node.health(now, mono) {
+                    Health::Live => StoreStatus::Live,
+                    Health::Suspect => StoreStatus::Suspect,
+                    Health::Dead => StoreStatus::Dead,
+                },
+                draining: record.is_some_and(|r| r.draining),
+                decommissioning: record.is_some_and(|r| r.membership != Membership::Active),
+                replicas: node.stats.map_or(0, |stats| stats.replicas),
+            })
+        };
+        nodes.iter().filter_map(info).collect()
+    }
+
+    /// The answer to `ClusterStatus`, but for what the caller alone knows.
+    pub fn status(&self, now: Timestamp, mono: Duration) -> ClusterStatusResponse {
+        let nodes = self.nodes.read();
+        let rows: Vec<NodeStatus> =
+            nodes.values().filter_map(|node| node.status(now, mono)).collect();
+        let sum = |count: fn(&NodeStatus) -> u64| rows.iter().map(count).sum();
+        let ranges = RangeCounts {
+            total: 0,
+            unavailable: rows.iter().map(|row| row.ranges_unavailable).max().unwrap_or(0),
+            under_replicated: sum(|row| row.ranges_underreplicated),
+            over_replicated: 0,
+            constraint_violations: 0,
+        };
+        let version = rows.iter().filter_map(|row| row.descriptor.as_ref());
+        let active_version = version.map(|d| d.build_tag.clone()).min().unwrap_or_default();
+        ClusterStatusResponse {
+            nodes: rows,
+            ranges: Some(ranges),
+            active_version,
+            ..ClusterStatusResponse::default()
+        }
+    }
+}
+
+impl KnownNode {
+    /// Health by the record, or by gossip where the record may only be old here.
+    fn health(&self, now: Timestamp, mono: Duration) -> Health {
+        let by_record = self.record.as_ref().map(|record| health(record, now, DEAD_AFTER));
+        let heard_lately = self.heard.is_some_and(|at| mono.saturating_sub(at) < HEARD_LATELY);
+        match by_record {
+            Some(Health::Dead) | None if heard_lately => Health::Live,
+            Some(Health::Suspect) if heard_lately => Health::Live,
+            Some(health) => health,
+            // Never heard since this process started, and no record read yet.
+            None => Health::Suspect,
+        }
+    }
+
+    fn status(&self, now: Timestamp, mono: Duration) -> Option<NodeStatus> {
+        let descriptor = self.descriptor.clone()?;
+        let record = self.record.as_ref();
+        let stats = self.stats.unwrap_or_default();
+        let validity = u64::try_from(crdb_liveness::RECORD_VALIDITY.as_nanos()).unwrap_or(0);
+        let expires = record.map_or(0, |r| r.expiration.wall_nanos);
+        Some(NodeStatus {
+            descriptor: Some(descriptor),
+            liveness: match self.health(now, mono) {
+                Health::Live => admin::Liveness::Live,
+                Health::Suspect => admin::Liveness::Suspect,
+                Health::Dead => admin::Liveness::Dead,
+            }
+            .into(),
+            membership: match record.map(|r| r.membership).unwrap_or_default() {
+                Membership::Active => admin::Membership::Active,
+                Membership::Decommissioning => admin::Membership::Decommissioning,
+                Membership::Decommissioned => admin::Membership::Decommissioned,
+            }
+            .into(),
+            draining: record.is_some_and(|r| r.draining),
+            replicas: stats.replicas,
+            leases: stats.leases,
+            used_bytes: stats.used_bytes,
+            capacity_bytes: stats.capacity_bytes,
+            updated_at_nanos: expires.saturating_sub(validity),
+            expires_at_nanos: expires,
+            ranges_unavailable: stats.ranges_unavailable,
+            ranges_underreplicated: stats.ranges_underreplicated,
+            leaders: stats.leaders,
+        })
+    }
+}
+
+impl PeerBook for ClusterView {
+    fn peer_address(&self, node: NodeId) -> Option<PeerAddress> {
+        let nodes = self.nodes.read();
+        let descriptor = nodes.get(&node)?.descriptor.as_ref()?;
+        Some(PeerAddress {
+            address: descriptor.address.clone(),
+            store_uuid: descriptor.store_uuid.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn descriptor(store: &str, revision: u64, address: &str) -> NodeDescriptor {
+        NodeDescriptor {
+            node_id: 2,
+            store_uuid: store.into(),
+            revision,
+            address: address.into(),
+            ..NodeDescriptor::default()
+        }
+    }
+
+    #[test]
+    fn a_later_revision_moves_a_node_but_another_store_never_does() {
+        let view = ClusterView::default();
+        assert!(view.learn_node(descriptor("s", 1, "old:1")));
+        assert!(!view.learn_node(descriptor("s", 1, "same:1")));
+        assert!(view.learn_node(descriptor("s", 2, "new:1")));
+        assert!(!view.learn_node(descriptor("other", 9, "thief:1")));
+        assert_eq!(view.peer_address(NodeId(2)).unwrap().address, "new:1");
+    }
+
+    #[test]
+    fn a_lapsed_record_makes_a_node_suspect_unless_it_was_just_heard() {
+        let view = ClusterView::default();
+        view.learn_node(descriptor("s", 1, "a:1"));
+        let expiration = Timestamp::new(100 * SECOND, 0);
+        view.learn_record(LivenessRecord { node: NodeId(2), expiration, ..Default::default() });
+        let liveness = |wall: u64, mono: u64| {
+            let now = Timestamp::new(wall * SECOND, 0);
+            view.status(now, Duration::from_secs(mono)).nodes[0].liveness()
+        };
+        assert_eq!(liveness(99, 50), admin::Liveness::Live);
+        assert_eq!(liveness(101, 50), admin::Liveness::Suspect);
+        view.heard(NodeId(2), Duration::from_secs(49));
+        assert_eq!(liveness(101, 50), admin::Liveness::Live);
+        assert_eq!(liveness(500, 53), admin::Liveness::Dead);
+    }
+}

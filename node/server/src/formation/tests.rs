@@ -1,0 +1,147 @@
+//! Formation as golden scripts: several nodes, a network that can be cut, time by command.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use goldenscript::Command;
+use test_each_file::test_each_path;
+
+use super::{Action, Formation, PeerAnswer};
+use crate::address::{Address, JoinList};
+
+test_each_path! { in "node/server/src/formation/testscripts" as scripts => run_script }
+
+fn run_script(path: &Path) {
+    goldenscript::run(&mut World::default(), path).expect("the script runs");
+}
+
+#[derive(Default)]
+struct World {
+    now: Duration,
+    nodes: BTreeMap<String, Formation>,
+    /// Nodes that do not answer.
+    down: Vec<String>,
+    /// Nodes whose STORE file is not written in time.
+    slow: Vec<String>,
+    out: String,
+}
+
+impl World {
+    fn perform(&mut self, name: &str, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Ask { peer, request } => self.ask(name, &peer, &request),
+                Action::Bootstrap { attempt, cluster_id } => {
+                    let slow = self.slow.iter().any(|n| n == name);
+                    let node = self.nodes.get_mut(name).expect("the node exists");
+                    if slow || !node.may_write(&attempt, self.now) {
+                        writeln!(self.out, "{name} could not write").unwrap();
+                        node.write_failed(&attempt, self.now);
+                    } else {
+                        let id = cluster_id.unwrap_or_else(|| format!("cluster-of-{name}"));
+                        writeln!(self.out, "{name} bootstraps {id}").unwrap();
+                        node.set_member(id);
+                    }
+                }
+                Action::InitFailed(refusal) => {
+                    writeln!(self.out, "{name} init failed: {refusal}").unwrap();
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, name: &str, peer: &Address, request: &crdb_proto::peer::PromiseRequest) {
+        let reached = !self.down.contains(&peer.host) && !self.down.iter().any(|n| n == name);
+        let answer = match self.nodes.get_mut(&peer.host).filter(|_| reached) {
+            Some(node) => {
+                let response = node.on_request(request, self.now);
+                let verdict = if response.promised { "promised" } else { &response.reason };
+                writeln!(self.out, "{name} asks {}: {verdict}", peer.host).unwrap();
+                PeerAnswer::Response(response)
+            }
+            None => {
+                writeln!(self.out, "{name} asks {}: no answer", peer.host).unwrap();
+                PeerAnswer::Unreachable
+            }
+        };
+        let node = self.nodes.get_mut(name).expect("the node exists");
+        let actions = node.on_answer(&request.attempt, peer, &answer, self.now);
+        self.perform(name, actions);
+    }
+
+    /// Lets `span` pass in steps of 100 ms; every node sees those that are up.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.now += Duration::from_millis(100);
+            let names: Vec<String> = self.nodes.keys().cloned().collect();
+            for name in names {
+                if self.down.contains(&name) {
+                    continue;
+                }
+                let up: Vec<String> =
+                    self.nodes.keys().filter(|n| !self.down.contains(n)).cloned().collect();
+                let now = self.now;
+                let node = self.nodes.get_mut(&name).expect("the node exists");
+                for peer in up.iter().filter(|n| **n != name) {
+                    node.peer_seen(&format!("{peer}:26257").parse().unwrap(), now);
+                }
+                let before = self.out.len();
+                let actions = node.tick(now);
+                self.perform(&name, actions);
+                if self.out.len() > before {
+                    let stamp = format!("at {:.1}s\n", self.now.as_secs_f64());
+                    self.out.insert_str(before, &stamp);
+                }
+            }
+        }
+    }
+}
+
+impl goldenscript::Runner for World {
+    type Command = Command;
+
+    fn run(
+        &mut self,
+        command: &Command,
+        _: &goldenscript::Context,
+    ) -> Result<String, Box<dyn std::error::Error>> {
+        self.out.clear();
+        let mut args = command.consume_args();
+        match command.name.as_str() {
+            "start" => {
+                let join = args.take_key("join").unwrap_or_default().replace('/', ",");
+                let auto = args.take_key("auto") != Some("false");
+                let restarted = args.take_key("restarted") == Some("true");
+                for seed in 1.. {
+                    let Some(name) = args.next_pos() else { break };
+                    let own = format!("{name}:26257").parse()?;
+                    let join = JoinList::parse(&[&join])?;
+                    let node = Formation::new(own, join, auto, restarted, seed, self.now);
+                    self.down.retain(|n| *n != name);
+                    self.nodes.insert(name.to_owned(), node);
+                }
+            }
+            "down" => self.down.push(args.next_pos().ok_or("which node?")?.to_owned()),
+            "slow" => self.slow.push(args.next_pos().ok_or("which node?")?.to_owned()),
+            "pass" => {
+                let seconds: f64 = args.next_pos().ok_or("how long?")?.parse()?;
+                self.pass(Duration::from_secs_f64(seconds));
+            }
+            "init" => {
+                let name = args.next_pos().ok_or("which node?")?;
+                let id = args.take_key("id").map(str::to_owned);
+                let now = self.now;
+                match self.nodes.get_mut(name).ok_or("no such node")?.init(id, now) {
+                    Ok(actions) => self.perform(name, actions),
+                    Err(refusal) => writeln!(self.out, "{name} refuses: {refusal}")?,
+                }
+            }
+            other => return Err(format!("unknown command {other}").into()),
+        }
+        args.reject_next()?;
+        Ok(std::mem::take(&mut self.out))
+    }
+}

@@ -1,0 +1,205 @@
+//! Exchanges descriptors, range hints and load with every known node, once a second.
+//!
+//! What was learned of nodes is kept in the file `PEERS`, so that a restarted node finds the
+//! others although its `--join` list has grown old.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdb_keys::NodeId;
+use crdb_proto::peer::peer_client::PeerClient;
+use crdb_proto::peer::{GossipMessage, JoinRequest};
+use prost::Message as _;
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::{debug, warn};
+
+use super::NodeError;
+use super::formation_driver::learn;
+use super::shared::Shared;
+use crate::clock::elapsed;
+use crate::peer::{PeerBook as _, dial_any, hello::hello, one_shot};
+use crate::status_detail::{OTHER_CLUSTER, detail};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause between two announcements through the same `--join` entry.
+const ANNOUNCE_RETRY: Duration = Duration::from_millis(500);
+/// Name of the file with the nodes learned.
+const PEERS: &str = "PEERS";
+
+type Answer = (NodeId, PeerClient<Channel>, Result<GossipMessage, Status>);
+
+/// Gossips until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut clients: HashMap<NodeId, PeerClient<Channel>> = HashMap::new();
+    let mut calls: JoinSet<Result<Answer, NodeId>> = JoinSet::new();
+    let mut busy: Vec<NodeId> = Vec::new();
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = ticks.tick() => {
+                for peer in shared.view.peers(shared.node_id()) {
+                    if busy.contains(&peer) {
+                        continue;
+                    }
+                    busy.push(peer);
+                    let (shared, client) = (Arc::clone(&shared), clients.remove(&peer));
+                    calls.spawn(async move { exchange(&shared, peer, client).await });
+                }
+            }
+            Some(done) = calls.join_next() => match done {
+                Ok(Ok((peer, client, answer))) => {
+                    busy.retain(|node| *node != peer);
+                    match answer {
+                        Ok(message) => {
+                            clients.insert(peer, client);
+                            shared.view.heard(peer, elapsed());
+                            take_in(&shared, message);
+                        }
+                        Err(status) => debug!(%peer, reason = status.message(), "gossip failed"),
+                    }
+                }
+                Ok(Err(peer)) => busy.retain(|node| *node != peer),
+                Err(error) => warn!(%error, "a gossip exchange ended early"),
+            }
+        }
+    }
+}
+
+async fn exchange(
+    shared: &Shared,
+    peer: NodeId,
+    client: Option<PeerClient<Channel>>,
+) -> Result<Answer, NodeId> {
+    let address = shared.view.peer_address(peer).ok_or(peer)?;
+    let own = shared.identity.get().ok_or(peer)?;
+    let mut client = match client {
+        Some(client) => client,
+        None => dial_any(&address.address).await.map_err(|_| peer)?,
+    };
+    let greeting = hello(own, peer, &address.store_uuid);
+    let message = GossipMessage { hello: Some(greeting), ..outgoing(shared) };
+    let answer = match tokio::time::timeout(CALL_TIMEOUT, client.gossip(message)).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer")),
+    };
+    Ok((peer, client, answer))
+}
+
+/// What this node has to say.
+pub(crate) fn outgoing(shared: &Shared) -> GossipMessage {
+    let own = shared.descriptor();
+    let mut nodes = shared.view.descriptors();
+    nodes.retain(|node| node.node_id != own.node_id);
+    nodes.push(own);
+    let ranges = match shared.running.get() {
+        Some(running) => running.store.ranges().into_iter().map(|range| range.descriptor).collect(),
+        None => Vec::new(),
+    };
+    GossipMessage {
+        hello: None,
+        nodes,
+        ranges,
+        now: Some(shared.clock.now().into()),
+        stores: shared.own_stats().into_iter().collect(),
+    }
+}
+
+/// Learns from what another node said.
+pub(crate) fn take_in(shared: &Shared, message: GossipMessage) {
+    if let Some(now) = message.now
+        && let Err(error) = shared.clock.update(now.into())
+    {
+        warn!(%error, "gossip from a node whose clock is too far ahead");
+    }
+    let mut news = false;
+    for node in message.nodes {
+        news |= shared.view.learn_node(node);
+    }
+    if news {
+        keep(shared);
+    }
+    for range in message.ranges {
+        shared.cache.insert(range);
+    }
+    for stats in message.stores {
+        shared.view.learn_stats(stats);
+    }
+}
+
+/// Announces a restarted member to the nodes of its `--join` list, until each answered once.
+pub(crate) async fn announce(shared: Arc<Shared>) {
+    let Some(own) = shared.identity.get() else { return };
+    let list = shared.config.mode.join_list();
+    let own_address = shared.advertised.rpc.normalized();
+    let mut left: Vec<_> = list.entries().iter().filter(|e| **e != own_address).collect();
+    while !left.is_empty() {
+        let mut still = Vec::new();
+        for entry in left {
+            let request = JoinRequest {
+                descriptor: Some(shared.descriptor()),
+                cluster_id: own.cluster_id.clone(),
+            };
+            let address = entry.to_string();
+            let call = one_shot(&address, |mut client| async move { client.join(request).await });
+            let answer = tokio::select! {
+                () = shared.stop.cancelled() => return,
+                answer = call => answer,
+            };
+            match answer {
+                Ok(response) => learn(&shared, response),
+                Err(status) if is_other_cluster(&status) => {
+                    shared.fail(NodeError::OtherCluster {
+                        store: shared.dir.path().to_owned(),
+                        own: own.cluster_id.clone(),
+                        peer: address,
+                        theirs: detail(&status).map(|d| d.cluster_id).unwrap_or_default(),
+                    });
+                    return;
+                }
+                Err(status) => {
+                    debug!(%address, reason = status.message(), "not announced there yet");
+                    still.push(entry);
+                }
+            }
+        }
+        left = still;
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(ANNOUNCE_RETRY) => {}
+        }
+    }
+}
+
+fn is_other_cluster(status: &Status) -> bool {
+    detail(status).is_some_and(|detail| detail.reason == OTHER_CLUSTER)
+}
+
+/// Writes the nodes known to the file. It is a hint: what cannot be written is not missed.
+pub(crate) fn keep(shared: &Shared) {
+    let message = GossipMessage { nodes: shared.view.descriptors(), ..GossipMessage::default() };
+    let (path, next) = (shared.dir.path().join(PEERS), shared.dir.path().join("PEERS.next"));
+    let written =
+        std::fs::write(&next, message.encode_to_vec()).and_then(|()| std::fs::rename(&next, &path));
+    if let Err(error) = written {
+        warn!(%error, "the list of known nodes could not be kept");
+    }
+}
+
+/// Reads the nodes known from the file, if there is one.
+pub(crate) fn recall(shared: &Shared) {
+    let Ok(bytes) = std::fs::read(shared.dir.path().join(PEERS)) else { return };
+    match GossipMessage::decode(bytes.as_slice()) {
+        Ok(message) => {
+            for node in message.nodes {
+                shared.view.learn_node(node);
+            }
+        }
+        Err(error) => warn!(%error, "the list of known nodes is damaged and not used"),
+    }
+}

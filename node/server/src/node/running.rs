@@ -1,0 +1,339 @@
+//! Starts what a member runs: store, transport, SQL, and the loops that keep them going.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crdb_keys::{Key, NodeId, StoreId, layout};
+use crdb_kv::{DistSender, DistSenderConfig, Sender, Transport};
+use crdb_proto::kv::RangeDescriptor;
+use crdb_proto::peer::SnapshotFrame;
+use crdb_raftstore::{DescriptorChange, Input, Mono, Outputs, SnapshotSend, Store, StoreConfig};
+use crdb_sql::{SqlNode, SqlNodeConfig, Timer};
+use crdb_storage::{RocksEngine, RocksOptions};
+use futures::future::BoxFuture;
+use prost::Message as _;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, error, info, warn};
+
+use super::kv_client::OwnBatch;
+use super::shared::{Running, Shared};
+use super::store_thread::{Inbox, StoreThread};
+use super::transport::NodeTransport;
+use super::{NodeError, formation_driver, gossip, liveness_loop, node_ids};
+use crate::clock::mono;
+use crate::peer::{Identity, PeerHandler, PeerLinks};
+use crate::store_file::Member;
+
+/// Snapshots sent at a time.
+const SNAPSHOTS_AT_A_TIME: usize = 2;
+/// Descriptor changes that wait to be written to the meta range; beyond, the oldest hints win.
+const META_QUEUE: usize = 256;
+/// Pause before a write of the server's own is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The node's timer, for the SQL layer.
+struct TokioTimer;
+
+impl Timer for TokioTimer {
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// Opens the store of a member and starts everything on it. Returns once SQL can be served.
+pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreThread, NodeError> {
+    let node_id = NodeId(member.node_id);
+    let identity = Identity {
+        cluster_id: member.cluster_id.clone(),
+        node_id,
+        store_uuid: shared.store_uuid.clone(),
+        incarnation: shared.incarnation,
+    };
+    // Set once: a node becomes a member once in its life.
+    drop(shared.identity.set(identity.clone()));
+    shared.view.learn_node(shared.descriptor());
+    let store = open_store(shared, &member).await?;
+    let handle = store.handle();
+    for (_, span) in layout::bootstrap_ranges() {
+        if let Some(descriptor) = handle.descriptor_of(&span.start) {
+            shared.cache.insert((*descriptor).clone());
+        }
+    }
+    let inbox = Arc::new(Inbox::default());
+    let handler: Arc<dyn PeerHandler> = Arc::<Shared>::clone(shared);
+    let links = Arc::new(PeerLinks::new(
+        identity,
+        Arc::<crate::cluster_view::ClusterView>::clone(&shared.view),
+        handler,
+        shared.tasks.clone(),
+        shared.stop.clone(),
+    ));
+    let transport: Arc<dyn Transport> = Arc::new(NodeTransport {
+        node: node_id,
+        store: handle.clone(),
+        inbox: Arc::clone(&inbox),
+        links: Arc::clone(&links),
+        clock: shared.clock.clone(),
+    });
+    let cache = Arc::clone(&shared.cache);
+    let sender = Arc::new(DistSender::new(transport, cache, DistSenderConfig::default()));
+    let sql = SqlNode::new(SqlNodeConfig {
+        node_id,
+        cluster_id: member.cluster_id.clone(),
+        sender: Arc::<DistSender>::clone(&sender),
+        clock: shared.clock.clone(),
+        timer: Arc::new(TokioTimer),
+        seed: shared.incarnation,
+        build_tag: shared.config.build_tag.clone(),
+        limits: crdb_sql::Limits::default(),
+    });
+    let pg = super::pg::server(shared, &sql);
+    let thread = start_thread(shared, store, &inbox, &links)?;
+    let running = Running { store: handle, inbox, links, sender, sql, pg };
+    if shared.running.set(running).is_err() {
+        return Err(NodeError::StartedTwice);
+    }
+    start_loops(shared);
+    Ok(thread)
+}
+
+/// Opens the engine. A store that its node was about to bootstrap gets its first ranges, unless an
+/// earlier process came that far.
+async fn open_store(
+    shared: &Arc<Shared>,
+    member: &Member,
+) -> Result<Store<RocksEngine>, NodeError> {
+    let path = shared.dir.db();
+    let cache_bytes = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
+    let options = RocksOptions { cache_bytes, ..RocksOptions::default() };
+    let (node, store) = (NodeId(member.node_id), StoreId(member.node_id));
+    let config = StoreConfig::new(node, store, shared.incarnation);
+    let clock = shared.clock.clone();
+    let first = member.bootstrap.as_ref().map(|_| first_data(member, &shared.store_uuid));
+    let open = move || -> Result<Store<RocksEngine>, NodeError> {
+        let engine = RocksEngine::open(&path, &options).map_err(NodeError::Engine)?;
+        let reopen = || Store::open(engine.clone(), clock.clone(), config.clone(), mono());
+        let opened = reopen().map_err(NodeError::Store)?;
+        match first {
+            Some(first) if opened.handle().counts().replicas == 0 => {
+                drop(opened);
+                Store::bootstrap(&engine, &clock, node, store, &first).map_err(NodeError::Store)?;
+                reopen().map_err(NodeError::Store)
+            }
+            _ => Ok(opened),
+        }
+    };
+    let opened = match tokio::task::spawn_blocking(open).await {
+        Ok(store) => store?,
+        Err(error) => return Err(NodeError::Panicked(error.to_string())),
+    };
+    if member.bootstrap.is_some() {
+        let done = Member { bootstrap: None, ..member.clone() };
+        formation_driver::save(shared, &done, || true)?;
+    }
+    Ok(opened)
+}
+
+fn start_thread(
+    shared: &Arc<Shared>,
+    mut store: Store<RocksEngine>,
+    inbox: &Arc<Inbox>,
+    links: &Arc<PeerLinks>,
+) -> Result<StoreThread, NodeError> {
+    let (meta, meta_queue) = mpsc::channel(META_QUEUE);
+    shared.tasks.spawn(keep_meta(Arc::clone(shared), meta_queue));
+    let delivery = Delivery {
+        shared: Arc::clone(shared),
+        links: Arc::clone(links),
+        inbox: Arc::clone(inbox),
+        meta,
+        snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_A_TIME)),
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let body = move |inbox: &Inbox| {
+        // What is delivered may spawn tasks.
+        let _runtime = runtime.enter();
+        let mut deadline = Mono(0);
+        while !inbox.is_stopped() {
+            let mut inputs = inbox.take(deadline, mono());
+            let stepped = store.begin(mono(), &mut inputs).and_then(|early| {
+                delivery.deliver(early);
+                store.finish(mono())
+            });
+            match stepped {
+                Ok(late) => {
+                    deadline = late.next_deadline;
+                    delivery.deliver(late);
+                }
+                Err(error) => {
+                    delivery.shared.fail(NodeError::Store(error));
+                    break;
+                }
+            }
+        }
+        store.stop();
+        debug!("the store thread ended");
+    };
+    StoreThread::spawn(Arc::clone(inbox), body).map_err(NodeError::Thread)
+}
+
+/// Takes the store's outputs where they belong, from the store's thread.
+struct Delivery {
+    shared: Arc<Shared>,
+    links: Arc<PeerLinks>,
+    inbox: Arc<Inbox>,
+    meta: mpsc::Sender<RangeDescriptor>,
+    snapshots: Arc<Semaphore>,
+}
+
+impl Delivery {
+    fn deliver(&self, outputs: Outputs<RocksEngine>) {
+        for (store, batch) in outputs.messages {
+            self.links.send_raft(NodeId(store.get()), batch);
+        }
+        for snapshot in outputs.snapshots {
+            self.send_snapshot(snapshot);
+        }
+        for DescriptorChange { descriptor, leader } in outputs.descriptors {
+            info!(
+                range = descriptor.range_id,
+                generation = descriptor.generation,
+                "new descriptor"
+            );
+            self.shared.cache.insert(descriptor.clone());
+            if leader && self.meta.try_send(descriptor).is_err() {
+                warn!("a meta entry is not updated: too many changes wait");
+            }
+        }
+    }
+
+    fn send_snapshot(&self, mut snapshot: SnapshotSend<RocksEngine>) {
+        let (links, inbox) = (Arc::clone(&self.links), Arc::clone(&self.inbox));
+        let room = Arc::clone(&self.snapshots);
+        let tasks = self.shared.tasks.clone();
+        self.shared.tasks.spawn(async move {
+            let (range_id, to_replica) = (snapshot.range_id, snapshot.to_replica);
+            let to = NodeId(snapshot.to.get());
+            let permit = room.acquire_owned().await;
+            let (frames, queue) = mpsc::channel(4);
+            let header = Some(std::mem::take(&mut snapshot.header));
+            // Reading is disk work: not on the threads that serve requests.
+            tasks.spawn_blocking(move || {
+                let opening = SnapshotFrame { header, ..SnapshotFrame::default() };
+                if frames.blocking_send(opening).is_err() {
+                    return;
+                }
+                loop {
+                    let frame = match snapshot.stream.next_chunk() {
+                        Ok(Some(entries)) => SnapshotFrame { entries, ..SnapshotFrame::default() },
+                        Ok(None) => SnapshotFrame { done: true, ..SnapshotFrame::default() },
+                        Err(error) => {
+                            error!(%error, "a snapshot cannot be read");
+                            return;
+                        }
+                    };
+                    let done = frame.done;
+                    if frames.blocking_send(frame).is_err() || done {
+                        return;
+                    }
+                }
+            });
+            let sent = links.send_snapshot(to, queue).await;
+            drop(permit);
+            match &sent {
+                Ok(()) => info!(range = %range_id, %to, "snapshot delivered"),
+                Err(reason) => warn!(range = %range_id, %to, reason, "snapshot not delivered"),
+            }
+            inbox.push(Input::SnapshotReport { range_id, to_replica, accepted: sent.is_ok() });
+        });
+    }
+}
+
+fn start_loops(shared: &Arc<Shared>) {
+    let tasks = &shared.tasks;
+    tasks.spawn(gossip::run(Arc::clone(shared)));
+    tasks.spawn(gossip::announce(Arc::clone(shared)));
+    tasks.spawn(liveness_loop::run(Arc::clone(shared)));
+    tasks.spawn(liveness_loop::feed_stores(Arc::clone(shared)));
+    tasks.spawn(liveness_loop::watch_catalog(Arc::clone(shared)));
+    tasks.spawn(publish_descriptor(Arc::clone(shared)));
+}
+
+/// The keys and values a new cluster starts with, beside the meta entries.
+fn first_data(member: &Member, store_uuid: &str) -> Vec<(Key, Bytes)> {
+    let highest = layout::bootstrap_ranges().iter().map(|(id, _)| id.get()).max().unwrap_or(0);
+    let mut data = crdb_sql::catalog::bootstrap();
+    data.push((layout::range_id_counter(), highest.to_string().into()));
+    data.extend(node_ids::first_data(member, store_uuid));
+    data
+}
+
+/// Keeps the meta entries of the ranges led from here up to date.
+async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescriptor>) {
+    loop {
+        let descriptor = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            descriptor = queue.recv() => descriptor,
+        };
+        let (Some(descriptor), Some(running)) = (descriptor, shared.running.get()) else { return };
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = update_meta(running.sender.as_ref(), &descriptor) => {}
+        }
+    }
+}
+
+/// Writes a descriptor's meta entry, unless a later one is there.
+async fn update_meta(sender: &dyn Sender, descriptor: &RangeDescriptor) {
+    let key = layout::meta_key(&descriptor.end_key);
+    let encoded = Bytes::from(descriptor.encode_to_vec());
+    for _ in 0..20 {
+        let written = async {
+            let mut found = OwnBatch::default().get(key.clone()).send(sender).await?;
+            let old = found.value(0);
+            let known = old.clone().and_then(|bytes| RangeDescriptor::decode(bytes).ok());
+            if known.is_some_and(|known| known.generation >= descriptor.generation) {
+                return Ok(());
+            }
+            let put = OwnBatch::default().put_if(key.clone(), encoded.clone(), old);
+            put.send(sender).await.map(|_| ())
+        };
+        match written.await {
+            Ok(()) => return,
+            Err(error) => {
+                debug!(%error, range = descriptor.range_id, "meta entry not written yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+    warn!(range = descriptor.range_id, "the meta entry of a range could not be updated");
+}
+
+/// Writes this node's descriptor into the system range, where it outlives gossip.
+async fn publish_descriptor(shared: Arc<Shared>) {
+    let Some(running) = shared.running.get() else { return };
+    let key = layout::node_descriptor_key(shared.node_id());
+    let sender = running.sender.as_ref() as &dyn Sender;
+    let mut read = false;
+    let mut written = false;
+    while !(read && written) {
+        let put = OwnBatch::default().put(key.clone(), shared.descriptor().encode_to_vec());
+        written = written || put.send(sender).await.is_ok();
+        match OwnBatch::default().scan(layout::node_descriptor_span()).send(sender).await {
+            Ok(mut found) => {
+                read = true;
+                for row in found.rows(0) {
+                    if let Ok(node) = crdb_proto::kv::NodeDescriptor::decode(row.value) {
+                        shared.view.learn_node(node);
+                    }
+                }
+            }
+            Err(error) => debug!(%error, "node descriptors not read yet"),
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}

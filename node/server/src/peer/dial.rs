@@ -1,0 +1,89 @@
+//! Connections to peers.
+//!
+//! A name is resolved anew for every connection, because a restarted node may have another
+//! address; every address it resolves to is tried.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crdb_proto::peer::peer_client::PeerClient;
+
+/// Time for name resolution, and for each connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a single request and its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection is checked after this much silence, and closed when the check takes as long.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Bytes a receiver takes before it has consumed them, for each connection and stream.
+const WINDOW_BYTES: u32 = 4 << 20;
+/// Largest message accepted; raft entries and KV answers stay below it.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The addresses `address` stands for at this moment.
+pub(crate) async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+    let lookup = tokio::net::lookup_host(address);
+    match tokio::time::timeout(CONNECT_TIMEOUT, lookup).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(error)) => Err(format!("cannot resolve {address}: {error}")),
+        Err(_) => Err(format!("cannot resolve {address}: timed out")),
+    }
+}
+
+/// Connects to one address.
+pub(crate) async fn dial(target: SocketAddr) -> Result<PeerClient<Channel>, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{target}"))
+        .map_err(|error| format!("{target}: {error}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES);
+    let connect = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
+    let channel = connect
+        .map_err(|_| format!("{target}: connection timed out"))?
+        .map_err(|error| format!("{target}: {}", root_cause(&error)))?;
+    Ok(PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Connects to the first address of `address` that answers.
+pub async fn dial_any(address: &str) -> Result<PeerClient<Channel>, String> {
+    let mut problem = format!("{address} resolves to no address");
+    for target in resolve(address).await? {
+        match dial(target).await {
+            Ok(client) => return Ok(client),
+            Err(error) => problem = error,
+        }
+    }
+    Err(problem)
+}
+
+/// Makes one call on a connection of its own.
+pub async fn one_shot<T, F>(
+    address: &str,
+    call: impl FnOnce(PeerClient<Channel>) -> F + Send,
+) -> Result<T, Status>
+where
+    F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
+{
+    let client = dial_any(address).await.map_err(Status::unavailable)?;
+    match tokio::time::timeout(CALL_TIMEOUT, call(client)).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::new(Code::DeadlineExceeded, format!("{address} did not answer"))),
+    }
+}
+
+/// The innermost reason of an error, which the outer ones only wrap.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

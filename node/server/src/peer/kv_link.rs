@@ -1,0 +1,169 @@
+//! The stream of key-value batches to one peer.
+//!
+//! Invariant: a batch is reported as not sent only if it was never handed to the connection. Once
+//! it was, and the stream ends without its answer, it is lost: it may have been received.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdb_keys::NodeId;
+use crdb_kv::TransportError;
+use crdb_proto::kv::{BatchRequest, BatchResponse};
+use crdb_proto::peer::KvFrame;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::dial::{dial, resolve};
+use super::{Identity, PeerBook, hello};
+
+/// Batches that wait for the connection; beyond, they are refused.
+pub(super) const QUEUE: usize = 4096;
+/// Frames handed to the connection and not yet taken by it.
+const IN_FLIGHT: usize = 1024;
+/// After a failed attempt, batches are refused at once for this long.
+const REFUSE_FOR: Duration = Duration::from_millis(100);
+
+/// One batch and where its answer goes.
+pub(super) struct Call {
+    pub(super) batch: BatchRequest,
+    pub(super) answer: oneshot::Sender<Result<BatchResponse, TransportError>>,
+}
+
+type Pending = Mutex<HashMap<u64, oneshot::Sender<Result<BatchResponse, TransportError>>>>;
+
+/// Sends what `queue` brings to `node`, connecting when there is something to send, until `stop`.
+pub(super) async fn run(
+    node: NodeId,
+    own: Identity,
+    book: Arc<dyn PeerBook>,
+    mut queue: mpsc::Receiver<Call>,
+    stop: CancellationToken,
+) {
+    let mut failed: Option<(Instant, String)> = None;
+    loop {
+        let first = tokio::select! {
+            () = stop.cancelled() => return,
+            first = queue.recv() => first,
+        };
+        let Some(first) = first else { return };
+        if first.answer.is_closed() {
+            continue;
+        }
+        if let Some((at, reason)) = &failed
+            && at.elapsed() < REFUSE_FOR
+        {
+            refuse(first, reason);
+            continue;
+        }
+        let session = async {
+            match open(node, &own, book.as_ref()).await {
+                Ok(open) => {
+                    info!(peer = %node, "key-value stream open");
+                    pump(first, &mut queue, open).await;
+                    None
+                }
+                Err(reason) => {
+                    refuse(first, &reason);
+                    while let Ok(call) = queue.try_recv() {
+                        refuse(call, &reason);
+                    }
+                    Some((Instant::now(), reason))
+                }
+            }
+        };
+        failed = tokio::select! {
+            () = stop.cancelled() => return,
+            failed = session => failed,
+        };
+    }
+}
+
+fn refuse(call: Call, reason: &str) {
+    // The caller may have given up waiting: then nobody needs the answer.
+    drop(call.answer.send(Err(TransportError::NotSent(reason.to_owned()))));
+}
+
+struct Open {
+    frames: mpsc::Sender<KvFrame>,
+    answers: tonic::Streaming<KvFrame>,
+}
+
+async fn open(node: NodeId, own: &Identity, book: &dyn PeerBook) -> Result<Open, String> {
+    let peer = book.peer_address(node).ok_or_else(|| format!("no address of {node} is known"))?;
+    let mut problem = format!("{} resolves to no address", peer.address);
+    for target in resolve(&peer.address).await? {
+        let mut client = match dial(target).await {
+            Ok(client) => client,
+            Err(error) => {
+                problem = error;
+                continue;
+            }
+        };
+        let (frames, outbound) = mpsc::channel(IN_FLIGHT);
+        let greeting = hello::hello(own, node, &peer.store_uuid);
+        let opening = KvFrame { hello: Some(greeting), ..KvFrame::default() };
+        // The channel is empty: there is room for one frame.
+        if frames.try_send(opening).is_err() {
+            continue;
+        }
+        let call = client.kv(ReceiverStream::new(outbound));
+        match tokio::time::timeout(Duration::from_secs(2), call).await {
+            Ok(Ok(response)) => return Ok(Open { frames, answers: response.into_inner() }),
+            Ok(Err(status)) => problem = format!("{target} refused: {}", status.message()),
+            Err(_) => problem = format!("{target} did not answer"),
+        }
+    }
+    Err(problem)
+}
+
+/// Sends batches and hands out answers until the stream ends.
+async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
+    let pending: Pending = Mutex::new(HashMap::new());
+    let Open { frames, mut answers } = open;
+    let send = async {
+        let mut next = Some(first);
+        let mut id = 0_u64;
+        while let Some(call) = next {
+            id += 1;
+            pending.lock().insert(id, call.answer);
+            let frame = KvFrame { id, request: Some(call.batch), ..KvFrame::default() };
+            if let Err(unsent) = frames.send(frame).await {
+                let answer = pending.lock().remove(&unsent.0.id);
+                if let Some(answer) = answer {
+                    let reason = "the connection takes no more".to_owned();
+                    drop(answer.send(Err(TransportError::NotSent(reason))));
+                }
+                return "the connection takes no more".to_owned();
+            }
+            next = queue.recv().await;
+        }
+        "the node is stopping".to_owned()
+    };
+    let receive = async {
+        loop {
+            match answers.message().await {
+                Ok(Some(frame)) => {
+                    let answer = pending.lock().remove(&frame.id);
+                    if let (Some(answer), Some(response)) = (answer, frame.response) {
+                        drop(answer.send(Ok(response)));
+                    }
+                }
+                Ok(None) => return "the peer ended the stream".to_owned(),
+                Err(status) => return status.message().to_owned(),
+            }
+        }
+    };
+    let reason = tokio::select! {
+        reason = send => reason,
+        reason = receive => reason,
+    };
+    debug!(%reason, "key-value stream closed");
+    for (_, answer) in pending.lock().drain() {
+        drop(answer.send(Err(TransportError::Lost(reason.clone()))));
+    }
+}

@@ -1,0 +1,100 @@
+//! All links of this node to its peers, made when first used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crdb_keys::NodeId;
+use crdb_kv::TransportError;
+use crdb_proto::kv::{BatchRequest, BatchResponse};
+use crdb_proto::peer::{RaftBatch, SnapshotFrame};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Identity, PeerBook, PeerHandler, kv_link, raft_link, snapshot};
+
+/// The outgoing side of the peer transport.
+pub struct PeerLinks {
+    own: Identity,
+    book: Arc<dyn PeerBook>,
+    handler: Arc<dyn PeerHandler>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    links: Mutex<HashMap<NodeId, Link>>,
+}
+
+#[derive(Clone)]
+struct Link {
+    raft: mpsc::Sender<RaftBatch>,
+    kv: mpsc::Sender<kv_link::Call>,
+}
+
+impl PeerLinks {
+    /// Links that run on `tasks` until `stop`.
+    pub fn new(
+        own: Identity,
+        book: Arc<dyn PeerBook>,
+        handler: Arc<dyn PeerHandler>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { own, book, handler, tasks, stop, links: Mutex::new(HashMap::new()) }
+    }
+
+    /// Queues a raft batch; drops it when the queue is full. Callable from any thread.
+    pub fn send_raft(&self, to: NodeId, batch: RaftBatch) {
+        // A full or closed queue loses the batch, as the network may: raft repeats itself.
+        drop(self.link(to).raft.try_send(batch));
+    }
+
+    /// Sends a batch and waits for its answer.
+    pub async fn send_batch(
+        &self,
+        to: NodeId,
+        batch: BatchRequest,
+    ) -> Result<BatchResponse, TransportError> {
+        let (answer, answered) = oneshot::channel();
+        if self.link(to).kv.try_send(kv_link::Call { batch, answer }).is_err() {
+            let reason = format!("too many batches wait for the connection to {to}");
+            return Err(TransportError::NotSent(reason));
+        }
+        // A dropped answer means that the link's task was stopped: what it had sent is unknown.
+        let stopped = || TransportError::Lost("this node is stopping".to_owned());
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Streams a snapshot on a connection of its own; returns whether the peer took it.
+    pub async fn send_snapshot(
+        &self,
+        to: NodeId,
+        frames: mpsc::Receiver<SnapshotFrame>,
+    ) -> Result<(), String> {
+        snapshot::send(to, &self.own, self.book.as_ref(), frames).await
+    }
+
+    fn link(&self, to: NodeId) -> Link {
+        self.links.lock().entry(to).or_insert_with(|| self.open(to)).clone()
+    }
+
+    fn open(&self, to: NodeId) -> Link {
+        let (raft, raft_queue) = mpsc::channel(raft_link::QUEUE);
+        let (kv, kv_queue) = mpsc::channel(kv_link::QUEUE);
+        self.tasks.spawn(raft_link::run(
+            to,
+            self.own.clone(),
+            Arc::clone(&self.book),
+            Arc::clone(&self.handler),
+            raft_queue,
+            self.stop.clone(),
+        ));
+        self.tasks.spawn(kv_link::run(
+            to,
+            self.own.clone(),
+            Arc::clone(&self.book),
+            kv_queue,
+            self.stop.clone(),
+        ));
+        Link { raft, kv }
+    }
+}

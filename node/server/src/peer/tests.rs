@@ -1,0 +1,210 @@
+//! The peer transport over real sockets, with a handler that only takes notes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdb_keys::{NodeId, StoreId};
+use crdb_kv::TransportError;
+use crdb_proto::kv::{BatchRequest, BatchResponse};
+use crdb_proto::peer::{
+    GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
+    SnapshotFrame, SnapshotResult,
+};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use super::{Identity, PeerAddress, PeerBook, PeerHandler, PeerLinks, PeerService};
+
+struct Notes {
+    identity: Identity,
+    /// Batches are answered only when this is off.
+    silent: bool,
+    raft: Mutex<Vec<(StoreId, u64)>>,
+    got_batch: Notify,
+}
+
+impl PeerHandler for Notes {
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity.clone())
+    }
+
+    fn known_store(&self, _: NodeId) -> Option<String> {
+        None
+    }
+
+    fn raft(&self, from: StoreId, batch: RaftBatch) {
+        self.raft.lock().push((from, batch.sequence));
+    }
+
+    fn batch(self: Arc<Self>, _: BatchRequest) -> BoxFuture<'static, BatchResponse> {
+        Box::pin(async move {
+            self.got_batch.notify_one();
+            if self.silent {
+                std::future::pending::<()>().await;
+            }
+            BatchResponse::default()
+        })
+    }
+
+    fn snapshot(&self, _: StoreId, frames: Vec<SnapshotFrame>) -> SnapshotResult {
+        SnapshotResult { accepted: true, message: frames.len().to_string() }
+    }
+
+    fn join(self: Arc<Self>, _: JoinRequest) -> BoxFuture<'static, Result<JoinResponse, Status>> {
+        Box::pin(async { Err(Status::unavailable("not in this test")) })
+    }
+
+    fn promise(&self, _: &PromiseRequest) -> PromiseResponse {
+        PromiseResponse::default()
+    }
+
+    fn gossip(&self, message: GossipMessage) -> Result<GossipMessage, Status> {
+        Ok(message)
+    }
+
+    fn unreachable(&self, _: StoreId) {}
+}
+
+fn identity(node: u32) -> Identity {
+    Identity {
+        cluster_id: "c".into(),
+        node_id: NodeId(node),
+        store_uuid: format!("store-{node}"),
+        incarnation: 1,
+    }
+}
+
+fn notes(node: u32, silent: bool) -> Arc<Notes> {
+    let (raft, got_batch) = (Mutex::new(Vec::new()), Notify::new());
+    Arc::new(Notes { identity: identity(node), silent, raft, got_batch })
+}
+
+struct Book(String);
+
+impl PeerBook for Book {
+    fn peer_address(&self, _: NodeId) -> Option<PeerAddress> {
+        Some(PeerAddress { address: self.0.clone(), store_uuid: "store-2".into() })
+    }
+}
+
+struct World {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    server_stop: CancellationToken,
+    links: PeerLinks,
+}
+
+/// Node 1's links to node 2, behind whose address `server` answers.
+async fn world(server: &Arc<Notes>) -> World {
+    let (tasks, stop, server_stop) =
+        (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let service = PeerService::new(server.clone(), tasks.clone(), server_stop.clone());
+    let serving =
+        tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            server_stop.clone().cancelled_owned(),
+        );
+    tasks.spawn(async move {
+        serving.await.unwrap();
+    });
+    let book = Arc::new(Book(address));
+    let own = notes(1, false);
+    let links = PeerLinks::new(identity(1), book, own, tasks.clone(), stop.clone());
+    World { tasks, stop, server_stop, links }
+}
+
+impl World {
+    async fn end(self) {
+        self.stop.cancel();
+        self.server_stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn batches_and_raft_reach_their_addressee() {
+    let server = notes(2, false);
+    let world = world(&server).await;
+    for _ in 0..3 {
+        world.links.send_batch(NodeId(2), BatchRequest::default()).await.unwrap();
+    }
+    for sequence in 1..=3 {
+        world.links.send_raft(NodeId(2), RaftBatch { sequence, ..RaftBatch::default() });
+    }
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while server.raft.lock().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(*server.raft.lock(), [1, 2, 3].map(|n| (StoreId(1), n)));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_stranger_at_the_addressees_place_gets_nothing() {
+    let stranger = notes(3, false);
+    let world = world(&stranger).await;
+    let error = world.links.send_batch(NodeId(2), BatchRequest::default()).await.unwrap_err();
+    let TransportError::NotSent(reason) = error else { panic!("{error:?}") };
+    assert!(reason.contains("this is n3, the stream is meant for n2"), "{reason}");
+    world.links.send_raft(NodeId(2), RaftBatch::default());
+    let error = world.links.send_batch(NodeId(2), BatchRequest::default()).await.unwrap_err();
+    assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
+    assert!(stranger.raft.lock().is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_batch_under_way_is_lost_with_the_stream_and_a_later_one_is_not_sent() {
+    let server = notes(2, true);
+    let world = world(&server).await;
+    let call = world.links.send_batch(NodeId(2), BatchRequest::default());
+    let kill = async {
+        server.got_batch.notified().await;
+        world.server_stop.cancel();
+    };
+    let (answer, ()) = tokio::join!(call, kill);
+    assert!(matches!(answer, Err(TransportError::Lost(_))), "{answer:?}");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = world.links.send_batch(NodeId(2), BatchRequest::default()).await;
+        if matches!(answer, Err(TransportError::NotSent(_))) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{answer:?}");
+    }
+    world.end().await;
+}
+
+#[test]
+fn a_hello_is_checked_in_every_part() {
+    use super::hello::{HelloRefusal as R, check, hello};
+    let own = identity(2);
+    let good = hello(&identity(1), NodeId(2), "store-2");
+    let verdict = |change: &dyn Fn(&mut crdb_proto::peer::Hello), known: &str| {
+        let mut hello = good.clone();
+        change(&mut hello);
+        check(Some(&hello), Some(&own), |_| Some(known.to_owned()))
+    };
+    assert_eq!(verdict(&|_| {}, ""), Ok(NodeId(1)));
+    assert_eq!(verdict(&|h| h.to_store_uuid.clear(), "store-1"), Ok(NodeId(1)));
+    assert!(matches!(verdict(&|h| h.cluster_id = "x".into(), ""), Err(R::OtherCluster { .. })));
+    assert!(matches!(verdict(&|h| h.to_node = 3, ""), Err(R::OtherAddressee { .. })));
+    assert!(matches!(verdict(&|h| h.to_store_uuid = "x".into(), ""), Err(R::OtherStore { .. })));
+    assert!(matches!(verdict(&|h| h.from_node = 2, ""), Err(R::ImpossibleCaller(2))));
+    assert!(matches!(verdict(&|h| h.from_node = 0, ""), Err(R::ImpossibleCaller(0))));
+    assert!(matches!(verdict(&|_| {}, "other"), Err(R::Impostor { .. })));
+    assert_eq!(check(None, Some(&own), |_| None), Err(R::Missing));
+    assert_eq!(check(Some(&good), None, |_| None), Err(R::Uninitialized));
+}
