@@ -157,9 +157,6 @@ pub(crate) fn cast(
         }
         (Datum::Oid(v), T::Int8 | T::Int4) => Datum::Int(check_int(i64::from(*v), to)?),
         (Datum::Oid(v), T::Oid | T::Regclass | T::Regtype) => Datum::Oid(*v),
-        (Datum::Oid(v), to) if to.is_string() && from == T::Regtype => {
-            Datum::text(SqlType::from_oid(*v).map_or_else(|| v.to_string(), SqlType::format_name))
-        }
         (Datum::Text(s), T::Text | T::Varchar | T::Unknown) => {
             // A char(n) loses its padding on the way to other strings.
             if from == T::Bpchar { Datum::text(s.trim_end_matches(' ')) } else { value.clone() }

@@ -23,6 +23,7 @@ pub(crate) use decimal::pow10;
 pub use interval::Interval;
 pub(crate) use text::{format_float, parse_bool, push_hex};
 
+use crate::catalog::CatalogData;
 use crate::types::SqlType;
 
 /// A row of values.
@@ -84,11 +85,13 @@ pub struct FormatSettings {
     pub extra_float_digits: i32,
     /// Microseconds since 1970-01-01 UTC that `'now'` means.
     pub now_micros: i64,
+    /// Names of relations, for `regclass`.
+    pub(crate) catalog: Option<Arc<CatalogData>>,
 }
 
 impl Default for FormatSettings {
     fn default() -> Self {
-        Self { zone: TimeZone::UTC, extra_float_digits: 1, now_micros: 0 }
+        Self { zone: TimeZone::UTC, extra_float_digits: 1, now_micros: 0, catalog: None }
     }
 }
 

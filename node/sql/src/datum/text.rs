@@ -27,7 +27,7 @@ impl Datum {
             Self::Null => {}
             Self::Bool(b) => out.push(if *b { 't' } else { 'f' }),
             Self::Int(v) => push_int(out, *v),
-            Self::Oid(v) => push_int(out, i64::from(*v)),
+            Self::Oid(v) => push_oid(out, *v, ty, settings),
             Self::Float(v) => {
                 out.push_str(&format_float(*v, ty == SqlType::Float4, settings.extra_float_digits));
             }
@@ -144,6 +144,19 @@ fn cut_name(text: &str) -> &str {
 
 fn push_display(out: &mut String, value: &impl std::fmt::Display) {
     write!(out, "{value}").expect("writing to a string cannot fail");
+}
+
+/// Appends an object id, or the name that a `reg` type shows.
+fn push_oid(out: &mut String, oid: u32, ty: SqlType, settings: &FormatSettings) {
+    let name = match ty {
+        SqlType::Regtype => SqlType::from_oid(oid).map(SqlType::format_name),
+        SqlType::Regclass => crate::func::relation_name(settings.catalog.as_deref(), oid),
+        _ => None,
+    };
+    match name {
+        Some(name) => out.push_str(&name),
+        None => push_int(out, i64::from(oid)),
+    }
 }
 
 fn push_int(out: &mut String, value: i64) {

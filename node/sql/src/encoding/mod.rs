@@ -16,3 +16,6 @@ mod value;
 
 pub(crate) use key::{encode_key_datum, is_key_type};
 pub(crate) use row::{RowDecoder, encode_row_key, encode_row_value};
+
+#[cfg(test)]
+mod tests;

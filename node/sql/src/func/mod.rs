@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 pub(crate) use resolve::resolve;
+pub(crate) use system::relation_name;
 
 use crate::cast;
 use crate::datum::{ArrayValue, Datum, Decimal};
@@ -207,9 +208,6 @@ pub(crate) fn cast_datum(
                 )
             })?;
             Ok(Datum::Oid(oid))
-        }
-        (Datum::Oid(oid), to) if from == SqlType::Regclass && to.is_string() => {
-            Ok(Datum::text(system::relation_name(ctx, *oid).unwrap_or_else(|| oid.to_string())))
         }
         _ => cast::cast(value, from, to, &ctx.info.format),
     }

@@ -5,7 +5,7 @@ use md5::{Digest, Md5};
 use super::system_names::PUBLIC;
 use super::t::{BOOL, INT, OID, TEXT};
 use super::{Arg, Builtin, Ret, array_at, bool_at, int_at, length, str_at};
-use crate::catalog::TableDesc;
+use crate::catalog::CatalogData;
 use crate::datum::Datum;
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::EvalCtx;
@@ -23,13 +23,9 @@ pub(crate) fn version_text(build_tag: &str) -> String {
     format!("PostgreSQL 13.0.0 compatible CockroachDB-like crdb {build_tag}")
 }
 
-fn table_by_oid<'a>(ctx: &'a EvalCtx<'_>, oid: u32) -> Option<&'a TableDesc> {
-    ctx.info.catalog.as_ref()?.table_by_id(u64::from(oid)).map(AsRef::as_ref)
-}
-
 /// The id of a relation by name, in the current database.
 pub(super) fn relation_oid(ctx: &EvalCtx<'_>, name: &str) -> Option<u32> {
-    let catalog = ctx.info.catalog.as_ref()?;
+    let catalog = ctx.info.format.catalog.as_ref()?;
     let parts: Vec<String> = name
         .split('.')
         .map(|p| match p.strip_prefix('"').and_then(|p| p.strip_suffix('"')) {
@@ -52,9 +48,9 @@ pub(super) fn relation_oid(ctx: &EvalCtx<'_>, name: &str) -> Option<u32> {
 }
 
 /// The name of a relation by id.
-pub(super) fn relation_name(ctx: &EvalCtx<'_>, oid: u32) -> Option<String> {
-    table_by_oid(ctx, oid)
-        .map(|t| crate::names::quote_ident(&t.name))
+pub(crate) fn relation_name(catalog: Option<&CatalogData>, oid: u32) -> Option<String> {
+    let user = catalog.and_then(|c| c.table_by_id(u64::from(oid)));
+    user.map(|t| crate::names::quote_ident(&t.name))
         .or_else(|| crate::vtable::name_of(oid).map(ToOwned::to_owned))
 }
 

@@ -18,7 +18,7 @@ pub use api::{
 pub(crate) use vars::Vars;
 
 use crate::analyze::{self, Analyzed, OFFLINE};
-use crate::catalog::{CatalogData, DEFAULT_DATABASE, Snapshot};
+use crate::catalog::{DEFAULT_DATABASE, Snapshot};
 use crate::datum::datetime::parse_zone;
 use crate::datum::{Datum, FormatSettings};
 use crate::error::{Result, SqlError, SqlState};
@@ -39,8 +39,6 @@ pub(crate) struct SessionInfo {
     pub(crate) session_id: u64,
     pub(crate) vars: Vars,
     pub(crate) format: FormatSettings,
-    /// The catalog of the statement that runs; does not count as in use.
-    pub(crate) catalog: Option<Arc<CatalogData>>,
 }
 
 impl SessionInfo {
@@ -84,7 +82,6 @@ impl Session {
                 session_id: args.session_id,
                 vars,
                 format: FormatSettings::default(),
-                catalog: None,
             },
             write_flag: WriteFlag::default(),
         };
@@ -186,7 +183,7 @@ impl Session {
     /// Pins the catalog and sets the statement's time.
     async fn begin_statement(&mut self) -> Result<Arc<Snapshot>> {
         let snapshot = self.info.node.catalog().pin().await?;
-        self.info.catalog = Some(snapshot.data());
+        self.info.format.catalog = Some(snapshot.data());
         let nanos = self.info.node.clock.wall_nanos();
         self.info.format.now_micros = i64::try_from(nanos / 1000).unwrap_or(i64::MAX);
         Ok(snapshot)

@@ -50,7 +50,7 @@ pub(crate) fn name_of(oid: u32) -> Option<&'static str> {
 
 /// The catalog and the tables of the current database.
 fn tables(info: &SessionInfo) -> (Option<&CatalogData>, Vec<Arc<TableDesc>>) {
-    let catalog = info.catalog.as_deref();
+    let catalog = info.format.catalog.as_deref();
     let tables = catalog.and_then(|c| {
         let database = c.database(&info.database)?;
         Some(c.tables(database.id).cloned().collect())

@@ -154,7 +154,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("datacl", S::Array(&S::Text)),
         ],
         |info| {
-            let databases = info.catalog.iter().flat_map(|c| c.databases());
+            let databases = info.format.catalog.iter().flat_map(|c| c.databases());
             Ok(databases
                 .map(|d| {
                     vec![
