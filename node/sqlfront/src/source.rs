@@ -69,7 +69,7 @@ impl<'a> Source<'a> {
     pub(crate) fn slice(&self, start: u32, end: u32) -> &'a str {
         let (start, end) = (start as usize, end as usize);
         if self.ascii {
-            return self.text.get(start..end).unwrap_or("");
+            return self.text.get(start..end.min(self.text.len())).unwrap_or("");
         }
         let mut indices = self.text.char_indices().map(|(index, _)| index);
         let from = indices.nth(start).unwrap_or(self.text.len());

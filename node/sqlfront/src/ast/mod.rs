@@ -14,6 +14,8 @@
 //!    so recursive passes over it are safe on an ordinary thread stack.
 //! 3. `Display` of an expression is SQL that parses to the same expression.
 
+mod display;
+mod display_statement;
 mod expr;
 mod name;
 mod query;

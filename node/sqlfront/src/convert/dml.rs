@@ -69,7 +69,9 @@ impl Converter<'_> {
         self.last_pos = self.source.span_pos(insert_token.0.span);
         self.absent(or.is_some(), "OR")?;
         self.absent(ignore, "IGNORE")?;
-        self.absent(!into, "INSERT without INTO")?;
+        if !into {
+            return self.malformed("INSERT needs INTO");
+        }
         self.absent(overwrite, "OVERWRITE")?;
         self.absent(!assignments.is_empty(), "SET")?;
         self.absent(partitioned.is_some() || !after_columns.is_empty(), "PARTITION")?;
@@ -227,7 +229,7 @@ impl Converter<'_> {
         self.absent(!tables.is_empty(), "DELETE")?;
         self.absent(output.is_some(), "OUTPUT")?;
         let sp::FromTable::WithFromKeyword(mut from) = from else {
-            return self.syntax("DELETE without FROM", Pos::UNKNOWN);
+            return self.malformed("DELETE needs FROM");
         };
         let table = match (from.pop(), from.is_empty()) {
             (Some(table), true) => self.target_table(table)?,

@@ -74,12 +74,17 @@ impl<'a> Converter<'a> {
 
     /// Refuses a construct that PostgreSQL does not have.
     fn syntax<T>(&self, what: &str, pos: Pos) -> Result<T> {
-        let pos = if pos == Pos::UNKNOWN { self.last_pos } else { pos };
         Err(ParseError::new(
             ParseErrorKind::Syntax,
             format!("syntax error at or near \"{what}\""),
             pos,
         ))
+    }
+
+    /// Refuses a construct with an explanation in place of the offending token.
+    fn malformed<T>(&self, why: &str) -> Result<T> {
+        let message = format!("syntax error: {why}");
+        Err(ParseError::new(ParseErrorKind::Syntax, message, self.last_pos))
     }
 
     /// Refuses a clause of another dialect unless it is absent.

@@ -382,7 +382,7 @@ impl Converter<'_> {
             }
             sp::JoinConstraint::Natural => JoinConstraint::Natural,
             sp::JoinConstraint::None => {
-                return self.syntax("JOIN without ON or USING", Pos::UNKNOWN);
+                return self.malformed("JOIN needs ON or USING");
             }
         };
         Ok((kind, constraint))
@@ -428,7 +428,7 @@ impl Converter<'_> {
             }
             F::JsonTable { .. } => self.unsupported("JSON_TABLE"),
             F::XmlTable { .. } => self.unsupported("XMLTABLE"),
-            _ => self.syntax("FROM item", Pos::UNKNOWN),
+            _ => self.malformed("this is no member of FROM"),
         }
     }
 
@@ -475,7 +475,7 @@ impl Converter<'_> {
             index_hints,
         } = factor
         else {
-            return self.syntax("FROM item", Pos::UNKNOWN);
+            return self.malformed("this is no member of FROM");
         };
         self.absent(!with_hints.is_empty(), "WITH")?;
         self.absent(version.is_some(), "FOR")?;

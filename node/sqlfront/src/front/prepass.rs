@@ -211,6 +211,11 @@ impl Rewrite {
             (Token::LBracket, _) if self.table_expected() => {
                 Err(ParseError::unsupported("statements as data sources", pos))
             }
+            (Token::RParen, Some(Token::Period))
+                if rest.get(2).is_some_and(|token| token.token == Token::Mul) =>
+            {
+                Err(ParseError::unsupported("expansion of composite values", pos))
+            }
             (Token::AtSign, Some(_)) if self.touches_word(token) => self.hint(source, rest),
             _ => {
                 self.tokens.push(token.clone());
