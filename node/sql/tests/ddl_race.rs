@@ -1,6 +1,8 @@
 //! TRUNCATE and DROP against statements of every gateway, interleaved by seeds: no acknowledged row
 //! of a truncated table comes back or is lost, none of a dropped table is seen.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod harness;
 
 use std::sync::Mutex;
@@ -166,7 +168,9 @@ fn drop_and_create_race_inserts_of_every_gateway() {
                                 let at = generation_ref.load(Ordering::SeqCst);
                                 acks.lock().unwrap().push((next, at));
                             }
-                            Err(error) => assert_eq!(error.code, SqlState::UNDEFINED_TABLE, "{error:?}"),
+                            Err(error) => {
+                                assert_eq!(error.code, SqlState::UNDEFINED_TABLE, "{error:?}")
+                            }
                         }
                         turn().await;
                     }
@@ -339,7 +343,11 @@ fn statements_are_serializable_across_gateways() {
                                 done.fetch_add(1, Ordering::SeqCst);
                             }
                             Err(error) => {
-                                assert_eq!(error.code, SqlState::SERIALIZATION_FAILURE, "{error:?}");
+                                assert_eq!(
+                                    error.code,
+                                    SqlState::SERIALIZATION_FAILURE,
+                                    "{error:?}"
+                                );
                                 assert!(error.message.starts_with(
                                     "restart transaction: TransactionRetryWithProtoRefreshError: "
                                 ));

@@ -194,18 +194,25 @@ impl Analyzer<'_> {
                 }
                 self.expr(scope, expr, place)
             }
-            ast::Expr::AtTimeZone { expr, zone, .. } => {
-                let zone = self.expr(scope, zone, place)?;
-                let time = self.expr(scope, expr, place)?;
-                let time = match time.ty() {
-                    SqlType::Unknown | SqlType::Date => Typed::new(
-                        self.coerce_implicit(time, SqlType::TimestampTz)?,
-                        SqlType::TimestampTz,
-                    ),
-                    _ => time,
-                };
-                self.call_function("timezone", vec![zone, time])
+            ast::Expr::AtTimeZone { expr, zone, .. } => self.at_time_zone(scope, expr, zone, place),
+            ast::Expr::Array(..) | ast::Expr::Subscript { .. } => self.array_expr(scope, e, place),
+            ast::Expr::Function(call) => self.function_call(scope, call, place),
+            ast::Expr::Row(_, pos) => Err(SqlError::unsupported("row values in this place")
+                .with_position(pos.0)
+                .with_hint("Rows can be compared with rows and listed in IN.")),
+            ast::Expr::Field { .. } => {
+                Err(SqlError::unsupported("fields of composite values").with_position(e.pos().0))
             }
+            ast::Expr::InSubquery { .. }
+            | ast::Expr::Quantified(_)
+            | ast::Expr::Subquery(..)
+            | ast::Expr::Exists { .. }
+            | ast::Expr::ArraySubquery(..) => self.subquery_expr(scope, e, place),
+        }
+    }
+
+    fn array_expr(&mut self, scope: &mut Scope, e: &ast::Expr, place: Place) -> Result<Typed> {
+        match e {
             ast::Expr::Array(items, _) => {
                 let items = self.exprs(scope, items, place)?;
                 if items.is_empty() {
@@ -239,19 +246,26 @@ impl Analyzer<'_> {
                 let index = self.coerce_implicit(index, SqlType::Int8)?;
                 Ok(Typed::new(Expr::Subscript(Box::new(array.expr), Box::new(index)), *elem))
             }
-            ast::Expr::Function(call) => self.function_call(scope, call, place),
-            ast::Expr::Row(_, pos) => Err(SqlError::unsupported("row values in this place")
-                .with_position(pos.0)
-                .with_hint("Rows can be compared with rows and listed in IN.")),
-            ast::Expr::Field { .. } => {
-                Err(SqlError::unsupported("fields of composite values").with_position(e.pos().0))
-            }
-            ast::Expr::InSubquery { .. }
-            | ast::Expr::Quantified(_)
-            | ast::Expr::Subquery(..)
-            | ast::Expr::Exists { .. }
-            | ast::Expr::ArraySubquery(..) => self.subquery_expr(scope, e, place),
+            _ => Err(SqlError::internal("not an array expression")),
         }
+    }
+
+    fn at_time_zone(
+        &mut self,
+        scope: &mut Scope,
+        expr: &ast::Expr,
+        zone: &ast::Expr,
+        place: Place,
+    ) -> Result<Typed> {
+        let zone = self.expr(scope, zone, place)?;
+        let time = self.expr(scope, expr, place)?;
+        let time = match time.ty() {
+            SqlType::Unknown | SqlType::Date => {
+                Typed::new(self.coerce_implicit(time, SqlType::TimestampTz)?, SqlType::TimestampTz)
+            }
+            _ => time,
+        };
+        self.call_function("timezone", vec![zone, time])
     }
 
     pub(super) fn exprs(
@@ -604,10 +618,9 @@ fn unary_name(op: UnaryOp) -> &'static str {
 }
 
 fn number_literal(digits: &str, pos: ast::Pos) -> Result<Typed> {
-    if digits.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
-        if let Ok(value) = digits.parse::<i64>() {
-            return Ok(Typed::new(Expr::Const(Datum::Int(value)), SqlType::Int8));
-        }
+    let whole = digits.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if let (true, Ok(value)) = (whole, digits.parse::<i64>()) {
+        return Ok(Typed::new(Expr::Const(Datum::Int(value)), SqlType::Int8));
     }
     let value = Decimal::parse(digits).map_err(|e| e.with_position(pos.0))?;
     Ok(Typed::new(Expr::Const(Datum::decimal(value)), SqlType::Numeric))

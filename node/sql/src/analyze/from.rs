@@ -314,10 +314,10 @@ fn apply_alias(scope: &mut Scope, alias: &ast::TableAlias) -> Result<()> {
     for column in &mut scope.columns {
         column.table = Some(alias.name.value.clone());
         column.schema = None;
-        if !column.hidden {
-            if let Some(name) = names.next() {
-                column.name.clone_from(&name.value);
-            }
+        if !column.hidden
+            && let Some(name) = names.next()
+        {
+            column.name.clone_from(&name.value);
         }
     }
     if names.next().is_some() {

@@ -223,11 +223,11 @@ impl Analyzer<'_> {
 
     /// Finds a column by name and qualification.
     fn resolve_column(&mut self, scope: &mut Scope, reference: &ast::ColumnRef) -> Result<Typed> {
-        if let Some(at) = find_column(scope, reference)? {
-            if let Some(column) = scope.columns.get_mut(at) {
-                column.used = true;
-                return Ok(Typed { expr: Expr::Column(at), spec: column.spec });
-            }
+        if let Some(at) = find_column(scope, reference)?
+            && let Some(column) = scope.columns.get_mut(at)
+        {
+            column.used = true;
+            return Ok(Typed { expr: Expr::Column(at), spec: column.spec });
         }
         let depth = self.frames.len();
         for index in (0..depth).rev() {
@@ -340,10 +340,10 @@ fn lookup_table(info: &SessionInfo, snapshot: &Snapshot, name: &ast::ObjectName)
     let (database, schema, object) = qualify(info, snapshot, name)?;
     let missing = || undefined_table(&shown(name)).with_position(name.pos().0);
     // Unqualified names find the system's tables first, as in PostgreSQL.
-    if schema.is_none_or(|s| s != PUBLIC) {
-        if let Some(table) = crate::vtable::find(schema, object) {
-            return Ok(Named::Virtual(table));
-        }
+    if schema.is_none_or(|s| s != PUBLIC)
+        && let Some(table) = crate::vtable::find(schema, object)
+    {
+        return Ok(Named::Virtual(table));
     }
     if schema.is_some_and(|s| s != PUBLIC) {
         return Err(missing());

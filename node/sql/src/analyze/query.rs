@@ -26,10 +26,10 @@ pub(super) fn settle_unknown(params: &mut [Option<SqlType>], relation: &mut Rela
 /// Parameters that are output as they are become text.
 fn settle_params(params: &mut [Option<SqlType>], plan: &Plan, column: usize) {
     let mut settle = |e: Option<&Expr>| {
-        if let Some(Expr::Param(i)) = e {
-            if let Some(slot @ None) = params.get_mut(*i) {
-                *slot = Some(SqlType::Text);
-            }
+        if let Some(Expr::Param(i)) = e
+            && let Some(slot @ None) = params.get_mut(*i)
+        {
+            *slot = Some(SqlType::Text);
         }
     };
     match plan {
@@ -215,15 +215,12 @@ impl Analyzer<'_> {
         }
         let mut keys = Vec::new();
         for key in order_by {
-            let at = match output_position(&key.expr, &relation.columns)? {
-                Some(at) => at,
-                None => {
-                    return Err(SqlError::new(
-                        SqlState::FEATURE_NOT_SUPPORTED,
-                        "ORDER BY on the result of a set operation or VALUES must name an output column",
-                    )
-                    .with_position(key.expr.pos().0));
-                }
+            let Some(at) = output_position(&key.expr, &relation.columns)? else {
+                return Err(SqlError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "ORDER BY on the result of a set operation or VALUES must name an output column",
+                )
+                .with_position(key.expr.pos().0));
             };
             keys.push(sort_key(key, Expr::Column(at)));
         }

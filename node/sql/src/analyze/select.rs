@@ -349,17 +349,23 @@ impl Analyzer<'_> {
             filter: None,
             order_by: Vec::new(),
         }));
-        for agg in &mut aggs {
+        self.attach_to_aggregates(&mut aggs, stage.width)?;
+        let width = base + aggs.len();
+        let groups = std::mem::take(groups);
+        Ok(Stage { plan: Plan::Aggregate { input: Box::new(plan), groups, aggs }, width })
+    }
+
+    /// Takes the subqueries out of the arguments of aggregates.
+    fn attach_to_aggregates(&mut self, aggs: &mut [AggCall], width: usize) -> Result<()> {
+        for agg in aggs {
             let mut parts: Vec<&mut Expr> = agg.args.iter_mut().collect();
             parts.extend(agg.filter.as_mut());
-            let (_, grown) = self.attach(Plan::one_row(), stage.width, &mut parts)?;
+            let (_, grown) = self.attach(Plan::one_row(), width, &mut parts)?;
             if grown > 0 {
                 return Err(SqlError::unsupported("a correlated subquery inside an aggregate"));
             }
         }
-        let width = base + aggs.len();
-        let groups = std::mem::take(groups);
-        Ok(Stage { plan: Plan::Aggregate { input: Box::new(plan), groups, aggs }, width })
+        Ok(())
     }
 
     /// The select list, DISTINCT and ORDER BY over the rows of a stage.
@@ -542,10 +548,10 @@ fn order_by_scan(plan: &mut Plan, exprs: &[Expr], keys: &[SortKey]) -> bool {
 fn make_item(scope: &Scope, typed: Typed, name: String) -> Item {
     let mut column = Column::new(name, typed.ty());
     column.typmod = typed.spec.typmod;
-    if let Expr::Column(at) = &typed.expr {
-        if let Some(source) = scope.columns.get(*at) {
-            (column.table_oid, column.attribute) = source.origin;
-        }
+    if let Expr::Column(at) = &typed.expr
+        && let Some(source) = scope.columns.get(*at)
+    {
+        (column.table_oid, column.attribute) = source.origin;
     }
     Item { typed, column }
 }

@@ -18,6 +18,8 @@ use crate::session::Column;
 use crate::types::{SqlType, TypeSpec};
 
 type Output = (StatementPlan, Option<Vec<Column>>);
+/// Expressions and columns of RETURNING, if there is one.
+type Returning = (Option<Vec<Expr>>, Option<Vec<Column>>);
 
 fn undefined_column(table: &TableDesc, name: &ast::Ident) -> SqlError {
     SqlError::new(
@@ -418,7 +420,7 @@ impl Analyzer<'_> {
         &mut self,
         scope: &mut Scope,
         list: &[ast::SelectItem],
-    ) -> Result<(Option<Vec<Expr>>, Option<Vec<Column>>)> {
+    ) -> Result<Returning> {
         if list.is_empty() {
             return Ok((None, None));
         }

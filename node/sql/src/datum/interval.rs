@@ -30,7 +30,7 @@ impl Interval {
     }
 
     /// Sum, part by part.
-    pub fn add(self, other: Self) -> Result<Self> {
+    pub fn checked_add(self, other: Self) -> Result<Self> {
         (|| {
             Some(Self {
                 months: self.months.checked_add(other.months)?,
@@ -42,7 +42,7 @@ impl Interval {
     }
 
     /// The interval turned around.
-    pub fn neg(self) -> Result<Self> {
+    pub fn checked_neg(self) -> Result<Self> {
         (|| {
             Some(Self {
                 months: self.months.checked_neg()?,
@@ -54,7 +54,7 @@ impl Interval {
     }
 
     /// Multiplied by a factor; fractions of months go to days, of days to microseconds.
-    pub fn mul(self, factor: f64) -> Result<Self> {
+    pub fn scaled(self, factor: f64) -> Result<Self> {
         Self::from_parts(
             f64::from(self.months) * factor,
             f64::from(self.days) * factor,

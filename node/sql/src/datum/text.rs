@@ -139,7 +139,8 @@ impl Datum {
 
 /// A name cut to 63 bytes at a character border.
 fn cut_name(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(63)).unwrap_or(text)
+    let at = (0..=63).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    if text.len() <= 63 { text } else { text.get(..at).unwrap_or(text) }
 }
 
 fn push_display(out: &mut String, value: &impl std::fmt::Display) {

@@ -87,9 +87,8 @@ impl RowDecoder {
                 }
             }
         }
-        let mut rest = match value.split_first() {
-            Some((&VERSION, rest)) => rest,
-            _ => return Err(corrupt("its value has an unknown format")),
+        let Some((&VERSION, mut rest)) = value.split_first() else {
+            return Err(corrupt("its value has an unknown format"));
         };
         let mut id = 0u64;
         let mut position = 0;

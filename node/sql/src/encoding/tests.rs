@@ -31,10 +31,7 @@ fn key_values() -> impl Strategy<Value = (SqlType, Vec<Datum>)> {
     let text = prop_oneof!["[a-c\u{0}]{0,4}", "\\PC{0,6}"].prop_map(|s: String| Datum::text(s));
     prop_oneof![
         many(SqlType::Bool, any::<bool>().prop_map(Datum::Bool).boxed()),
-        many(
-            SqlType::Int8,
-            prop_oneof![any::<i64>(), -300i64..300].prop_map(Datum::Int).boxed()
-        ),
+        many(SqlType::Int8, prop_oneof![any::<i64>(), -300i64..300].prop_map(Datum::Int).boxed()),
         many(SqlType::Float8, any::<f64>().prop_map(Datum::Float).boxed()),
         many(SqlType::Numeric, decimal.boxed()),
         many(SqlType::Text, text.boxed()),

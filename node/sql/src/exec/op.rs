@@ -52,7 +52,7 @@ pub(crate) enum Op<'p> {
         on: Option<&'p [Expr]>,
         seen: HashSet<Row>,
     },
-    SetOp(Box<super::setop::SetOperation<'p>>),
+    Combine(Box<super::setop::SetOperation<'p>>),
     Apply {
         input: Box<Op<'p>>,
         items: &'p [ApplyItem],
@@ -94,7 +94,7 @@ impl<'p> Op<'p> {
             Plan::Distinct { input, on } => {
                 Self::Distinct { input: boxed(input), on: on.as_deref(), seen: HashSet::new() }
             }
-            Plan::SetOp { kind, all, left, right } => Self::SetOp(Box::new(
+            Plan::SetOp { kind, all, left, right } => Self::Combine(Box::new(
                 super::setop::SetOperation::new(*kind, *all, Self::new(left), Self::new(right)),
             )),
             Plan::Apply { input, items } => Self::Apply { input: boxed(input), items },
@@ -168,23 +168,9 @@ impl<'p> Op<'p> {
             Self::Limit(limit) => limit.next(ctx).await,
             Self::Distinct { input, on, seen } => {
                 let Some(rows) = input.next(ctx).await? else { return Ok(None) };
-                let mut out = Vec::with_capacity(rows.len());
-                for row in rows {
-                    let key = match on {
-                        None => row.clone(),
-                        Some(on) => {
-                            on.iter().map(|e| e.eval(&ctx.eval(), &row)).collect::<Result<_>>()?
-                        }
-                    };
-                    let bytes = super::row_memory(&key);
-                    if seen.insert(key) {
-                        ctx.hold(bytes)?;
-                        out.push(row);
-                    }
-                }
-                Ok(Some(out))
+                distinct(ctx, rows, *on, seen).map(Some)
             }
-            Self::SetOp(setop) => setop.next(ctx).await,
+            Self::Combine(setop) => setop.next(ctx).await,
             Self::Apply { input, items } => {
                 let Some(rows) = input.next(ctx).await? else { return Ok(None) };
                 let mut out = Vec::with_capacity(rows.len());
@@ -219,6 +205,28 @@ impl<'p> Op<'p> {
         }
         .boxed()
     }
+}
+
+/// Keeps the first of the rows that are equal.
+fn distinct(
+    ctx: &mut ExecCtx<'_>,
+    rows: Vec<Row>,
+    on: Option<&[Expr]>,
+    seen: &mut HashSet<Row>,
+) -> Result<Vec<Row>> {
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        let key = match on {
+            None => row.clone(),
+            Some(on) => on.iter().map(|e| e.eval(&ctx.eval(), &row)).collect::<Result<_>>()?,
+        };
+        let bytes = super::row_memory(&key);
+        if seen.insert(key) {
+            ctx.hold(bytes)?;
+            out.push(row);
+        }
+    }
+    Ok(out)
 }
 
 /// Keeps the rows that satisfy a predicate.

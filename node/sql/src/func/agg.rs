@@ -238,7 +238,7 @@ impl Accumulator {
                     Some(sum) => sum.add(v)?,
                 });
             }
-            Datum::Interval(v) => self.interval = self.interval.add(*v)?,
+            Datum::Interval(v) => self.interval = self.interval.checked_add(*v)?,
             _ => {}
         }
         Ok(())
@@ -297,9 +297,9 @@ impl Accumulator {
                 _ => Datum::Float(self.float_sum),
             },
             AggKind::Avg => match self.arg {
-                S::Interval => {
-                    Datum::Interval(self.interval.mul(1.0 / int_as_float(&Datum::Int(self.count)))?)
-                }
+                S::Interval => Datum::Interval(
+                    self.interval.scaled(1.0 / int_as_float(&Datum::Int(self.count)))?,
+                ),
                 S::Float4 | S::Float8 => {
                     Datum::Float(self.float_sum / int_as_float(&Datum::Int(self.count)))
                 }

@@ -206,7 +206,7 @@ fn add_to_time(ctx: &EvalCtx<'_>, l: &Datum, interval: Interval) -> Result<Datum
 
 fn plus_interval(ctx: &EvalCtx<'_>, l: &Datum, r: &Datum) -> Result<Datum> {
     match (l, r) {
-        (Datum::Interval(a), Datum::Interval(b)) => Ok(Datum::Interval(a.add(*b)?)),
+        (Datum::Interval(a), Datum::Interval(b)) => Ok(Datum::Interval(a.checked_add(*b)?)),
         (l, Datum::Interval(i)) | (Datum::Interval(i), l) => add_to_time(ctx, l, *i),
         _ => Err(mismatch()),
     }
@@ -214,7 +214,7 @@ fn plus_interval(ctx: &EvalCtx<'_>, l: &Datum, r: &Datum) -> Result<Datum> {
 
 fn minus_interval(ctx: &EvalCtx<'_>, l: &Datum, r: &Datum) -> Result<Datum> {
     match r {
-        Datum::Interval(i) => plus_interval(ctx, l, &Datum::Interval(i.neg()?)),
+        Datum::Interval(i) => plus_interval(ctx, l, &Datum::Interval(i.checked_neg()?)),
         _ => Err(mismatch()),
     }
 }
@@ -236,7 +236,7 @@ fn minus_instant(_: &EvalCtx<'_>, l: &Datum, r: &Datum) -> Result<Datum> {
 fn scale_interval(_: &EvalCtx<'_>, l: &Datum, r: &Datum) -> Result<Datum> {
     match (l, r) {
         (Datum::Interval(i), Datum::Float(f)) | (Datum::Float(f), Datum::Interval(i)) => {
-            Ok(Datum::Interval(i.mul(*f)?))
+            Ok(Datum::Interval(i.scaled(*f)?))
         }
         _ => Err(mismatch()),
     }
@@ -291,7 +291,7 @@ fn temporal(name: &'static str, l: S, r: S) -> Option<BinaryFn> {
         ("/", S::Interval, r) if r.is_number() => {
             make(l, S::Float8, S::Interval, |_, l, r| match (l, r) {
                 (_, Datum::Float(f)) if *f == 0.0 => Err(division_by_zero()),
-                (Datum::Interval(i), Datum::Float(f)) => Ok(Datum::Interval(i.mul(1.0 / f)?)),
+                (Datum::Interval(i), Datum::Float(f)) => Ok(Datum::Interval(i.scaled(1.0 / f)?)),
                 _ => Err(mismatch()),
             })
         }
@@ -570,7 +570,7 @@ pub(crate) fn negate(ty: S, value: &Datum) -> Result<Datum> {
         }
         Datum::Float(v) => Datum::Float(-v),
         Datum::Decimal(v) => Datum::decimal(v.neg()),
-        Datum::Interval(v) => Datum::Interval(v.neg()?),
+        Datum::Interval(v) => Datum::Interval(v.checked_neg()?),
         _ => return Err(mismatch()),
     })
 }

@@ -1,6 +1,6 @@
 //! Plans as text.
 
-use super::{JoinKind, Plan, QueryPlan, SetKind, StatementPlan};
+use super::{JoinKind, Plan, QueryPlan, Scan, SetKind, StatementPlan};
 
 fn line(out: &mut Vec<String>, depth: usize, text: &str) {
     let lead =
@@ -12,6 +12,17 @@ fn detail(out: &mut Vec<String>, depth: usize, text: &str) {
     out.push(format!("{}  {text}", "    ".repeat(depth)));
 }
 
+impl Scan {
+    fn explain(&self, depth: usize, out: &mut Vec<String>) {
+        line(out, depth, if self.reverse { "revscan" } else { "scan" });
+        detail(out, depth, &format!("table: {}@{}", self.table.name, self.table.key_name));
+        detail(out, depth, &format!("spans: {}", self.constraint.describe(&self.table)));
+        if self.filter.is_some() {
+            detail(out, depth, "filter: on each row");
+        }
+    }
+}
+
 impl Plan {
     fn explain(&self, depth: usize, out: &mut Vec<String>) {
         let next = depth + 1;
@@ -20,14 +31,7 @@ impl Plan {
                 line(out, depth, "values");
                 detail(out, depth, &format!("size: {} row(s)", rows.len()));
             }
-            Self::Scan(scan) => {
-                line(out, depth, if scan.reverse { "revscan" } else { "scan" });
-                detail(out, depth, &format!("table: {}@{}", scan.table.name, scan.table.key_name));
-                detail(out, depth, &format!("spans: {}", scan.constraint.describe(&scan.table)));
-                if scan.filter.is_some() {
-                    detail(out, depth, "filter: on each row");
-                }
-            }
+            Self::Scan(scan) => scan.explain(depth, out),
             Self::Virtual(table) => {
                 line(out, depth, "virtual table");
                 detail(out, depth, &format!("table: {}.{}", table.schema, table.name));

@@ -1,7 +1,8 @@
 //! Gateways over one state in memory, with a clock that moves only when someone sleeps, and an
 //! executor that interleaves tasks by a seed.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![expect(clippy::indexing_slicing, reason = "a test that is out of bounds should fail")]
 
 use std::future::Future;
 use std::pin::Pin;
@@ -63,10 +64,7 @@ impl Future for Turn {
 struct TurningSender(Arc<LocalSender>);
 
 impl Sender for TurningSender {
-    fn send(
-        &self,
-        batch: kv::BatchRequest,
-    ) -> BoxFuture<'_, Result<kv::BatchResponse, SendError>> {
+    fn send(&self, batch: kv::BatchRequest) -> BoxFuture<'_, Result<kv::BatchResponse, SendError>> {
         async move {
             turn().await;
             let response = self.0.execute(&batch);
@@ -193,9 +191,8 @@ pub fn interleave(seed: u64, mut tasks: Vec<BoxFuture<'_, ()>>) {
 
 /// Runs one statement.
 pub async fn run(session: &mut Session, sql: &str) -> Result<ExecResult, SqlError> {
-    let mut parsed = crdb_sqlfront::parse(sql).map_err(|error| {
-        SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message)
-    })?;
+    let mut parsed = crdb_sqlfront::parse(sql)
+        .map_err(|error| SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message))?;
     assert_eq!(parsed.len(), 1, "one statement at a time: {sql}");
     let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
     session.execute(&prepared, &[], &CancelFlag::new()).await
@@ -207,9 +204,8 @@ pub async fn run_params(
     sql: &str,
     params: &[Option<&str>],
 ) -> Result<ExecResult, SqlError> {
-    let mut parsed = crdb_sqlfront::parse(sql).map_err(|error| {
-        SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message)
-    })?;
+    let mut parsed = crdb_sqlfront::parse(sql)
+        .map_err(|error| SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message))?;
     let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
     let format = session.format_settings().clone();
     let mut values = Vec::new();
@@ -229,9 +225,11 @@ pub fn show(session: &Session, result: &Result<ExecResult, SqlError>) -> String 
         Err(error) => {
             out.push_str(&format!("ERROR {}: {}\n", error.code, error.message));
             let fields = error.fields();
-            for (name, value) in
-                [("DETAIL", fields.detail), ("HINT", fields.hint), ("CONSTRAINT", fields.constraint)]
-            {
+            for (name, value) in [
+                ("DETAIL", fields.detail),
+                ("HINT", fields.hint),
+                ("CONSTRAINT", fields.constraint),
+            ] {
                 if let Some(value) = value {
                     out.push_str(&format!("{name}: {value}\n"));
                 }
