@@ -32,6 +32,7 @@ mod names;
 mod node;
 mod plan;
 mod session;
+mod stack;
 mod types;
 mod vtable;
 

@@ -112,7 +112,7 @@ fn no_operator(name: &str, left: SqlType, right: SqlType, pos: ast::Pos) -> SqlE
 impl Analyzer<'_> {
     /// Analyzes an expression.
     pub(super) fn expr(&mut self, scope: &mut Scope, e: &ast::Expr, place: Place) -> Result<Typed> {
-        let typed = self.expr_inner(scope, e, place)?;
+        let typed = crate::stack::deep(|| self.expr_inner(scope, e, place))?;
         Ok(self.fold(typed))
     }
 

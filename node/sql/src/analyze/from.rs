@@ -31,6 +31,10 @@ impl Analyzer<'_> {
     }
 
     fn table_expr(&mut self, e: &ast::TableExpr) -> Result<(Plan, Scope)> {
+        crate::stack::deep(|| self.table_expr_inner(e))
+    }
+
+    fn table_expr_inner(&mut self, e: &ast::TableExpr) -> Result<(Plan, Scope)> {
         match e {
             ast::TableExpr::Table(table) => {
                 if table.index_hint.is_some() {

@@ -55,7 +55,7 @@ impl Analyzer<'_> {
             return Err(SqlError::unsupported("AS OF SYSTEM TIME").with_position(query.pos.0));
         }
         let scoped = self.with(query.with.as_ref())?;
-        let result = self.query_inner(query);
+        let result = crate::stack::deep(|| self.query_inner(query));
         if scoped {
             self.ctes.pop();
         }
@@ -106,6 +106,10 @@ impl Analyzer<'_> {
     }
 
     fn body(&mut self, body: &ast::QueryBody) -> Result<Relation> {
+        crate::stack::deep(|| self.body_inner(body))
+    }
+
+    fn body_inner(&mut self, body: &ast::QueryBody) -> Result<Relation> {
         match body {
             ast::QueryBody::Select(select) => self.select(select, &[]),
             ast::QueryBody::Query(query) => self.query(query),

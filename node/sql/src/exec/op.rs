@@ -71,6 +71,10 @@ pub(crate) struct LimitOp<'p> {
 impl<'p> Op<'p> {
     /// Readies a plan to run.
     pub(crate) fn new(plan: &'p Plan) -> Self {
+        crate::stack::deep(|| Self::ready(plan))
+    }
+
+    fn ready(plan: &'p Plan) -> Self {
         let boxed = |plan: &'p Plan| Box::new(Self::new(plan));
         match plan {
             Plan::Values(rows) => Self::Values { rows: rows.iter() },
@@ -106,7 +110,9 @@ impl<'p> Op<'p> {
         &'s mut self,
         ctx: &'s mut ExecCtx<'_>,
     ) -> BoxFuture<'s, Result<Option<Vec<Row>>>> {
-        self.pull(ctx).boxed()
+        let mut pull = self.pull(ctx).boxed();
+        // Operators nest as deep as queries do.
+        std::future::poll_fn(move |cx| crate::stack::deep(|| pull.as_mut().poll(cx))).boxed()
     }
 
     async fn pull(&mut self, ctx: &mut ExecCtx<'_>) -> Result<Option<Vec<Row>>> {

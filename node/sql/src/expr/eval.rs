@@ -110,7 +110,7 @@ impl Expr {
                 Some(SlotValue::Value(value)) => Cow::Borrowed(value),
                 _ => return Err(missing("subquery result")),
             },
-            _ => Cow::Owned(self.compute(ctx, row)?),
+            _ => Cow::Owned(crate::stack::deep(|| self.compute(ctx, row))?),
         })
     }
 

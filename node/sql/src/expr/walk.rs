@@ -110,13 +110,13 @@ impl Expr {
             return true;
         }
         let mut found = false;
-        self.each_part(&mut |part| found = found || part.any(f));
+        self.each_part(&mut |part| found = found || crate::stack::deep(|| part.any(f)));
         found
     }
 
     /// Rewrites bottom-up, parts first.
     pub(crate) fn rewrite(&mut self, f: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        self.each_part_mut(&mut |part| part.rewrite(f))?;
+        self.each_part_mut(&mut |part| crate::stack::deep(|| part.rewrite(f)))?;
         f(self)
     }
 
@@ -128,7 +128,7 @@ impl Expr {
         if f(self)? {
             return Ok(());
         }
-        self.each_part_mut(&mut |part| part.rewrite_down(f))
+        self.each_part_mut(&mut |part| crate::stack::deep(|| part.rewrite_down(f)))
     }
 
     /// The columns of the input row that are read, those of subqueries included.
@@ -138,7 +138,7 @@ impl Expr {
             Self::Subquery(sub) => out.extend(&sub.outer_columns),
             _ => {}
         }
-        self.each_part(&mut |part| part.columns(out));
+        self.each_part(&mut |part| crate::stack::deep(|| part.columns(out)));
     }
 
     /// Moves all columns by an offset.
