@@ -158,8 +158,7 @@ async fn tries_another_replica_within_50_ms_of_a_refusal() {
     let elect = async {
         tokio::time::sleep(Duration::from_millis(900)).await;
         script.set(3, Behaviour::Serves);
-        let elected = Instant::now();
-        elected
+        Instant::now()
     };
     let (outcome, elected) = tokio::join!(call, elect);
     outcome.unwrap();

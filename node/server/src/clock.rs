@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The system's wall clock.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SystemWallClock;
+pub(crate) struct SystemWallClock;
 
 impl WallClock for SystemWallClock {
     fn wall_nanos(&self) -> u64 {
@@ -26,19 +26,19 @@ const LEASE_CLOCK: ClockId = ClockId::Monotonic;
 
 /// A reading of the lease clock.
 #[must_use]
-pub fn mono() -> Mono {
+pub(crate) fn mono() -> Mono {
     Mono(nanos(clock_gettime(LEASE_CLOCK)))
 }
 
 /// The lease clock as a duration since its origin.
 #[must_use]
-pub fn elapsed() -> Duration {
+pub(crate) fn elapsed() -> Duration {
     Duration::from_nanos(mono().0)
 }
 
 /// The node's hybrid logical clock.
 #[must_use]
-pub fn hybrid(max_offset: Duration) -> Clock {
+pub(crate) fn hybrid(max_offset: Duration) -> Clock {
     Clock::new(Arc::new(SystemWallClock), max_offset)
 }
 

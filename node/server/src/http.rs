@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// What the HTTP side asks the node.
-pub trait HttpSource: Send + Sync + 'static {
+pub(crate) trait HttpSource: Send + Sync + 'static {
     /// Whether SQL is served here and a balancer should send it.
     fn is_ready(&self) -> bool;
 
@@ -25,7 +25,7 @@ pub trait HttpSource: Send + Sync + 'static {
 }
 
 /// Serves HTTP on `listener` until `stop`.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     source: Arc<dyn HttpSource>,
     stop: CancellationToken,

@@ -7,6 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 type Level = Gauge<u64, AtomicU64>;
+type Read = fn(&Reading) -> u64;
 
 /// Values read when somebody asks for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct Reading {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    gauges: Vec<(Level, fn(&Reading) -> u64)>,
+    gauges: Vec<(Level, Read)>,
 }
 
 impl Default for Metrics {
@@ -72,7 +73,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn add(&mut self, name: &str, help: &str, read: fn(&Reading) -> u64) {
+    fn add(&mut self, name: &str, help: &str, read: Read) {
         let gauge = Level::default();
         self.registry.register(name, help, gauge.clone());
         self.gauges.push((gauge, read));
@@ -85,8 +86,9 @@ impl Metrics {
             gauge.set(read(reading));
         }
         let mut text = String::new();
-        // Writing into a string cannot fail; a partial text is what there is to show otherwise.
-        drop(encode(&mut text, &self.registry));
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::warn!(%error, "the metrics are incomplete");
+        }
         text
     }
 }

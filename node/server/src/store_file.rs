@@ -182,7 +182,7 @@ impl StoreDir {
         };
         let damaged = |reason: String| StoreDirError::Damaged { path: path.clone(), reason };
         let value: Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
-        let found = value["format_version"].as_u64();
+        let found = value.get("format_version").and_then(Value::as_u64);
         let found = found.ok_or_else(|| damaged("format_version is missing".to_owned()))?;
         if found > FORMAT_VERSION {
             return Err(StoreDirError::TooNew { path: self.path.clone(), found });
@@ -215,7 +215,7 @@ impl StoreDir {
     }
 }
 
-fn read_owner(mut lock: &File) -> Option<LockOwner> {
+fn read_owner(lock: &File) -> Option<LockOwner> {
     let mut text = String::new();
     lock.take(4096).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
@@ -238,6 +238,7 @@ fn ident_to_json(ident: &StoreIdent) -> Value {
     })
 }
 
+#[expect(clippy::indexing_slicing, reason = "indexing a JSON value by name gives null, no panic")]
 fn ident_from_json(value: &Value) -> Result<StoreIdent, &'static str> {
     let text = |value: &Value| value.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
     let member = match &value["member"] {

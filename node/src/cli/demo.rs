@@ -62,7 +62,7 @@ async fn start_and_use(
     nodes: &mut Vec<Node>,
 ) -> Result<ExitCode, Failure> {
     for n in 1..=args.nodes {
-        let node = start(args, stores, nodes.first(), n).await?;
+        let node = start(args, stores, nodes.first(), n)?;
         node.serving().await.map_err(|error| Failure::new(error.to_string()))?;
         nodes.push(node);
     }
@@ -95,12 +95,7 @@ async fn start_and_use(
     Ok(ExitCode::from(exit.code()))
 }
 
-async fn start(
-    args: &DemoArgs,
-    stores: &TempDir,
-    first: Option<&Node>,
-    n: u32,
-) -> Result<Node, Failure> {
+fn start(args: &DemoArgs, stores: &TempDir, first: Option<&Node>, n: u32) -> Result<Node, Failure> {
     let local = |port: u16| Address { host: "127.0.0.1".to_owned(), port };
     let store = stores.path().join(format!("node{n}"));
     let mode = match first {
@@ -133,12 +128,12 @@ async fn start(
     let open = |store: &std::path::Path| {
         StoreDir::open(store).map_err(|error| Failure::new(error.to_string()))
     };
-    match Node::start(config.clone(), open(&store)?).await {
+    match Node::start(config.clone(), open(&store)?) {
         Ok(node) => Ok(node),
         // Nobody asked for that port: any other does.
         Err(crdb_server::StartError::Bind(error)) if error.in_use() && args.sql_port.is_none() => {
             config.listen = local(0);
-            let node = Node::start(config, open(&store)?).await;
+            let node = Node::start(config, open(&store)?);
             node.map_err(|error| Failure::new(error.to_string()))
         }
         Err(error) => Err(Failure::new(error.to_string())),

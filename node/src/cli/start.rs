@@ -235,7 +235,7 @@ async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> 
         .map_err(|error| Failure::new(format!("cannot write logs: {error}")).exit_code(6))?;
     tracing::info!(version = super::version::build_tag(), pid = std::process::id(), "starting");
     let mut signals = Signals::new()?;
-    let node = Node::start(config, store).await.map_err(failure)?;
+    let node = Node::start(config, store).map_err(failure)?;
     print_insecure_warning(&listen);
     if args.max_sql_memory.is_some() {
         notice("WARNING: --max-sql-memory is not enforced yet.");

@@ -21,15 +21,15 @@ use tracing::{debug, warn};
 use super::reject::reject;
 
 /// How long a client may take for its first byte.
-pub const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many connections may be waiting for their first byte.
-pub const UNIDENTIFIED_MAX: usize = 512;
+pub(crate) const UNIDENTIFIED_MAX: usize = 512;
 /// Pause after the kernel refused a connection, for want of file descriptors most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What a listener takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepts {
+pub(crate) enum Accepts {
     /// RPC and SQL.
     Both,
     /// RPC alone; SQL has a listener of its own.
@@ -40,7 +40,7 @@ pub enum Accepts {
 
 /// Where connections go.
 #[derive(Clone)]
-pub struct Destinations {
+pub(crate) struct Destinations {
     /// Connections that speak HTTP/2; full when the RPC server is overloaded, which delays accept.
     pub rpc: mpsc::Sender<io::Result<TcpStream>>,
     /// Takes a connection of a PostgreSQL client; runs it to its end.
@@ -48,7 +48,7 @@ pub struct Destinations {
 }
 
 /// Runs connections of PostgreSQL clients.
-pub trait SqlHandler: Send + Sync {
+pub(crate) trait SqlHandler: Send + Sync {
     /// Serves one connection until it ends.
     fn serve(
         self: Arc<Self>,
@@ -58,7 +58,7 @@ pub trait SqlHandler: Send + Sync {
 }
 
 /// Accepts on `listener` until `stop`.
-pub async fn accept_loop(
+pub(crate) async fn accept_loop(
     listener: TcpListener,
     accepts: Accepts,
     destinations: Destinations,

@@ -57,7 +57,7 @@ impl BindError {
 
 /// A listening socket and, if it shares its port, the lock that says whose it is.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The socket.
     pub listener: TcpListener,
     /// Where it listens, port filled in.
@@ -68,7 +68,7 @@ pub struct Bound {
 
 /// Whether a listener lets a foreign wildcard listener share its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub(crate) enum Sharing {
     /// The port is ours alone.
     Exclusive,
     /// `SO_REUSEPORT`, guarded by an [`AddressLock`].
@@ -76,7 +76,7 @@ pub enum Sharing {
 }
 
 /// Opens a listener on `address`.
-pub fn bind(address: &Address, sharing: Sharing) -> Result<Bound, BindError> {
+pub(crate) fn bind(address: &Address, sharing: Sharing) -> Result<Bound, BindError> {
     let target = resolve(address)
         .map_err(|source| BindError::Resolve { address: address.clone(), source })?;
     let error = |source| BindError::Bind { address: address.clone(), source };
@@ -125,7 +125,7 @@ fn resolve(address: &Address) -> io::Result<SocketAddr> {
 
 /// The exclusive right of this process to an exact listen address.
 #[derive(Debug)]
-pub struct AddressLock {
+pub(crate) struct AddressLock {
     #[cfg(target_os = "linux")]
     _socket: std::os::unix::net::UnixListener,
 }

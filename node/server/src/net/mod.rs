@@ -1,5 +1,5 @@
 //! Sockets: who may listen where, and which protocol a connection speaks.
 
-pub mod accept;
-pub mod bind;
+pub(crate) mod accept;
+pub(crate) mod bind;
 pub(crate) mod reject;

@@ -171,8 +171,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts to listen, and goes on in the background. Returns when the listeners are up.
-    pub async fn start(config: NodeConfig, mut dir: StoreDir) -> Result<Self, StartError> {
+    /// Starts to listen, and goes on in the background. Returns when the listeners are up. To be
+    /// called within a runtime, which runs the node from then on.
+    pub fn start(config: NodeConfig, mut dir: StoreDir) -> Result<Self, StartError> {
         let ident = dir.load()?;
         let listeners = listeners::open(&config)?;
         let advertised = listeners::advertised(&config, &listeners);

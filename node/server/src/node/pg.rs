@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crdb_sql::SqlNode;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -56,18 +55,13 @@ impl SqlHandler for SqlGate {
 
 /// The sessions of the node.
 pub(crate) struct PgFront {
-    sql: Arc<SqlNode>,
     refusing: AtomicBool,
     connections: AtomicU64,
 }
 
 /// The sessions of a node that starts to serve.
-pub(crate) fn server(_shared: &Arc<Shared>, sql: &Arc<SqlNode>) -> Arc<PgFront> {
-    Arc::new(PgFront {
-        sql: Arc::clone(sql),
-        refusing: AtomicBool::new(false),
-        connections: AtomicU64::new(0),
-    })
+pub(crate) fn server() -> Arc<PgFront> {
+    Arc::new(PgFront { refusing: AtomicBool::new(false), connections: AtomicU64::new(0) })
 }
 
 impl PgFront {
@@ -87,9 +81,14 @@ impl PgFront {
     }
 
     /// Lets running statements finish, then closes all sessions; false when time ran out first.
-    pub(crate) async fn drain(&self, _patience: Duration) -> bool {
+    pub(crate) async fn drain(&self, patience: Duration) -> bool {
         self.refuse_new();
-        true
+        let idle = async {
+            while self.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(patience, idle).await.is_ok()
     }
 
     async fn serve(&self, stream: TcpStream, peer: SocketAddr) {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crdb_keys::hlc::Clock;
-use crdb_keys::{NodeId, StoreId, Timestamp};
+use crdb_keys::{NodeId, Timestamp};
 use crdb_kv::{DistSender, RangeCache};
 use crdb_proto::kv::{NodeDescriptor, Tier};
 use crdb_proto::peer::StoreStats;
@@ -27,7 +27,7 @@ use super::store_thread::Inbox;
 use crate::cluster_view::ClusterView;
 use crate::formation::{Action, Formation, InitRefusal};
 use crate::metrics::Metrics;
-use crate::peer::{Identity, PeerLinks};
+use crate::peer::Identity;
 use crate::store_file::StoreDir;
 
 /// The store as this binary runs it.
@@ -76,7 +76,6 @@ pub(crate) enum Phase {
 pub(crate) struct Running {
     pub(crate) store: DiskStore,
     pub(crate) inbox: Arc<Inbox>,
-    pub(crate) links: Arc<PeerLinks>,
     pub(crate) sender: Arc<DistSender>,
     pub(crate) sql: Arc<SqlNode>,
     pub(crate) pg: Arc<PgFront>,
@@ -152,11 +151,6 @@ impl Shared {
         let mut ids: BTreeMap<u64, ()> = BTreeMap::new();
         ids.extend(self.cache.descriptors().iter().map(|d| (d.range_id, ())));
         u64::try_from(ids.len()).unwrap_or(u64::MAX)
-    }
-
-    /// The own store's id.
-    pub(crate) fn store_id(&self) -> StoreId {
-        StoreId(self.node_id().get())
     }
 }
 
