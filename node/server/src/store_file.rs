@@ -238,7 +238,6 @@ fn ident_to_json(ident: &StoreIdent) -> Value {
     })
 }
 
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value by name gives null, no panic")]
 fn ident_from_json(value: &Value) -> Result<StoreIdent, &'static str> {
     let text = |value: &Value| value.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
     let member = match &value["member"] {

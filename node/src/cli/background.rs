@@ -59,11 +59,11 @@ pub(crate) fn start(logs: &Path) -> Result<ExitCode, Failure> {
 
 /// In the child: leaves the terminal's session. Called first.
 pub(crate) fn leave_session() {
-    if is_child() {
-        if let Err(error) = rustix::process::setsid() {
-            // It still works, but ends with the terminal.
-            super::print_error(&format!("WARNING: cannot leave the terminal's session: {error}\n"));
-        }
+    if is_child()
+        && let Err(error) = rustix::process::setsid()
+    {
+        // It still works, but ends with the terminal.
+        super::print_error(&format!("WARNING: cannot leave the terminal's session: {error}\n"));
     }
 }
 

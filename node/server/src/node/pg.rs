@@ -93,11 +93,8 @@ impl PgFront {
 
     async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         self.connections.fetch_add(1, Ordering::AcqRel);
-        let text = format!(
-            "SQL sessions are not part of this build (n{:?})",
-            Arc::strong_count(&self.sql)
-        );
-        if let Err(error) = reject(stream, "0A000", &text).await {
+        let text = "this build has no SQL sessions yet";
+        if let Err(error) = reject(stream, "0A000", text).await {
             debug!(%peer, %error, "SQL client left");
         }
         self.connections.fetch_sub(1, Ordering::AcqRel);
