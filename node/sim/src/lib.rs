@@ -1,1 +1,41 @@
-//! Placeholder page, rewritten with the crate's content.
+//! A cluster of stores in one thread, under a seed: the same replication, lease and evaluation
+//! code that a node runs, on disks that lose unsynced writes, clocks that differ and a network that
+//! delays, drops, doubles and reorders.
+//!
+//! What it is: a search for histories that break a promise of the database. What it is not: no
+//! sockets, no threads, no SQL.
+//!
+//! ```text
+//! world: event heap by (time, seeded tie)
+//!   ├─ node: Store::begin ─ disk delay ─ Store::finish, evaluations polled at each yield point
+//!   ├─ network: links with cuts, delays, losses          ├─ nemesis: what goes wrong, and when
+//!   ├─ clients: put, get, compare-and-set on few keys    └─ checks: history, oracle
+//! ```
+//!
+//! A run has three parts: the cluster forms, faults happen while clients work, everything heals. In
+//! the end it must serve again, and these must hold:
+//!
+//! 1. Each acknowledged write is in the final state at its timestamp, on every replica, once; each
+//!    write reported as failed is not.
+//! 2. Each key's history is linearizable; writes with an unknown outcome may or may not be in it.
+//! 3. No two stores hold the lease of a range at the same moment, and the timestamps that two
+//!    leases served do not overlap.
+//! 4. Each read, also one at a timestamp of its own choice, agrees with the final state at its
+//!    timestamp: nothing was written below it afterwards.
+//! 5. The replicas of a range are equal.
+//! 6. The same seed gives the same run.
+
+mod client;
+mod history;
+mod nemesis;
+mod network;
+mod node;
+mod oracle;
+mod plan;
+mod rng;
+mod serve;
+mod verdict;
+mod world;
+
+pub use plan::Options;
+pub use world::{Outcome, Stats, run};

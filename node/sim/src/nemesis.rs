@@ -1,0 +1,224 @@
+//! What goes wrong during a run, and when.
+//!
+//! Besides single faults there are short plays: sequences that bring a cluster to the edge where a
+//! lease must not be given although a candidate is ready to take it. Random faults alone get there
+//! too seldom.
+
+use crate::{
+    plan::MS,
+    world::{Event, Phase, RANGES, World},
+};
+
+impl World {
+    pub(crate) fn fault(&mut self) {
+        if self.phase != Phase::Faulty {
+            return;
+        }
+        self.stats.faults += 1;
+        let nodes = self.nodes.len();
+        let victim = self.rng.index(nodes);
+        let other = (victim + 1 + self.rng.index(nodes - 1)) % nodes;
+        let short = self.rng.within(0..400 * MS);
+        let long = self.rng.within(200 * MS..2_500 * MS);
+        let until = self.now + long;
+        match self.rng.index(16) {
+            0 => self.crash(victim, long),
+            1 => self.crash(victim, short / 20),
+            2 | 3 => self.crash_all(),
+            4 => self.crash_leader(long),
+            5 => self.isolate(victim, until),
+            6 => self.network.cut(victim, other, until),
+            7 => self.split(until),
+            8 => self.pause(victim, long),
+            9 | 10 if !self.plan.steady => self.transfer(other),
+            11 => self.jump(victim),
+            12 => self.node(victim).slow_disk_until = until,
+            13 if !self.plan.steady => self.move_replicas(victim),
+            _ => self.play(),
+        }
+        let gap = self.rng.within(0..self.plan.fault_gap * 2);
+        self.after(gap, Event::Fault);
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal(&mut self) {
+        self.network.heal();
+        for index in 0..self.nodes.len() {
+            let now = self.now;
+            // Beyond what the nodes tolerate nothing needs to work.
+            let node = self.node(index);
+            node.offset = node.offset.min(400 * MS);
+            node.paused_until = now;
+            node.slow_disk_until = now;
+            node.decommissioning = false;
+            if !node.is_up() {
+                self.after(0, Event::Restart { node: index });
+            }
+        }
+    }
+
+    fn crash_all(&mut self) {
+        for index in 0..self.nodes.len() {
+            let apart = self.rng.within(0..3 * MS);
+            let restart_after = self.rng.within(0..800 * MS);
+            self.after(apart, Event::CrashNow { node: index, restart_after });
+        }
+    }
+
+    fn crash_leader(&mut self, restart_after: u64) {
+        if let Some((leader, _)) = self.some_leader() {
+            self.crash(leader, restart_after);
+        }
+    }
+
+    /// The store that leads a range picked at random, and the range's other stores.
+    fn some_leader(&mut self) -> Option<(usize, Vec<usize>)> {
+        let range = self.rng.pick(&RANGES)?;
+        for node in &self.nodes {
+            let Some(handle) = &node.handle else { continue };
+            let Some(status) = handle
+                .ranges()
+                .into_iter()
+                .find(|status| status.descriptor.range_id == range.get())
+            else {
+                continue;
+            };
+            if status.is_leader {
+                let replicas = status.descriptor.replicas.iter();
+                let others = replicas
+                    .map(|replica| crate::node::index_of(crdb_keys::StoreId(replica.store_id)))
+                    .filter(|index| *index != node.index)
+                    .collect();
+                return Some((node.index, others));
+            }
+        }
+        None
+    }
+
+    fn isolate(&mut self, victim: usize, until: u64) {
+        let (to, from) = match self.rng.index(3) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        self.trace(|| format!("s{} is cut off, in {to}, out {from}", victim + 1));
+        for index in 0..self.nodes.len() {
+            if to {
+                self.network.cut(index, victim, until);
+            }
+            if from {
+                self.network.cut(victim, index, until);
+            }
+        }
+    }
+
+    fn split(&mut self, until: u64) {
+        let sides: Vec<bool> = self.nodes.iter().map(|node| node.index % 2 == 0).collect();
+        let flip = self.rng.chance(50);
+        let single = self.rng.index(sides.len());
+        for (a, left) in sides.iter().enumerate() {
+            for (b, right) in sides.iter().enumerate() {
+                let apart = if flip { (a == single) != (b == single) } else { left != right };
+                if apart {
+                    self.network.cut(a, b, until);
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, victim: usize, length: u64) {
+        let now = self.now;
+        self.trace(|| format!("s{} pauses for {} ms", victim + 1, length / MS));
+        self.node(victim).paused_until = now + length;
+    }
+
+    fn transfer(&mut self, target: usize) {
+        let Some(range_id) = self.rng.pick(&RANGES) else { return };
+        let target = Some(crate::node::store_id(target)).filter(|_| self.rng.chance(80));
+        for index in 0..self.nodes.len() {
+            let input = crdb_raftstore::Input::TransferLease { range_id, target };
+            self.after(0, Event::Tell { to: index, input: Box::new(input) });
+        }
+    }
+
+    fn jump(&mut self, victim: usize) {
+        let offset = self.rng_offset();
+        self.trace(|| format!("the clock of s{} now leads by {} ms", victim + 1, offset / MS));
+        self.node(victim).offset = offset;
+    }
+
+    /// Has the replicas of a store moved away, when there is somewhere to move them.
+    fn move_replicas(&mut self, victim: usize) {
+        if self.nodes.len() > 3 {
+            for index in 0..self.nodes.len() {
+                let leaves = index == victim && !self.node(index).decommissioning;
+                self.node(index).decommissioning = leaves;
+            }
+        }
+    }
+
+    /// A leader L, a follower A that supports it and a follower B that would replace it.
+    fn play(&mut self) {
+        let Some((leader, mut others)) = self.some_leader() else { return };
+        if self.rng.chance(50) {
+            others.reverse();
+        }
+        let (Some(a), Some(b)) = (others.first().copied(), others.get(1).copied()) else {
+            return;
+        };
+        let until = self.now + self.rng.within(1_500 * MS..3_500 * MS);
+        let ripe = self.rng.within(900 * MS..1_700 * MS);
+        let play = self.rng.index(5);
+        self.trace(|| format!("play {play}: L s{}, A s{}, B s{}", leader + 1, a + 1, b + 1));
+        match play {
+            // B hears nothing from L and wants to lead; A restarts just after it supported L.
+            0 => {
+                self.cut_both(leader, b, until);
+                self.after(ripe, Event::CrashNow { node: a, restart_after: MS });
+                self.after(ripe, Event::CutNow { from: leader, to: a, until });
+                self.after(ripe, Event::CutNow { from: a, to: leader, until });
+            }
+            // L sleeps until both want to lead, then A supports it again while B's campaign of a
+            // higher term goes on.
+            1 => {
+                self.cut_both(leader, b, until);
+                self.pause(leader, ripe);
+                self.network.lose(b, a, 60, self.now + ripe + 100 * MS);
+                let cut = ripe + self.rng.within(50 * MS..400 * MS);
+                self.after(cut, Event::CutNow { from: leader, to: a, until });
+            }
+            // Answers to L are late, and L cannot reach anybody any more.
+            2 => {
+                let late = self.rng.within(300 * MS..900 * MS);
+                for follower in [a, b] {
+                    self.network.slow(follower, leader, late, until);
+                    let cut = self.rng.within(300 * MS..900 * MS);
+                    self.after(cut, Event::CutNow { from: leader, to: follower, until });
+                }
+            }
+            // L is supported by A alone, whose clock lies between those of L and B. Then A dies, the
+            // clock of L falls back, and L helps B to lead.
+            3 => {
+                for (node, offset) in [(leader, 900 * MS), (a, 450 * MS), (b, 0)] {
+                    self.node(node).offset = offset;
+                }
+                self.cut_both(leader, b, self.now + ripe + 1_300 * MS);
+                self.after(ripe, Event::CrashNow { node: a, restart_after: 2_500 * MS });
+                self.after(ripe, Event::SetOffset { node: leader, offset: 0 });
+            }
+            // L serves alone for as long as its lease lasts.
+            _ => {
+                let cut = self.rng.within(0..300 * MS);
+                for follower in [a, b] {
+                    self.after(cut, Event::CutNow { from: leader, to: follower, until });
+                    self.after(cut, Event::CutNow { from: follower, to: leader, until });
+                }
+            }
+        }
+    }
+
+    fn cut_both(&mut self, a: usize, b: usize, until: u64) {
+        self.network.cut(a, b, until);
+        self.network.cut(b, a, until);
+    }
+}

@@ -1,0 +1,147 @@
+//! One store with its disk and its clocks.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crdb_keys::{
+    NodeId, StoreId,
+    hlc::{Clock, ManualClock},
+};
+use crdb_raftstore::{Evaluation, Input, Mono, Store, StoreConfig, StoreError, StoreHandle};
+use crdb_storage::MemoryEngine;
+
+use crate::plan::{MS, Options};
+
+/// The offset between clocks that the stores tolerate.
+pub(crate) const MAX_OFFSET: Duration = Duration::from_millis(500);
+
+/// Wall time when a run starts.
+pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
+
+/// A request under evaluation.
+pub(crate) struct Call {
+    pub(crate) evaluation: Evaluation<MemoryEngine>,
+    pub(crate) client: usize,
+    pub(crate) attempt: u64,
+    /// Whether the client named the timestamp of its read.
+    pub(crate) timed: bool,
+    /// Lease that the request was checked under last.
+    pub(crate) lease: Option<u64>,
+}
+
+/// One store and its surroundings. Numbered from 0; its store id is one more.
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) engine: MemoryEngine,
+    pub(crate) wall: Arc<ManualClock>,
+    /// By how much the wall clock leads the true time.
+    pub(crate) offset: u64,
+    /// Reading of the monotonic clock at time zero; another one in each process.
+    mono_origin: u64,
+    pub(crate) store: Option<Store<MemoryEngine>>,
+    pub(crate) handle: Option<StoreHandle<MemoryEngine>>,
+    pub(crate) inputs: Vec<Input>,
+    /// Process number: events of an earlier one are void.
+    pub(crate) process: u64,
+    /// Between the two halves of a step.
+    pub(crate) busy: bool,
+    /// When the next step is due.
+    pub(crate) wake_at: u64,
+    pub(crate) paused_until: u64,
+    pub(crate) slow_disk_until: u64,
+    pub(crate) down_since: u64,
+    pub(crate) decommissioning: bool,
+    pub(crate) calls: BTreeMap<u64, Call>,
+}
+
+impl Node {
+    pub(crate) fn new(index: usize) -> Self {
+        Self {
+            index,
+            engine: MemoryEngine::new(),
+            wall: Arc::new(ManualClock::new(EPOCH)),
+            offset: 0,
+            mono_origin: 0,
+            store: None,
+            handle: None,
+            inputs: Vec::new(),
+            process: 0,
+            busy: false,
+            wake_at: u64::MAX,
+            paused_until: 0,
+            slow_disk_until: 0,
+            down_since: 0,
+            decommissioning: false,
+            calls: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn store_id(&self) -> StoreId {
+        store_id(self.index)
+    }
+
+    pub(crate) fn node_id(&self) -> NodeId {
+        NodeId(self.store_id().get())
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Sets the wall clock for what happens at `now`, and reads the monotonic one.
+    pub(crate) fn tell_time(&self, now: u64) -> Mono {
+        self.wall.set(EPOCH + now + self.offset);
+        self.mono(now)
+    }
+
+    /// The reading of the monotonic clock.
+    pub(crate) fn mono(&self, now: u64) -> Mono {
+        Mono(self.mono_origin + now)
+    }
+
+    /// A new clock over the node's wall clock, as a new process has.
+    pub(crate) fn clock(&self) -> Clock {
+        Clock::new(Arc::clone(&self.wall) as _, MAX_OFFSET)
+    }
+
+    /// Starts a process on the disk as it is.
+    pub(crate) fn start(
+        &mut self,
+        now: u64,
+        bits: u64,
+        options: Options,
+    ) -> Result<(), StoreError> {
+        self.process += 1;
+        self.mono_origin = 1_000 * MS + bits % (1 << 40);
+        let mono = self.tell_time(now);
+        let mut config = StoreConfig::new(self.node_id(), self.store_id(), bits | 1);
+        config.planted = options.bug;
+        // A client gives up before the store does.
+        config.lease_wait_max = Duration::from_millis(700);
+        let store = Store::open(self.engine.clone(), self.clock(), config, mono)?;
+        self.handle = Some(store.handle());
+        self.store = Some(store);
+        self.busy = false;
+        Ok(())
+    }
+
+    /// Ends the process; the disk keeps what was synced and `keep` batches more.
+    pub(crate) fn crash(&mut self, now: u64, keep: usize) {
+        self.calls.clear();
+        self.inputs.clear();
+        self.handle = None;
+        self.store = None;
+        self.wake_at = u64::MAX;
+        self.down_since = now;
+        self.engine.crash(keep);
+    }
+}
+
+/// The store id of node `index`.
+pub(crate) fn store_id(index: usize) -> StoreId {
+    StoreId(u32::try_from(index + 1).expect("a handful of nodes"))
+}
+
+/// The node of a store.
+pub(crate) fn index_of(store: StoreId) -> usize {
+    (store.get() as usize).saturating_sub(1)
+}

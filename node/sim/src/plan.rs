@@ -1,0 +1,78 @@
+//! What a seed decides before a run starts.
+
+use crdb_raftstore::PlantedBug;
+
+use crate::rng::Rng;
+
+/// One millisecond, in the nanoseconds of the simulated time.
+pub(crate) const MS: u64 = 1_000_000;
+
+/// How to run a seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A bug to plant in every store.
+    pub bug: Option<PlantedBug>,
+    /// Whether to print what happens.
+    pub trace: bool,
+}
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) stores: usize,
+    pub(crate) clients: usize,
+    pub(crate) keys_per_range: usize,
+    /// Longest pause of a client between two operations.
+    pub(crate) think: u64,
+    /// Shortest and longest way of a message.
+    pub(crate) delay: (u64, u64),
+    /// Messages lost and doubled, of 100.
+    pub(crate) drop: u32,
+    pub(crate) duplicate: u32,
+    /// Longest sync of a disk.
+    pub(crate) sync: u64,
+    /// Largest lead of one wall clock over another.
+    pub(crate) offset: u64,
+    /// Longest pause between two faults.
+    pub(crate) fault_gap: u64,
+    /// How long faults happen.
+    pub(crate) faulty: u64,
+    /// Longest stay of an evaluation at a yield point, when it is not quick.
+    pub(crate) linger: u64,
+    /// Reads at a timestamp of their own, of 100.
+    pub(crate) timed_reads: u32,
+    /// Leases are never handed over on purpose, so what each may serve can be told from outside.
+    pub(crate) steady: bool,
+    /// Requests that go to any store instead of the one believed to serve, of 100.
+    pub(crate) stray: u32,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let rough = rng.chance(30);
+        // As far as the nodes tolerate, closer, or further than they do.
+        let offset = match rng.index(4) {
+            0 => 0,
+            1 => 250 * MS,
+            2 => 500 * MS,
+            _ => 900 * MS,
+        };
+        Self {
+            stores: 3 + rng.index(3) * usize::from(rng.chance(50)),
+            clients: 2 + rng.index(3),
+            keys_per_range: 1 + rng.index(3),
+            think: [10, 40, 120].get(rng.index(3)).copied().unwrap_or(40) * MS,
+            delay: (MS / 10, if rough { 40 * MS } else { 3 * MS }),
+            drop: if rough { 5 } else { 0 },
+            duplicate: if rough { 5 } else { 1 },
+            sync: if rng.chance(20) { 30 * MS } else { MS },
+            offset,
+            fault_gap: rng.within(200 * MS..900 * MS),
+            faulty: rng.within(4_000 * MS..8_000 * MS),
+            linger: if rng.chance(30) { 1_500 * MS } else { 20 * MS },
+            timed_reads: if rng.chance(50) { 30 } else { 5 },
+            steady: rng.chance(50),
+            stray: 25,
+        }
+    }
+}

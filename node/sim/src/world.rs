@@ -1,0 +1,620 @@
+//! The run of one seed: what happens when, and what every event does.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crdb_allocator::{StoreInfo, StoreStatus};
+use crdb_keys::{Key, RangeId, StoreId, Timestamp};
+use crdb_proto::{
+    kv::{BatchRequest, BatchResponse},
+    peer::RaftBatch,
+};
+use crdb_raftstore::{Input, Outputs, ReceivedSnapshot, SnapshotSend, Store};
+use crdb_storage::MemoryEngine;
+
+use crate::{
+    client::Client,
+    history::Op,
+    network::Network,
+    node::{Node, index_of, store_id},
+    oracle::Oracle,
+    plan::{MS, Options, Plan},
+    rng::Rng,
+    serve::Woken,
+};
+
+/// Ranges of a new cluster.
+pub(crate) const RANGES: [RangeId; 4] = [RangeId(1), RangeId(2), RangeId(3), RangeId(4)];
+
+/// Without operations for so long every store has published what it applied.
+const QUIET: u64 = 500 * MS;
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// A number made of everything that happened: equal for equal runs.
+    pub digest: u64,
+    /// What happened, in numbers.
+    pub stats: Stats,
+    /// Which promise was broken, if one was.
+    pub failure: Option<String>,
+}
+
+/// What happened in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events.
+    pub events: u64,
+    /// Reads that returned a value or its absence.
+    pub reads: u64,
+    /// Writes acknowledged.
+    pub writes: u64,
+    /// Writes of unknown outcome.
+    pub ambiguous: u64,
+    /// Operations certain to have had no effect.
+    pub refused: u64,
+    /// Faults of all kinds.
+    pub faults: u64,
+    /// Processes that crashed.
+    pub crashes: u64,
+    /// Leases that served something.
+    pub leases: u64,
+}
+
+/// Runs a seed.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Outcome {
+    let mut world = World::new(seed, options);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let failure = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Some(format!("panic: {}", text.unwrap_or("of unknown kind")))
+        }
+    };
+    world.stats.leases = world.oracle.leases() as u64;
+    let failure = failure.map(|why| format!("at {:>6} ms: {why}", world.now / MS));
+    Outcome { seed, digest: world.digest, stats: world.stats, failure }
+}
+
+/// Part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Forming,
+    Faulty,
+    Healing,
+    Settling,
+}
+
+pub(crate) enum Event {
+    Step {
+        node: usize,
+    },
+    Finish {
+        node: usize,
+        process: u64,
+    },
+    Poll {
+        node: usize,
+        process: u64,
+        call: u64,
+    },
+    Batch {
+        from: usize,
+        to: usize,
+        batch: Box<RaftBatch>,
+    },
+    Snapshot {
+        from: usize,
+        to: usize,
+        received: Box<ReceivedSnapshot>,
+    },
+    Tell {
+        to: usize,
+        input: Box<Input>,
+    },
+    Invoke {
+        client: usize,
+    },
+    Request {
+        client: usize,
+        attempt: u64,
+        node: usize,
+        timed: bool,
+        batch: Box<BatchRequest>,
+    },
+    /// Without a response: the connection broke.
+    Response {
+        client: usize,
+        attempt: u64,
+        response: Option<Box<BatchResponse>>,
+    },
+    Retry {
+        client: usize,
+        op: u64,
+    },
+    GiveUp {
+        client: usize,
+        op: u64,
+    },
+    Fault,
+    Restart {
+        node: usize,
+    },
+    /// Time for what is done now and then.
+    Watch,
+    CrashNow {
+        node: usize,
+        restart_after: u64,
+    },
+    CutNow {
+        from: usize,
+        to: usize,
+        until: u64,
+    },
+    SetOffset {
+        node: usize,
+        offset: u64,
+    },
+}
+
+struct Scheduled {
+    at: u64,
+    tie: u64,
+    sequence: u64,
+    event: Event,
+}
+
+impl Scheduled {
+    fn order(&self) -> (u64, u64, u64) {
+        (self.at, self.tie, self.sequence)
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// A read that was answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) key: usize,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) value: Option<u64>,
+    pub(crate) node: usize,
+}
+
+/// What became of a value that a client tried to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Written(Timestamp),
+    Refused,
+    Unknown,
+}
+
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) plan: Plan,
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    sequence: u64,
+    pub(crate) digest: u64,
+    pub(crate) phase: Phase,
+    pub(crate) phase_started: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) keys: Vec<(Key, RangeId)>,
+    pub(crate) histories: Vec<Vec<Op>>,
+    pub(crate) fates: BTreeMap<u64, (usize, Fate)>,
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) oracle: Oracle,
+    pub(crate) next_id: u64,
+    /// When a client finished an operation last.
+    pub(crate) active_at: u64,
+    pub(crate) woken: Woken,
+    pub(crate) stats: Stats,
+}
+
+impl World {
+    fn new(seed: u64, options: Options) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::new(&mut rng);
+        let mut keys = Vec::new();
+        for at in 0..plan.keys_per_range {
+            for (prefix, range) in [("\x03zz", 2), ("\x04zz", 3), ("\x05zz", 4)] {
+                keys.push((Key::from(format!("{prefix}{at}")), RangeId(range)));
+            }
+        }
+        Self {
+            options,
+            now: 0,
+            events: BinaryHeap::new(),
+            sequence: 0,
+            digest: seed,
+            phase: Phase::Forming,
+            phase_started: 0,
+            nodes: (0..plan.stores).map(Node::new).collect(),
+            network: Network::default(),
+            clients: (0..plan.clients).map(|_| Client::new()).collect(),
+            histories: vec![Vec::new(); keys.len()],
+            keys,
+            fates: BTreeMap::new(),
+            seen: Vec::new(),
+            oracle: Oracle::default(),
+            next_id: 0,
+            active_at: 0,
+            woken: Arc::default(),
+            stats: Stats::default(),
+            plan,
+            rng,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        self.begin()?;
+        while let Some(Reverse(next)) = self.events.pop() {
+            self.now = next.at;
+            self.stats.events += 1;
+            // A multiply-and-rotate step over what decides the order of events.
+            self.digest = (self.digest ^ next.at ^ next.tie.rotate_left(17))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29);
+            self.handle(next.event)?;
+            let woken = std::mem::take(&mut *self.woken.lock());
+            for (node, process, call) in woken {
+                let delay = self.rng.within(0..MS / 20);
+                self.after(delay, Event::Poll { node, process, call });
+            }
+            if self.phase == Phase::Settling && self.is_settled() {
+                return self.verdict();
+            }
+        }
+        Err("nothing is left to happen".into())
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        for node in 0..self.nodes.len() {
+            self.node(node).offset = self.rng_offset();
+            if node == 0 {
+                let first = self.node(0);
+                first.tell_time(0);
+                let clock = first.clock();
+                Store::bootstrap(&first.engine, &clock, first.node_id(), first.store_id(), &[])
+                    .map_err(|error| error.to_string())?;
+            }
+            self.start(node)?;
+        }
+        self.after(0, Event::Watch);
+        Ok(())
+    }
+
+    pub(crate) fn rng_offset(&mut self) -> u64 {
+        // At the ends more often than between them.
+        match self.rng.index(3) {
+            0 => 0,
+            1 => self.plan.offset,
+            _ => self.rng.within(0..self.plan.offset),
+        }
+    }
+
+    pub(crate) fn node(&mut self, index: usize) -> &mut Node {
+        self.nodes.get_mut(index).expect("nodes are numbered from zero")
+    }
+
+    pub(crate) fn after(&mut self, delay: u64, event: Event) {
+        let tie = self.rng.bits();
+        self.sequence += 1;
+        let scheduled = Scheduled { at: self.now + delay, tie, sequence: self.sequence, event };
+        self.events.push(Reverse(scheduled));
+    }
+
+    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.options.trace {
+            crate::client::print_trace(self.now, &line());
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Step { node } => self.step(node)?,
+            Event::Finish { node, process } => self.finish(node, process)?,
+            Event::Poll { node, process, call } => self.poll(node, process, call)?,
+            Event::Batch { from, to, batch } => {
+                let input = Input::Raft { from: store_id(from), batch: *batch };
+                self.deliver(from, to, input);
+            }
+            Event::Snapshot { from, to, received } => {
+                let report = |accepted| Input::SnapshotReport {
+                    range_id: RangeId(received.header.range_id),
+                    to_replica: crdb_keys::ReplicaId(received.header.to_replica),
+                    accepted,
+                };
+                let report = report(self.node(to).is_up());
+                self.deliver(from, to, Input::Snapshot(received));
+                self.send(to, from, 0, Event::Tell { to: from, input: Box::new(report) });
+            }
+            Event::Tell { to, input } => self.give(to, *input),
+            Event::Invoke { client } => self.invoke(client),
+            Event::Request { client, attempt, node, timed, batch } => {
+                self.request(client, attempt, node, timed, *batch);
+            }
+            Event::Response { client, attempt, response } => {
+                self.respond(client, attempt, response.map(|response| *response))?;
+            }
+            Event::Retry { client, op } => self.retry(client, op),
+            Event::GiveUp { client, op } => self.give_up(client, op),
+            Event::Fault => self.fault(),
+            Event::Restart { node } => {
+                if !self.node(node).is_up() {
+                    self.start(node)?;
+                }
+            }
+            Event::CrashNow { node, restart_after } => self.crash(node, restart_after),
+            Event::CutNow { from, to, until } => self.network.cut(from, to, until),
+            Event::SetOffset { node, offset } => self.node(node).offset = offset,
+            Event::Watch => self.watch()?,
+        }
+        Ok(())
+    }
+
+    // Stores.
+
+    fn start(&mut self, index: usize) -> Result<(), String> {
+        let (now, bits, options) = (self.now, self.rng.bits(), self.options);
+        let node = self.node(index);
+        node.start(now, bits, options).map_err(|error| format!("cannot start: {error}"))?;
+        let process = node.process;
+        self.trace(|| format!("s{} starts as process {process}", index + 1));
+        let stores = self.stores();
+        self.give(index, Input::Stores(stores));
+        Ok(())
+    }
+
+    pub(crate) fn crash(&mut self, index: usize, restart_after: u64) {
+        let now = self.now;
+        if !self.node(index).is_up() {
+            return;
+        }
+        let unsynced = self.node(index).engine.unsynced();
+        let keep = if self.rng.chance(50) { 0 } else { self.rng.index(unsynced + 1) };
+        self.trace(|| format!("s{} crashes, {unsynced} unsynced, keeps {keep}", index + 1));
+        // Connections break; sometimes the clients hear of it.
+        let calls = std::mem::take(&mut self.node(index).calls);
+        for call in calls.values() {
+            if self.rng.chance(70) {
+                let delay = self.rng.within(0..5 * MS);
+                let (client, attempt) = (call.client, call.attempt);
+                self.after(delay, Event::Response { client, attempt, response: None });
+            }
+        }
+        self.node(index).crash(now, keep);
+        drop(calls);
+        self.stats.crashes += 1;
+        self.after(restart_after, Event::Restart { node: index });
+    }
+
+    /// Hands an input to a store and sees to it that it is stepped.
+    pub(crate) fn give(&mut self, index: usize, input: Input) {
+        let delay = self.rng.within(0..MS / 20);
+        let now = self.now;
+        let node = self.node(index);
+        if !node.is_up() {
+            return;
+        }
+        node.inputs.push(input);
+        if !node.busy && node.wake_at > now + delay {
+            node.wake_at = now + delay;
+            self.after(delay, Event::Step { node: index });
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, input: Input) {
+        if self.node(to).is_up() {
+            self.give(to, input);
+        } else if self.rng.chance(50) {
+            let lost = Input::Unreachable(store_id(to));
+            self.send(to, from, 0, Event::Tell { to: from, input: Box::new(lost) });
+        }
+    }
+
+    /// Sends something over the link; true unless it was lost.
+    fn send(&mut self, from: usize, to: usize, extra: u64, event: Event) -> bool {
+        let healthy = matches!(self.phase, Phase::Forming | Phase::Healing | Phase::Settling);
+        let arrivals =
+            self.network.arrivals(&mut self.rng, &self.plan, healthy, (from, to), self.now);
+        let Some((first, more)) = arrivals.split_first() else { return false };
+        if let (Event::Batch { batch, .. }, Some(second)) = (&event, more.first()) {
+            let batch = batch.clone();
+            self.after(second - self.now + extra, Event::Batch { from, to, batch });
+        }
+        self.after(first - self.now + extra, event);
+        true
+    }
+
+    fn step(&mut self, index: usize) -> Result<(), String> {
+        let now = self.now;
+        let slow = self.node(index).slow_disk_until > now;
+        let sync = self.plan.sync;
+        let disk = if slow { self.rng.within(50 * MS..900 * MS) } else { self.rng.within(0..sync) };
+        let node = self.node(index);
+        // Only the latest appointment counts.
+        if node.busy || node.wake_at != now {
+            return Ok(());
+        }
+        if node.paused_until > now {
+            let delay = node.paused_until - now;
+            node.wake_at = node.paused_until;
+            self.after(delay, Event::Step { node: index });
+            return Ok(());
+        }
+        let mono = node.tell_time(now);
+        let Some(store) = &mut node.store else { return Ok(()) };
+        let outputs =
+            store.begin(mono, &mut node.inputs).map_err(|error| format!("step: {error}"))?;
+        node.busy = true;
+        node.wake_at = u64::MAX;
+        let process = node.process;
+        self.put_out(index, outputs);
+        self.after(disk, Event::Finish { node: index, process });
+        Ok(())
+    }
+
+    fn finish(&mut self, index: usize, process: u64) -> Result<(), String> {
+        let now = self.now;
+        let node = self.node(index);
+        if node.process != process || !node.busy {
+            return Ok(());
+        }
+        if node.paused_until > now {
+            let delay = node.paused_until - now;
+            self.after(delay, Event::Finish { node: index, process });
+            return Ok(());
+        }
+        let mono = node.tell_time(now);
+        let Some(store) = &mut node.store else { return Ok(()) };
+        let outputs = store.finish(mono).map_err(|error| format!("finish: {error}"))?;
+        node.busy = false;
+        let pause = outputs.next_deadline.since(mono);
+        let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX).min(1_000 * MS);
+        let pause = if node.inputs.is_empty() { pause } else { 0 };
+        let delay = pause + self.rng.within(0..MS / 20);
+        self.node(index).wake_at = now + delay;
+        self.after(delay, Event::Step { node: index });
+        self.put_out(index, outputs);
+        self.check_leases()
+    }
+
+    fn put_out(&mut self, from: usize, outputs: Outputs<MemoryEngine>) {
+        for (to, batch) in outputs.messages {
+            let to = index_of(to);
+            self.send(from, to, 0, Event::Batch { from, to, batch: Box::new(batch) });
+        }
+        for send in outputs.snapshots {
+            self.send_snapshot(from, send);
+        }
+    }
+
+    fn send_snapshot(&mut self, from: usize, mut send: SnapshotSend<MemoryEngine>) {
+        let mut entries = Vec::new();
+        while let Ok(Some(chunk)) = send.stream.next_chunk() {
+            entries.extend(chunk);
+        }
+        self.trace(|| format!("s{} sends {send:?}, {} entries", from + 1, entries.len()));
+        let report = Input::SnapshotReport {
+            range_id: send.range_id,
+            to_replica: send.to_replica,
+            accepted: false,
+        };
+        let to = index_of(send.to);
+        let received =
+            Box::new(ReceivedSnapshot { from: store_id(from), header: send.header, entries });
+        let takes = self.rng.within(MS..20 * MS);
+        if !self.send(from, to, takes, Event::Snapshot { from, to, received }) {
+            self.after(300 * MS, Event::Tell { to: from, input: Box::new(report) });
+        }
+    }
+
+    // What is done now and then.
+
+    fn watch(&mut self) -> Result<(), String> {
+        let stores = self.stores();
+        for index in 0..self.nodes.len() {
+            self.give(index, Input::Stores(stores.clone()));
+        }
+        let elapsed = self.now - self.phase_started;
+        match self.phase {
+            Phase::Forming if self.converged().is_ok() => {
+                self.enter(Phase::Faulty);
+                for client in 0..self.clients.len() {
+                    self.after(0, Event::Invoke { client });
+                }
+                self.after(self.plan.fault_gap, Event::Fault);
+            }
+            Phase::Faulty if elapsed > self.plan.faulty => {
+                self.heal();
+                self.enter(Phase::Healing);
+            }
+            Phase::Healing if self.clients.iter().all(|client| client.done_since_heal >= 2) => {
+                self.enter(Phase::Settling);
+            }
+            Phase::Forming if elapsed > 60_000 * MS => {
+                return Err(format!("the cluster does not form: {}", self.why_not_converged()));
+            }
+            Phase::Healing | Phase::Settling if elapsed > 60_000 * MS => {
+                return Err(format!(
+                    "no recovery a minute after all faults ended ({:?}): {}",
+                    self.phase,
+                    self.why_not_converged()
+                ));
+            }
+            _ => {}
+        }
+        self.after(150 * MS, Event::Watch);
+        Ok(())
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.trace(|| format!("--- {phase:?}"));
+        self.phase = phase;
+        self.phase_started = self.now;
+    }
+
+    fn stores(&self) -> Vec<StoreInfo> {
+        let info = |node: &Node| {
+            let down = self.now.saturating_sub(node.down_since);
+            let status = match node.is_up() {
+                true => StoreStatus::Live,
+                false if down > 3_000 * MS => StoreStatus::Dead,
+                false => StoreStatus::Suspect,
+            };
+            let replicas = node.handle.as_ref().map_or(0, |handle| handle.counts().replicas);
+            StoreInfo {
+                store_id: StoreId(node.store_id().get()),
+                node_id: node.node_id(),
+                locality: Vec::new(),
+                status,
+                draining: false,
+                decommissioning: node.decommissioning,
+                replicas,
+            }
+        };
+        self.nodes.iter().map(info).collect()
+    }
+
+    fn is_settled(&self) -> bool {
+        // Stores publish what they know at each tick: look at what they know after the last write.
+        let quiet = self.now > self.active_at + QUIET;
+        quiet && self.clients.iter().all(Client::is_idle) && self.converged().is_ok()
+    }
+
+    fn why_not_converged(&self) -> String {
+        self.converged().err().unwrap_or_else(|| "the clients get no answers".into())
+    }
+}
