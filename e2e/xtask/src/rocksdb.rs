@@ -66,7 +66,7 @@ impl Sources {
             Ok(manifest.parent().context("a manifest is in a directory")?.to_owned())
         };
         let rocksdb = directory("librocksdb-sys")?;
-        let lz4 = directory("lz4-sys")?.join("liblz4");
+        let lz4 = directory("lz4-sys")?.join("liblz4/lib");
         let zstd = directory("zstd-sys")?.join("zstd/lib");
         Ok(Sources { rocksdb, lz4, zstd, versions })
     }
