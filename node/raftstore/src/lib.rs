@@ -1,1 +1,60 @@
-//! Placeholder page, rewritten with the crate's content.
+//! The replicated store: ranges, their raft logs, their leases, and the evaluation of requests.
+//!
+//! What it is: everything between a [`BatchRequest`](crdb_proto::kv::BatchRequest) at the store
+//! that holds the range and the engine's bytes on every replica. What it is not: it opens no
+//! socket, starts no thread, reads no clock by itself and draws no random number but from its
+//! seed; the server drives it, and the simulator drives the same code.
+//!
+//! Two ways in:
+//!
+//! * [`Store`] belongs to one thread, the scheduler: [`Store::begin`] and [`Store::finish`] take
+//!   in messages, proposals and the time, and give back messages to send. One log batch and one
+//!   sync serve all ranges.
+//! * [`StoreHandle`] is shared: [`StoreHandle::evaluate`] runs a request on the caller's thread as
+//!   an [`Evaluation`], which reads under the range's lease and hands writes over as a
+//!   [`Proposal`].
+//!
+//! ```text
+//! caller:    evaluate ─ latch ─ lease ─ snapshot ─ effect ─▶ Proposal ┐         ┌▶ response
+//! scheduler:                              Input::Propose ◀────────────┘         │
+//!            begin: propose, step, tick ─ Readys ─▶ appends to followers        │
+//!            finish: sync ─▶ acks ─ committed ─ apply ─────────────────────────▶┘
+//! ```
+//!
+//! The leaseholder of a range is its raft leader; the rules of leases are in the modules `lease`
+//! and `promise`. Only this crate names the consensus library, and none of its types is public.
+//!
+//! Invariants:
+//! 1. An acknowledged write is in the synced logs of a majority.
+//! 2. A command takes effect under the lease it was evaluated under, once, or never.
+//! 3. No two stores serve a range at overlapping timestamps, and no read misses a write that was
+//!    acknowledged before it began.
+//! 4. Same inputs, same clock readings, same seed: same outputs.
+
+mod command;
+mod config;
+mod evaluate;
+mod handle;
+mod intake;
+mod io;
+mod latches;
+mod lease;
+mod log;
+mod logger;
+mod open;
+mod outbox;
+mod promise;
+mod record;
+mod replica;
+mod snapshot;
+mod store;
+
+pub use config::{Limits, Mono, PlantedBug, StoreConfig, Timing};
+pub use evaluate::{Evaluation, Progress, YieldPoint};
+pub use handle::{LeaseView, RangeStatus, StoreCounts, StoreHandle};
+pub use io::{
+    DescriptorChange, Input, Outputs, Proposal, ProposalResult, ReceivedSnapshot, ReplicaChange,
+    SnapshotSend, StoreError,
+};
+pub use snapshot::SnapshotStream;
+pub use store::Store;

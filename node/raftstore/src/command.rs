@@ -1,0 +1,61 @@
+//! What the entries of a range's log say.
+
+use bytes::Bytes;
+use crdb_keys::Timestamp;
+use crdb_proto::kv;
+use prost::Message;
+
+use crate::lease::Bound;
+
+/// One command of the log.
+///
+/// But for a lease, a command takes effect only if its lease sequence is that of the lease in
+/// force, its entry is of the lease's term, the lease has not ended, and its lease index is above
+/// all applied before. Thus a command evaluated under one lease never takes effect under another,
+/// and none takes effect twice.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Command {
+    #[prost(uint64, tag = "1")]
+    pub(crate) lease_sequence: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) lease_index: u64,
+    #[prost(oneof = "Kind", tags = "3, 4, 5, 6, 7")]
+    pub(crate) kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Kind {
+    /// An encoded write batch, the effect of a request.
+    #[prost(bytes = "bytes", tag = "3")]
+    Write(Bytes),
+    /// The leader of the entry's term takes the lease.
+    #[prost(message, tag = "4")]
+    AcquireLease(AcquireLease),
+    /// The leaseholder served nothing at or above this timestamp and gives the lease up.
+    #[prost(message, tag = "5")]
+    EndLease(kv::Timestamp),
+    /// The log up to and with this index may go.
+    #[prost(uint64, tag = "6")]
+    Truncate(u64),
+    /// The replicas change; goes with a change of the raft configuration.
+    #[prost(message, tag = "7")]
+    ChangeReplicas(kv::RangeDescriptor),
+}
+
+/// What a new leader says about its lease.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AcquireLease {
+    #[prost(uint64, tag = "1")]
+    pub(crate) replica_id: u64,
+    #[prost(message, required, tag = "2")]
+    pub(crate) now: kv::Timestamp,
+    /// The bounds of those who voted for it, and its own.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) bounds: Vec<Bound>,
+}
+
+impl AcquireLease {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now.into()
+    }
+}

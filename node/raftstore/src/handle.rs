@@ -1,0 +1,392 @@
+//! The view of a store that threads other than its scheduler share.
+//!
+//! What it is: which ranges are here, what may be served (the lease cell), the latches, and what
+//! status commands show. The scheduler writes it, callers that evaluate requests read it. What it
+//! is not: it never touches raft.
+//!
+//! Invariants:
+//! 1. A latch is released when its guard is dropped: by the evaluation for reads, by the scheduler
+//!    for proposals, once they are applied or can no longer be.
+//! 2. A completion slot is filled exactly once; one that is dropped unfilled says ambiguous.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use crdb_keys::{RangeId, ReplicaId, StoreId, Timestamp, hlc::Clock};
+use crdb_proto::kv::{BatchRequest, RangeDescriptor, ReplicaDescriptor};
+use crdb_storage::Engine;
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    config::{Mono, StoreConfig},
+    evaluate::Evaluation,
+    io::ProposalResult,
+    latches::Latches,
+    lease::{LeaseCell, Serving},
+};
+
+pub(crate) use crate::latches::LatchGuard;
+
+/// Where a proposal's outcome arrives.
+#[derive(Debug, Default)]
+pub(crate) struct CompletionSlot {
+    state: Mutex<(Option<ProposalResult>, Option<Waker>)>,
+}
+
+impl CompletionSlot {
+    /// Fills the slot and wakes who waits for it. Only the first result counts.
+    pub(crate) fn complete(&self, result: ProposalResult) {
+        let waker = {
+            let mut state = self.state.lock();
+            if state.0.is_some() {
+                return;
+            }
+            state.0 = Some(result);
+            state.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The result, or else `waker` is woken when it is there.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<ProposalResult> {
+        let mut state = self.state.lock();
+        if state.0.is_none() {
+            state.1 = Some(waker.clone());
+        }
+        state.0
+    }
+}
+
+/// Who leads a range, as far as this replica knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RoleView {
+    /// Whether this replica is the raft leader.
+    pub(crate) is_leader: bool,
+    /// Whether the lease is on its way to another replica.
+    pub(crate) transferring: bool,
+    /// Replica id of the leader; 0 when unknown.
+    pub(crate) leader: u64,
+}
+
+/// The shared part of one replica.
+#[derive(Debug)]
+pub(crate) struct ReplicaHandle {
+    pub(crate) range_id: RangeId,
+    pub(crate) replica_id: ReplicaId,
+    descriptor: RwLock<Arc<RangeDescriptor>>,
+    pub(crate) lease: LeaseCell,
+    /// What was served last, kept for the planted bug that goes on serving it.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) served_last: Mutex<Option<Serving>>,
+    role: Mutex<RoleView>,
+    pub(crate) latches: Arc<Latches>,
+    lease_waiters: Mutex<Vec<Waker>>,
+    removed: AtomicBool,
+    status: Mutex<RangeStatus>,
+}
+
+impl ReplicaHandle {
+    pub(crate) fn new(descriptor: RangeDescriptor, replica_id: ReplicaId) -> Self {
+        let range_id = RangeId(descriptor.range_id);
+        Self {
+            range_id,
+            replica_id,
+            descriptor: RwLock::new(Arc::new(descriptor)),
+            lease: LeaseCell::default(),
+            #[cfg(feature = "planted-bugs")]
+            served_last: Mutex::default(),
+            role: Mutex::default(),
+            latches: Arc::default(),
+            lease_waiters: Mutex::default(),
+            removed: AtomicBool::new(false),
+            status: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> Arc<RangeDescriptor> {
+        Arc::clone(&self.descriptor.read())
+    }
+
+    pub(crate) fn set_descriptor(&self, descriptor: RangeDescriptor) {
+        *self.descriptor.write() = Arc::new(descriptor);
+    }
+
+    pub(crate) fn role(&self) -> RoleView {
+        *self.role.lock()
+    }
+
+    pub(crate) fn set_role(&self, role: RoleView) {
+        *self.role.lock() = role;
+    }
+
+    /// Replaces what may be served and wakes those who wait for a lease.
+    pub(crate) fn set_serving(&self, serving: Option<Serving>) {
+        #[cfg(feature = "planted-bugs")]
+        if serving.is_some() {
+            *self.served_last.lock() = serving;
+        }
+        self.lease.set(serving);
+        if serving.is_some() {
+            self.wake_lease_waiters();
+        }
+    }
+
+    pub(crate) fn wait_for_lease(&self, waker: &Waker) {
+        self.lease_waiters.lock().push(waker.clone());
+    }
+
+    pub(crate) fn wake_lease_waiters(&self) {
+        let waiters = std::mem::take(&mut *self.lease_waiters.lock());
+        waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends the replica: nothing is served, those who wait find out.
+    pub(crate) fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+        self.set_serving(None);
+        self.set_role(RoleView::default());
+        self.wake_lease_waiters();
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_status(&self, status: RangeStatus) {
+        *self.status.lock() = status;
+    }
+
+    /// The replica believed to hold the lease.
+    pub(crate) fn leader_hint(&self) -> Option<ReplicaDescriptor> {
+        let leader = self.role().leader;
+        self.descriptor().replicas.iter().find(|replica| replica.replica_id == leader).copied()
+    }
+}
+
+/// What a store knows about one of its ranges, for status commands and placement.
+#[derive(Clone, Debug, Default)]
+pub struct RangeStatus {
+    /// The range's descriptor as applied here.
+    pub descriptor: RangeDescriptor,
+    /// Replica of this store.
+    pub replica_id: ReplicaId,
+    /// Raft term.
+    pub term: u64,
+    /// Whether this replica is the raft leader.
+    pub is_leader: bool,
+    /// Whether this replica may serve.
+    pub is_leaseholder: bool,
+    /// Store of the leader, if known.
+    pub leader: Option<StoreId>,
+    /// Last index applied.
+    pub applied_index: u64,
+    /// Last index of the log.
+    pub last_index: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// At the leader: fewer voters respond than the range should have.
+    pub under_replicated: bool,
+    /// Nobody is known to serve the range.
+    pub unavailable: bool,
+    /// Voters that responded lately, at the leader.
+    pub live_voters: usize,
+}
+
+/// What a leaseholder may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// Counts the leases of the range.
+    pub sequence: u64,
+    /// Raft term of the leader.
+    pub term: u64,
+    /// Timestamps chosen under the lease are above.
+    pub start: Timestamp,
+    /// Nothing is served from then on.
+    pub expires: Mono,
+    /// Timestamps served are below.
+    pub bound: Timestamp,
+}
+
+/// Sums over the ranges of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreCounts {
+    /// Replicas here.
+    pub replicas: u64,
+    /// Ranges whose raft leader is here.
+    pub leaders: u64,
+    /// Ranges whose lease is here.
+    pub leases: u64,
+    /// Ranges led from here that miss a voter.
+    pub under_replicated: u64,
+    /// Ranges with a replica here that nobody serves.
+    pub unavailable: u64,
+}
+
+#[derive(Default)]
+struct Ranges {
+    by_id: BTreeMap<RangeId, Arc<ReplicaHandle>>,
+    by_start: BTreeMap<bytes::Bytes, Arc<ReplicaHandle>>,
+}
+
+pub(crate) struct Shared<E: Engine> {
+    pub(crate) engine: E,
+    pub(crate) clock: Clock,
+    pub(crate) config: StoreConfig,
+    ranges: RwLock<Ranges>,
+    stopped: AtomicBool,
+}
+
+/// A shared handle on a store: looks ranges up and evaluates requests on the caller's thread.
+/// Cheap to clone.
+pub struct StoreHandle<E: Engine> {
+    pub(crate) shared: Arc<Shared<E>>,
+}
+
+impl<E: Engine> Clone for StoreHandle<E> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<E: Engine> std::fmt::Debug for StoreHandle<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "handle of {}", self.shared.config.store_id)
+    }
+}
+
+impl<E: Engine> StoreHandle<E> {
+    pub(crate) fn new(engine: E, clock: Clock, config: StoreConfig) -> Self {
+        let shared = Shared {
+            engine,
+            clock,
+            config,
+            ranges: RwLock::default(),
+            stopped: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts the evaluation of `request`; see [`Evaluation`].
+    #[must_use]
+    pub fn evaluate(&self, request: BatchRequest, now: Mono) -> Evaluation<E> {
+        Evaluation::new(self.clone(), request, now)
+    }
+
+    /// The store's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// The store's engine.
+    #[must_use]
+    pub fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
+    /// The store's configuration.
+    #[must_use]
+    pub fn config(&self) -> &StoreConfig {
+        &self.shared.config
+    }
+
+    /// What the store knows about each of its ranges, as of the last tick.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<RangeStatus> {
+        let ranges = self.shared.ranges.read();
+        ranges.by_id.values().map(|replica| replica.status.lock().clone()).collect()
+    }
+
+    /// Sums over the store's ranges, as of the last tick.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        let mut counts = StoreCounts::default();
+        for replica in self.shared.ranges.read().by_id.values() {
+            let status = replica.status.lock();
+            counts.replicas += 1;
+            counts.leaders += u64::from(status.is_leader);
+            counts.leases += u64::from(status.is_leaseholder);
+            counts.under_replicated += u64::from(status.under_replicated);
+            counts.unavailable += u64::from(status.unavailable);
+        }
+        counts
+    }
+
+    /// The descriptor of the range here that holds `key`.
+    #[must_use]
+    pub fn descriptor_of(&self, key: &[u8]) -> Option<Arc<RangeDescriptor>> {
+        self.find_by_key(key).map(|replica| replica.descriptor())
+    }
+
+    /// Whether this store holds a valid lease of `range` at `now`.
+    #[must_use]
+    pub fn holds_lease(&self, range: RangeId, now: Mono) -> bool {
+        self.find(range)
+            .and_then(|replica| replica.lease.get())
+            .is_some_and(|serving| now < serving.expires)
+    }
+
+    /// What this store may serve of `range` at `now`, for the checks of tests.
+    #[must_use]
+    pub fn lease_of(&self, range: RangeId, now: Mono) -> Option<LeaseView> {
+        let serving = self.find(range)?.lease.get()?;
+        (now < serving.expires).then_some(LeaseView {
+            sequence: serving.sequence,
+            term: serving.term,
+            start: serving.start,
+            expires: serving.expires,
+            bound: serving.bound,
+        })
+    }
+
+    pub(crate) fn find(&self, range: RangeId) -> Option<Arc<ReplicaHandle>> {
+        self.shared.ranges.read().by_id.get(&range).cloned()
+    }
+
+    pub(crate) fn find_by_key(&self, key: &[u8]) -> Option<Arc<ReplicaHandle>> {
+        let ranges = self.shared.ranges.read();
+        let (_, replica) = ranges
+            .by_start
+            .range::<[u8], _>((std::ops::Bound::Unbounded, std::ops::Bound::Included(key)))
+            .next_back()?;
+        let inside = key < replica.descriptor.read().end_key.as_ref();
+        inside.then(|| Arc::clone(replica))
+    }
+
+    pub(crate) fn insert(&self, replica: Arc<ReplicaHandle>) {
+        let start = replica.descriptor().start_key.clone();
+        let mut ranges = self.shared.ranges.write();
+        ranges.by_start.insert(start, Arc::clone(&replica));
+        ranges.by_id.insert(replica.range_id, replica);
+    }
+
+    pub(crate) fn remove(&self, range: RangeId) {
+        let mut ranges = self.shared.ranges.write();
+        if let Some(replica) = ranges.by_id.remove(&range) {
+            ranges.by_start.retain(|_, other| other.range_id != range);
+            drop(ranges);
+            replica.remove();
+        }
+    }
+
+    /// Whether the store stopped.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::Acquire)
+    }
+
+    /// Stops serving on every range, for good.
+    pub(crate) fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        let ranges = self.shared.ranges.read();
+        ranges.by_id.values().for_each(|replica| replica.remove());
+    }
+}

@@ -1,0 +1,158 @@
+//! Making a store and opening it again.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use crdb_keys::{
+    Key, NodeId, RangeId, ReplicaId, Span, StoreId, Timestamp,
+    hlc::Clock,
+    layout::{self, RangeLocal},
+};
+use crdb_proto::kv::{RangeDescriptor, ReplicaDescriptor, ReplicaType};
+use crdb_storage::{Engine, Family, Reader as _, Sync, WriteBatch, mvcc};
+use prost::Message as _;
+
+use crate::{
+    config::{Mono, PlantedBug, StoreConfig, nanos},
+    handle::StoreHandle,
+    io::StoreError,
+    lease::Lease,
+    promise::{self, Promise},
+    record::{
+        self, AppliedState, ConfState, HardState, INITIAL_INDEX, INITIAL_TERM, RecordError,
+        ReplicaRecord, TruncatedState,
+    },
+    replica::{Replica, fatal},
+    store::Store,
+};
+
+impl<E: Engine> Store<E> {
+    /// Writes the ranges of a new cluster into an empty store, each with its one replica here, the
+    /// meta entries that describe them, and `initial` values, all at the clock's present.
+    pub fn bootstrap(
+        engine: &E,
+        clock: &Clock,
+        node_id: NodeId,
+        store_id: StoreId,
+        initial: &[(Key, bytes::Bytes)],
+    ) -> Result<(), StoreError> {
+        let existing = replicas_on(engine).map_err(|error| fatal(store_id, error))?;
+        if let Some((range, _)) = existing.first() {
+            return Err(fatal(
+                store_id,
+                RecordError::corrupt(
+                    "the data directory",
+                    format!("it already holds {range}, a new cluster needs an empty one"),
+                ),
+            ));
+        }
+        let now = clock.now();
+        let mut batch = WriteBatch::new();
+        for (range, span) in layout::bootstrap_ranges() {
+            let descriptor = first_descriptor(range, &span, node_id, store_id);
+            write_first_replica(&mut batch, range, &descriptor);
+            let meta = layout::meta_key(&descriptor.end_key);
+            mvcc::put(&mut batch, &meta, now, Some(&descriptor.encode_to_vec()));
+        }
+        for (key, value) in initial {
+            mvcc::put(&mut batch, key, now, Some(value));
+        }
+        engine
+            .write(&batch, Sync::Yes)
+            .map_err(|source| StoreError::Storage { store: store_id, source })
+    }
+
+    /// Opens the store on `engine`. `now` is when the process started, or later.
+    pub fn open(
+        engine: E,
+        clock: Clock,
+        config: StoreConfig,
+        now: Mono,
+    ) -> Result<Self, StoreError> {
+        let store_id = config.store_id;
+        let fail = |error| fatal(store_id, error);
+        let stamp = record::read_stamp(&engine).map_err(fail)?.map(Timestamp::from);
+        let restart_bound = match stamp {
+            // Without a stamp the store never acknowledged anything.
+            None => Timestamp::ZERO,
+            Some(stamp) => {
+                clock.forward(stamp);
+                let offset = nanos(clock.max_offset());
+                promise::bound_after_restart(clock.now(), stamp, offset, &config)
+            }
+        };
+        let found = replicas_on(&engine).map_err(fail)?;
+        let timeout = config.timing.election_timeout();
+        let vote_at_once = config.has(PlantedBug::VoteAfterRestart);
+        let handle = StoreHandle::new(engine, clock, config);
+        let mut replicas = BTreeMap::new();
+        for (range, replica_id) in found {
+            let replica = Replica::load(&handle, range, replica_id, |term| {
+                if stamp.is_none() || vote_at_once {
+                    Promise::default()
+                } else {
+                    Promise::after_start(now.after(timeout), restart_bound, term)
+                }
+            })?;
+            replicas.insert(range, replica);
+        }
+        tracing::info!(store = %store_id, replicas = replicas.len(), "opened the store");
+        // The stamp found covers what the process before acknowledged; this one writes its own
+        // before it acknowledges anything.
+        Ok(Self::assemble(handle, replicas, None, restart_bound, now))
+    }
+}
+
+/// The replicas a store holds.
+fn replicas_on(engine: &impl Engine) -> Result<Vec<(RangeId, ReplicaId)>, RecordError> {
+    let span = layout::all_range_local_span();
+    let mut found = Vec::new();
+    engine.scan(Family::Local, &span.start, &span.end, &mut |key, value| {
+        if let Some((range, RangeLocal::Replica)) = layout::parse_range_local_key(key) {
+            let record = ReplicaRecord::decode(value).map_err(|error| {
+                crdb_storage::Error::corrupt("a replica record", error.to_string())
+            })?;
+            found.push((range, ReplicaId(record.replica_id)));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+fn first_descriptor(
+    range: RangeId,
+    span: &Span,
+    node_id: NodeId,
+    store_id: StoreId,
+) -> RangeDescriptor {
+    RangeDescriptor {
+        range_id: range.get(),
+        start_key: span.start.clone(),
+        end_key: span.end.clone(),
+        replicas: vec![ReplicaDescriptor {
+            node_id: node_id.get(),
+            store_id: store_id.get(),
+            replica_id: 1,
+            r#type: ReplicaType::Voter.into(),
+        }],
+        generation: 1,
+        next_replica_id: 2,
+    }
+}
+
+fn write_first_replica(batch: &mut WriteBatch, range: RangeId, descriptor: &RangeDescriptor) {
+    let conf = ConfState { voters: vec![1], ..ConfState::default() };
+    let applied = AppliedState {
+        index: INITIAL_INDEX,
+        term: INITIAL_TERM,
+        lease_index: 0,
+        lease: Lease::default(),
+        conf,
+    };
+    let hard_state = HardState { term: INITIAL_TERM, vote: 0, commit: INITIAL_INDEX };
+    let truncated = TruncatedState { index: INITIAL_INDEX, term: INITIAL_TERM };
+    record::write(batch, range, RangeLocal::Replica, &ReplicaRecord { replica_id: 1 });
+    record::write(batch, range, RangeLocal::Descriptor, descriptor);
+    record::write(batch, range, RangeLocal::AppliedState, &applied);
+    record::write(batch, range, RangeLocal::HardState, &hard_state);
+    record::write(batch, range, RangeLocal::TruncatedState, &truncated);
+}

@@ -1,0 +1,222 @@
+//! What a store keeps about its replicas, and how it is encoded.
+//!
+//! | key | family | written | holds |
+//! |---|---|---|---|
+//! | log entry | raft | with the log, synced | one encoded entry |
+//! | hard state | raft | with the log, synced if term or vote changed | term, vote, commit |
+//! | truncated state | raft | with the applied truncation | last index and term cut off |
+//! | applied state | local | with what was applied | index, term, lease index, lease, voters |
+//! | descriptor | local | with the change applied | span and replicas |
+//! | replica | local | when the replica is created | its id |
+//! | tombstone | local | when the replica is destroyed | smallest id that may come back |
+//! | wall stamp | local | every 0.3 s with the log | the clock |
+
+use bytes::Bytes;
+use crdb_keys::{
+    Key, RangeId,
+    layout::{RangeLocal, range_local_key, store_wall_stamp_key},
+};
+use crdb_proto::kv;
+use crdb_storage::{Family, Reader, WriteBatch};
+use prost::Message;
+use raft::eraftpb;
+
+use crate::lease::Lease;
+
+/// Raft term and index at which a range begins. Above zero, so that a new replica always gets a
+/// snapshot and never the log from its first entry.
+pub(crate) const INITIAL_INDEX: u64 = 10;
+/// See [`INITIAL_INDEX`].
+pub(crate) const INITIAL_TERM: u64 = 5;
+
+/// A record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error(transparent)]
+    Storage(#[from] crdb_storage::Error),
+    #[error("{what}: {detail}")]
+    Corrupt { what: String, detail: String },
+}
+
+impl RecordError {
+    pub(crate) fn corrupt(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into(), detail: detail.into() }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HardState {
+    #[prost(uint64, tag = "1")]
+    pub(crate) term: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) vote: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) commit: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct TruncatedState {
+    #[prost(uint64, tag = "1")]
+    pub(crate) index: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) term: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ConfState {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) learners: Vec<u64>,
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) voters_outgoing: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) learners_next: Vec<u64>,
+    #[prost(bool, tag = "5")]
+    pub(crate) auto_leave: bool,
+}
+
+/// The replicated state of a range but for its data and its descriptor.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AppliedState {
+    #[prost(uint64, tag = "1")]
+    pub(crate) index: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) term: u64,
+    /// The largest lease index applied; a command at or below it was applied before.
+    #[prost(uint64, tag = "3")]
+    pub(crate) lease_index: u64,
+    #[prost(message, required, tag = "4")]
+    pub(crate) lease: Lease,
+    #[prost(message, required, tag = "5")]
+    pub(crate) conf: ConfState,
+}
+
+/// The replicated state that travels with a snapshot.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SnapshotState {
+    #[prost(message, required, tag = "1")]
+    pub(crate) applied: AppliedState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct ReplicaRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) replica_id: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Tombstone {
+    #[prost(uint64, tag = "1")]
+    pub(crate) next_replica_id: u64,
+}
+
+impl HardState {
+    pub(crate) fn from_raft(state: &eraftpb::HardState) -> Self {
+        Self { term: state.term, vote: state.vote, commit: state.commit }
+    }
+
+    pub(crate) fn to_raft(&self) -> eraftpb::HardState {
+        let mut state = eraftpb::HardState::default();
+        state.term = self.term;
+        state.vote = self.vote;
+        state.commit = self.commit;
+        state
+    }
+}
+
+impl ConfState {
+    pub(crate) fn from_raft(state: &eraftpb::ConfState) -> Self {
+        Self {
+            voters: state.voters.clone(),
+            learners: state.learners.clone(),
+            voters_outgoing: state.voters_outgoing.clone(),
+            learners_next: state.learners_next.clone(),
+            auto_leave: state.auto_leave,
+        }
+    }
+
+    pub(crate) fn to_raft(&self) -> eraftpb::ConfState {
+        let mut state = eraftpb::ConfState::default();
+        state.voters.clone_from(&self.voters);
+        state.learners.clone_from(&self.learners);
+        state.voters_outgoing.clone_from(&self.voters_outgoing);
+        state.learners_next.clone_from(&self.learners_next);
+        state.auto_leave = self.auto_leave;
+        state
+    }
+
+    /// Voters of either configuration, ascending.
+    pub(crate) fn all_voters(&self) -> Vec<u64> {
+        let mut all: Vec<_> = self.voters.iter().chain(&self.voters_outgoing).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    pub(crate) fn is_joint(&self) -> bool {
+        !self.voters_outgoing.is_empty()
+    }
+}
+
+/// The family a range-local record is kept in.
+fn family(what: RangeLocal) -> Family {
+    match what {
+        RangeLocal::RaftLog(_) | RangeLocal::HardState | RangeLocal::TruncatedState => Family::Raft,
+        RangeLocal::AppliedState
+        | RangeLocal::Descriptor
+        | RangeLocal::Replica
+        | RangeLocal::Tombstone
+        | RangeLocal::Applying => Family::Local,
+    }
+}
+
+/// Reads the record `what` of `range`.
+pub(crate) fn read<M: Message + Default>(
+    reader: &impl Reader,
+    range: RangeId,
+    what: RangeLocal,
+) -> Result<Option<M>, RecordError> {
+    let Some(bytes) = reader.get(family(what), &range_local_key(range, what))? else {
+        return Ok(None);
+    };
+    let record = M::decode(bytes)
+        .map_err(|error| RecordError::corrupt(format!("{what:?} of {range}"), error.to_string()))?;
+    Ok(Some(record))
+}
+
+/// Writes the record `what` of `range`.
+pub(crate) fn write(
+    batch: &mut WriteBatch,
+    range: RangeId,
+    what: RangeLocal,
+    record: &impl Message,
+) {
+    batch.put(family(what), range_local_key(range, what), record.encode_to_vec());
+}
+
+/// Removes the record `what` of `range`.
+pub(crate) fn remove(batch: &mut WriteBatch, range: RangeId, what: RangeLocal) {
+    batch.delete(family(what), range_local_key(range, what));
+}
+
+/// Family and key of a log entry.
+pub(crate) fn log_key(range: RangeId, index: u64) -> (Family, Key) {
+    (Family::Raft, range_local_key(range, RangeLocal::RaftLog(index)))
+}
+
+/// Reads the wall stamp of a store.
+pub(crate) fn read_stamp(reader: &impl Reader) -> Result<Option<kv::Timestamp>, RecordError> {
+    let Some(bytes) = reader.get(Family::Local, &store_wall_stamp_key())? else {
+        return Ok(None);
+    };
+    let stamp = kv::Timestamp::decode(bytes)
+        .map_err(|error| RecordError::corrupt("the wall stamp", error.to_string()))?;
+    Ok(Some(stamp))
+}
+
+/// Writes the wall stamp of a store.
+pub(crate) fn write_stamp(batch: &mut WriteBatch, stamp: crdb_keys::Timestamp) {
+    let stamp = kv::Timestamp::from(stamp);
+    batch.put(Family::Local, store_wall_stamp_key(), Bytes::from(stamp.encode_to_vec()));
+}

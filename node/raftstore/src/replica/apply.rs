@@ -1,0 +1,205 @@
+//! Committed entries take effect.
+//!
+//! `apply` adds the effects of entries to the store's apply batch; `applied` runs once the batch
+//! is written, shows them to the evaluations and answers who waits. The batch is not synced: after
+//! a crash the log gives the same entries again, and the applied index in the same batch tells
+//! which.
+//!
+//! Whether a command takes effect depends on the replicated state alone, so every replica decides
+//! alike.
+
+use bytes::Bytes;
+use crdb_keys::{ReplicaId, layout::RangeLocal};
+use crdb_proto::kv::RangeDescriptor;
+use crdb_storage::{Engine, WriteBatch};
+use prost::Message as _;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
+
+use super::{Ctx, Pending, Replica, fatal};
+use crate::{
+    command::{Command, Kind},
+    io::{DescriptorChange, ProposalResult, StoreError},
+    record::{self, ConfState, RecordError},
+};
+
+/// What applying entries leaves to do once the batch is written.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    decided: Vec<(Pending, ProposalResult)>,
+    descriptor: Option<RangeDescriptor>,
+    lease_changed: bool,
+    index: u64,
+}
+
+impl<E: Engine> Replica<E> {
+    /// Adds the effects of `entries` to `batch`.
+    pub(crate) fn apply(
+        &mut self,
+        entries: Vec<Entry>,
+        batch: &mut WriteBatch,
+    ) -> Result<Option<Effects>, StoreError> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let mut effects = Effects::default();
+        for entry in entries {
+            let (index, term) = (entry.index, entry.term);
+            if index != self.applied.index + 1 {
+                return Err(self
+                    .bug(format!("entry {index} is to be applied behind {}", self.applied.index)));
+            }
+            let outcome = self
+                .apply_entry(entry, batch, &mut effects)
+                .map_err(|error| fatal(self.store_id, error))?;
+            self.applied.index = index;
+            self.applied.term = term;
+            effects.decided.extend(self.decide(index, term, outcome));
+        }
+        effects.index = self.applied.index;
+        record::write(batch, self.range_id, RangeLocal::AppliedState, &self.applied);
+        Ok(Some(effects))
+    }
+
+    fn bug(&self, detail: String) -> StoreError {
+        StoreError::Raft { store: self.store_id, range_id: self.range_id, detail }
+    }
+
+    fn apply_entry(
+        &mut self,
+        entry: Entry,
+        batch: &mut WriteBatch,
+        effects: &mut Effects,
+    ) -> Result<ProposalResult, RecordError> {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal if entry.data.is_empty() => Ok(ProposalResult::Refused),
+            EntryType::EntryNormal => {
+                let command = self.decode(&entry, entry.data.clone())?;
+                self.apply_command(&entry, command, batch, effects)
+            }
+            EntryType::EntryConfChangeV2 | EntryType::EntryConfChange => {
+                self.apply_conf_change(&entry, batch, effects)
+            }
+        }
+    }
+
+    fn decode(&self, entry: &Entry, data: Bytes) -> Result<Command, RecordError> {
+        Command::decode(data).map_err(|error| {
+            RecordError::corrupt(
+                format!("entry {} of {}", entry.index, self.range_id),
+                error.to_string(),
+            )
+        })
+    }
+
+    /// Whether `command` was evaluated under the lease in force, and is not applied yet.
+    fn is_fenced_off(&self, entry: &Entry, command: &Command) -> bool {
+        let lease = &self.applied.lease;
+        command.lease_sequence != lease.sequence
+            || entry.term != lease.term
+            || lease.end().is_some()
+            || command.lease_index <= self.applied.lease_index
+    }
+
+    fn apply_command(
+        &mut self,
+        entry: &Entry,
+        command: Command,
+        batch: &mut WriteBatch,
+        effects: &mut Effects,
+    ) -> Result<ProposalResult, RecordError> {
+        if let Some(Kind::AcquireLease(acquire)) = &command.kind {
+            if entry.term > self.applied.lease.term {
+                let replica = ReplicaId(acquire.replica_id);
+                self.applied.lease = self.applied.lease.successor(
+                    entry.term,
+                    replica,
+                    acquire.now(),
+                    &acquire.bounds,
+                );
+                effects.lease_changed = true;
+                effects.decided.extend(self.supersede(self.applied.lease.sequence));
+            }
+            return Ok(ProposalResult::Applied);
+        }
+        if self.is_fenced_off(entry, &command) {
+            tracing::debug!(
+                range = %self.range_id, index = entry.index, lease = command.lease_sequence,
+                "a command came after its lease"
+            );
+            return Ok(ProposalResult::NotLeaseholder);
+        }
+        self.applied.lease_index = command.lease_index;
+        match command.kind {
+            Some(Kind::Write(effect)) => batch.append(WriteBatch::decode(effect)?),
+            Some(Kind::EndLease(end)) => {
+                self.applied.lease = self.applied.lease.ended(end.into());
+                effects.lease_changed = true;
+            }
+            Some(Kind::Truncate(index)) => {
+                let index = index.min(entry.index.saturating_sub(1));
+                self.raw.mut_store().truncate(index, batch)?;
+            }
+            Some(Kind::ChangeReplicas(_) | Kind::AcquireLease(_)) | None => {
+                return Err(RecordError::corrupt(
+                    format!("entry {} of {}", entry.index, self.range_id),
+                    "its command is of a kind this version does not know",
+                ));
+            }
+        }
+        Ok(ProposalResult::Applied)
+    }
+
+    fn apply_conf_change(
+        &mut self,
+        entry: &Entry,
+        batch: &mut WriteBatch,
+        effects: &mut Effects,
+    ) -> Result<ProposalResult, RecordError> {
+        let corrupt = |detail: String| {
+            RecordError::corrupt(format!("entry {} of {}", entry.index, self.range_id), detail)
+        };
+        let change = ConfChangeV2::parse_from_bytes(&entry.data)
+            .map_err(|error| corrupt(error.to_string()))?;
+        let command = self.decode(entry, entry.context.clone())?;
+        let Some(Kind::ChangeReplicas(descriptor)) = &command.kind else {
+            return Err(corrupt("a change of the configuration without a descriptor".into()));
+        };
+        let generation = self.descriptor.as_ref().map_or(0, |descriptor| descriptor.generation);
+        if self.is_fenced_off(entry, &command) || descriptor.generation != generation + 1 {
+            return Ok(ProposalResult::NotLeaseholder);
+        }
+        let conf = self
+            .raw
+            .apply_conf_change(&change)
+            .map_err(|error| corrupt(format!("raft does not take the change: {error}")))?;
+        self.applied.lease_index = command.lease_index;
+        self.applied.conf = ConfState::from_raft(&conf);
+        record::write(batch, self.range_id, RangeLocal::Descriptor, descriptor);
+        effects.descriptor = Some(descriptor.clone());
+        self.set_descriptor(descriptor.clone());
+        Ok(ProposalResult::Applied)
+    }
+
+    /// Goes on after the apply batch was written.
+    pub(crate) fn applied(&mut self, ctx: &mut Ctx<'_, E>, effects: Effects) {
+        let conf = self.applied.conf.clone();
+        self.raw.mut_store().set_applied((effects.index, self.applied.term), &conf);
+        self.raw.advance_apply_to(effects.index);
+        if effects.lease_changed && self.applied.lease.replica_id != self.replica_id.get() {
+            self.handle.set_serving(None);
+        }
+        if let Some(descriptor) = effects.descriptor {
+            let own = self.replica_id.get();
+            if !descriptor.replicas.iter().any(|replica| replica.replica_id == own) {
+                self.removed = Some(descriptor.clone());
+            }
+            ctx.outputs.descriptors.push(DescriptorChange { leader: self.is_leader(), descriptor });
+        }
+        self.after_raft(ctx);
+        // Latches and answers last: who is woken must find everything in place.
+        for (pending, result) in effects.decided {
+            pending.complete(result);
+        }
+    }
+}

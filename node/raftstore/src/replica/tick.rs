@@ -1,0 +1,135 @@
+//! What time does to a replica.
+
+use crdb_keys::StoreId;
+use crdb_storage::Engine;
+use raft::StateRole;
+
+use super::{Ctx, Replica};
+use crate::{command::Kind, handle::RangeStatus};
+
+/// Ticks without a leader after which a replica asks whether it was removed, and between asking.
+const PROBE_TICKS: u32 = 50;
+/// Ticks between two looks at the replicas and the log.
+const QUEUE_TICKS: u64 = 5;
+
+impl<E: Engine> Replica<E> {
+    /// One tick of the store, the `count`-th.
+    pub(crate) fn tick(&mut self, ctx: &mut Ctx<'_, E>, count: u64) {
+        if self.is_leader() {
+            self.raw.tick();
+            self.after_raft(ctx);
+            self.tick_leader(ctx);
+            if self.is_leader() && count.is_multiple_of(QUEUE_TICKS) {
+                self.maybe_truncate(ctx);
+                self.run_replicate_queue(ctx);
+            }
+            if ctx.draining && self.has_transfer_target() {
+                self.transfer_lease(ctx, None);
+            }
+        } else {
+            self.tick_follower(ctx);
+        }
+        self.refresh_status();
+    }
+
+    /// Ticks a replica that does not lead, but never into a campaign that its promise forbids.
+    fn tick_follower(&mut self, ctx: &mut Ctx<'_, E>) {
+        let raft = &self.raw.raft;
+        let due = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
+        if due && !self.may_elect(ctx.now) {
+            return;
+        }
+        if due && raft.promotable() {
+            self.note_campaign();
+        }
+        self.raw.tick();
+        self.after_raft(ctx);
+        if self.raw.raft.leader_id == 0 {
+            self.silent_ticks += 1;
+        }
+        // A learner never campaigns and so never forgets its leader: that it hears nothing is all
+        // it can know of its removal.
+        let raft = &self.raw.raft;
+        let unheard = if raft.promotable() { 0 } else { raft.election_elapsed };
+        let unheard = u32::try_from(unheard).unwrap_or(u32::MAX).max(self.silent_ticks);
+        if unheard > 0 && unheard.is_multiple_of(PROBE_TICKS) {
+            self.probe(ctx);
+        }
+    }
+
+    /// Asks the other replicas whether this one was removed. A removed learner hears nothing any
+    /// more, not even that.
+    fn probe(&mut self, ctx: &mut Ctx<'_, E>) {
+        let stores: std::collections::BTreeSet<StoreId> =
+            self.addresses.values().copied().filter(|store| *store != self.store_id).collect();
+        for store in stores {
+            ctx.outbox.probe(store, self.range_id, self.replica_id.get());
+        }
+    }
+
+    /// Proposes to cut the log when enough of it is applied everywhere, or when it is too long for
+    /// a replica that lags.
+    fn maybe_truncate(&mut self, ctx: &mut Ctx<'_, E>) {
+        let bytes = self.raw.store().bytes();
+        let limits = ctx.config.limits;
+        let Some(led) = &self.leadership else { return };
+        // The receiver of a snapshot needs the log behind it.
+        if bytes < limits.log_bytes_stale || led.has_snapshots() || led.is_transferring() {
+            return;
+        }
+        let applied = self.applied.index;
+        let slowest = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .map(|(_, progress)| progress.matched)
+            .min()
+            .unwrap_or(applied);
+        let index = if bytes >= limits.log_bytes_max { applied } else { slowest.min(applied) };
+        let lease = &self.applied.lease;
+        let current = lease.term == led.term && lease.end().is_none();
+        if !current || index <= self.raw.store().truncated_index().max(led.truncation) {
+            return;
+        }
+        let sequence = lease.sequence;
+        if self.propose_command(ctx, sequence, Kind::Truncate(index)).is_some()
+            && let Some(led) = &mut self.leadership
+        {
+            led.truncation = index;
+        }
+    }
+
+    /// Writes down what status commands show.
+    fn refresh_status(&mut self) {
+        let Some(descriptor) = &self.descriptor else { return };
+        let raft = &self.raw.raft;
+        let is_leader = raft.state == StateRole::Leader;
+        let is_leaseholder = self.handle.lease.get().is_some();
+        let live_voters = self
+            .applied
+            .conf
+            .voters
+            .iter()
+            .filter(|voter| {
+                **voter == self.replica_id.get()
+                    || raft.prs().get(**voter).is_some_and(|progress| progress.recent_active)
+            })
+            .count();
+        let voters = self.applied.conf.voters.len();
+        self.handle.set_status(RangeStatus {
+            descriptor: descriptor.clone(),
+            replica_id: self.replica_id,
+            term: raft.term,
+            is_leader,
+            is_leaseholder,
+            leader: self.addresses.get(&raft.leader_id).copied(),
+            applied_index: self.applied.index,
+            last_index: self.raw.store().last_index(),
+            log_bytes: self.raw.store().bytes(),
+            under_replicated: is_leader && live_voters < voters,
+            unavailable: if is_leader { !is_leaseholder } else { raft.leader_id == 0 },
+            live_voters: if is_leader { live_voters } else { 0 },
+        });
+    }
+}

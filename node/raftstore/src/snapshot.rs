@@ -1,0 +1,199 @@
+//! Snapshots of a range: reading one for another store, and writing a received one.
+//!
+//! A snapshot is read from a frozen state of the engine, so a worker can send it at its own pace.
+//! Index, term, lease and descriptor are read from that same frozen state: what the consensus
+//! library named when it asked for the snapshot is only a lower limit.
+//!
+//! A received snapshot replaces everything the replica held, in the one batch that is synced with
+//! the log: after a crash either the old state is there or the new one.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use crdb_keys::{RangeId, ReplicaId, Span, layout::RangeLocal};
+use crdb_proto::{
+    kv::RangeDescriptor,
+    peer::{SnapshotEntry, SnapshotHeader},
+};
+use crdb_storage::{Engine, Family, Reader as _, WriteBatch, mvcc};
+use prost::Message as _;
+use protobuf::Message as _;
+use raft::eraftpb;
+
+use crate::record::{self, AppliedState, RecordError, ReplicaRecord, SnapshotState};
+
+/// The families that hold replicated data.
+const DATA_FAMILIES: [Family; 2] = [Family::State, Family::Lock];
+
+/// The entries of a snapshot, read piece by piece.
+pub struct SnapshotStream<E: Engine> {
+    snapshot: E::Snapshot,
+    /// Family, next key and end of what is still to read.
+    rest: Vec<(Family, Bytes, Bytes)>,
+    chunk_bytes: usize,
+}
+
+impl<E: Engine> std::fmt::Debug for SnapshotStream<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotStream").field("rest", &self.rest).finish_non_exhaustive()
+    }
+}
+
+impl<E: Engine> SnapshotStream<E> {
+    /// The next entries, at most about a chunk; `None` at the end.
+    pub fn next_chunk(&mut self) -> Result<Option<Vec<SnapshotEntry>>, crdb_storage::Error> {
+        while let Some((family, start, end)) = self.rest.pop() {
+            let mut entries = Vec::new();
+            let mut bytes = 0;
+            let mut resume = None;
+            let limit = self.chunk_bytes;
+            self.snapshot.scan(family, &start, &end, &mut |key, value| {
+                if bytes >= limit {
+                    resume = Some(Bytes::copy_from_slice(key));
+                    return Ok(ControlFlow::Break(()));
+                }
+                bytes += key.len() + value.len();
+                entries.push(SnapshotEntry {
+                    family: u32::from(family.code()),
+                    key: Bytes::copy_from_slice(key),
+                    value: Bytes::copy_from_slice(value),
+                });
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if let Some(resume) = resume {
+                self.rest.push((family, resume, end));
+            }
+            if !entries.is_empty() {
+                return Ok(Some(entries));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Freezes the range and builds the header of a snapshot for the receiver of `message`.
+pub(crate) fn begin<E: Engine>(
+    engine: &E,
+    range: RangeId,
+    mut message: eraftpb::Message,
+    chunk_bytes: usize,
+) -> Result<(SnapshotHeader, SnapshotStream<E>), RecordError> {
+    let snapshot = engine.snapshot();
+    let missing = |what: &str| RecordError::corrupt(format!("{what} of {range}"), "it is missing");
+    let applied: AppliedState = record::read(&snapshot, range, RangeLocal::AppliedState)?
+        .ok_or_else(|| missing("the applied state"))?;
+    let descriptor: RangeDescriptor = record::read(&snapshot, range, RangeLocal::Descriptor)?
+        .ok_or_else(|| missing("the descriptor"))?;
+    let metadata = message.mut_snapshot().mut_metadata();
+    metadata.index = applied.index;
+    metadata.term = applied.term;
+    metadata.set_conf_state(applied.conf.to_raft());
+    let (from_replica, to_replica) = (message.from, message.to);
+    let encoded = message
+        .write_to_bytes()
+        .map_err(|error| RecordError::corrupt("a snapshot message", error.to_string()))?;
+    let span = data_span(&descriptor);
+    let rest = DATA_FAMILIES
+        .iter()
+        .rev()
+        .map(|family| {
+            let (start, end) = engine_bounds(*family, &span);
+            (*family, start, end)
+        })
+        .collect();
+    let header = SnapshotHeader {
+        range_id: range.get(),
+        from_replica,
+        to_replica,
+        descriptor: Some(descriptor),
+        message: encoded.into(),
+        range_state: SnapshotState { applied }.encode_to_vec().into(),
+        sequence: 0,
+        incarnation: 0,
+        sent_at: None,
+    };
+    Ok((header, SnapshotStream { snapshot, rest, chunk_bytes }))
+}
+
+/// A received snapshot, understood.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) message: eraftpb::Message,
+    pub(crate) descriptor: RangeDescriptor,
+    pub(crate) applied: AppliedState,
+    pub(crate) entries: Vec<SnapshotEntry>,
+}
+
+impl Incoming {
+    /// Understands a header and its entries, or says what is wrong with them.
+    pub(crate) fn decode(
+        header: SnapshotHeader,
+        entries: Vec<SnapshotEntry>,
+    ) -> Result<Self, String> {
+        let message = eraftpb::Message::parse_from_bytes(&header.message)
+            .map_err(|error| format!("its message is damaged: {error}"))?;
+        let state = SnapshotState::decode(header.range_state)
+            .map_err(|error| format!("its state is damaged: {error}"))?;
+        let descriptor = header.descriptor.ok_or("it has no descriptor")?;
+        let metadata = message.get_snapshot().get_metadata();
+        let same = message.get_msg_type() == eraftpb::MessageType::MsgSnapshot
+            && metadata.index == state.applied.index
+            && metadata.term == state.applied.term
+            && raft_proto_eq(metadata.get_conf_state(), &state.applied)
+            && message.to == header.to_replica
+            && message.from == header.from_replica
+            && descriptor.range_id == header.range_id;
+        if !same {
+            return Err("its header contradicts itself".into());
+        }
+        let known = entries.iter().all(|entry| data_family(entry.family).is_some());
+        if !known {
+            return Err("it has entries outside of the replicated data".into());
+        }
+        Ok(Self { message, descriptor, applied: state.applied, entries })
+    }
+
+    /// Adds to `batch` the replacement of all that the replica holds.
+    pub(crate) fn write(self, batch: &mut WriteBatch, replica_id: ReplicaId) {
+        let range = RangeId(self.descriptor.range_id);
+        clear_data(batch, &self.descriptor);
+        for entry in self.entries {
+            if let Some(family) = data_family(entry.family) {
+                batch.put(family, entry.key, entry.value);
+            }
+        }
+        record::write(batch, range, RangeLocal::AppliedState, &self.applied);
+        record::write(batch, range, RangeLocal::Descriptor, &self.descriptor);
+        let replica = ReplicaRecord { replica_id: replica_id.get() };
+        record::write(batch, range, RangeLocal::Replica, &replica);
+    }
+}
+
+fn raft_proto_eq(conf: &eraftpb::ConfState, applied: &AppliedState) -> bool {
+    record::ConfState::from_raft(conf) == applied.conf
+}
+
+fn data_family(code: u32) -> Option<Family> {
+    let family = Family::from_code(u8::try_from(code).ok()?)?;
+    DATA_FAMILIES.contains(&family).then_some(family)
+}
+
+/// Adds to `batch` the removal of all data of a range.
+pub(crate) fn clear_data(batch: &mut WriteBatch, descriptor: &RangeDescriptor) {
+    let span = data_span(descriptor);
+    for family in DATA_FAMILIES {
+        let (start, end) = engine_bounds(family, &span);
+        batch.delete_range(family, start, end);
+    }
+}
+
+fn data_span(descriptor: &RangeDescriptor) -> Span {
+    Span::new(descriptor.start_key.clone(), descriptor.end_key.clone())
+}
+
+fn engine_bounds(family: Family, span: &Span) -> (Bytes, Bytes) {
+    match family {
+        Family::Lock => (span.start.clone(), span.end.clone()),
+        Family::State | Family::Raft | Family::Local => mvcc::engine_span(span),
+    }
+}
