@@ -373,7 +373,6 @@ impl<E: Engine> Evaluation<E> {
         let proposal = Proposal {
             range_id: self.range_id().unwrap_or_default(),
             lease_sequence: chosen.lease_sequence,
-            write_timestamp: chosen.write,
             batch,
             latch: Some(guard),
             slot: Arc::clone(&slot),

@@ -18,6 +18,7 @@ use std::{
     task::Waker,
 };
 
+use crdb_concurrency::Latches;
 use crdb_keys::{RangeId, ReplicaId, StoreId, Timestamp, hlc::Clock};
 use crdb_proto::kv::{BatchRequest, RangeDescriptor, ReplicaDescriptor};
 use crdb_storage::Engine;
@@ -27,11 +28,10 @@ use crate::{
     config::{Mono, StoreConfig},
     evaluate::Evaluation,
     io::ProposalResult,
-    latches::Latches,
     lease::{LeaseCell, Serving},
 };
 
-pub(crate) use crate::latches::LatchGuard;
+pub(crate) use crdb_concurrency::LatchGuard;
 
 /// Where a proposal's outcome arrives.
 #[derive(Debug, Default)]
@@ -80,7 +80,6 @@ pub(crate) struct RoleView {
 #[derive(Debug)]
 pub(crate) struct ReplicaHandle {
     pub(crate) range_id: RangeId,
-    pub(crate) replica_id: ReplicaId,
     descriptor: RwLock<Arc<RangeDescriptor>>,
     pub(crate) lease: LeaseCell,
     /// What was served last, kept for the planted bug that goes on serving it.
@@ -94,11 +93,10 @@ pub(crate) struct ReplicaHandle {
 }
 
 impl ReplicaHandle {
-    pub(crate) fn new(descriptor: RangeDescriptor, replica_id: ReplicaId) -> Self {
+    pub(crate) fn new(descriptor: RangeDescriptor) -> Self {
         let range_id = RangeId(descriptor.range_id);
         Self {
             range_id,
-            replica_id,
             descriptor: RwLock::new(Arc::new(descriptor)),
             lease: LeaseCell::default(),
             #[cfg(feature = "planted-bugs")]

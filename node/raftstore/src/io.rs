@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use crdb_allocator::StoreInfo;
-use crdb_keys::{RangeId, ReplicaId, StoreId, Timestamp};
+use crdb_keys::{RangeId, ReplicaId, StoreId};
 use crdb_proto::{
     kv::RangeDescriptor,
     peer::{RaftBatch, SnapshotEntry, SnapshotHeader},
@@ -104,7 +104,6 @@ impl fmt::Display for ReplicaChange {
 pub struct Proposal {
     pub(crate) range_id: RangeId,
     pub(crate) lease_sequence: u64,
-    pub(crate) write_timestamp: Timestamp,
     pub(crate) batch: Bytes,
     /// Held until the command is applied or can no longer be.
     pub(crate) latch: Option<LatchGuard>,

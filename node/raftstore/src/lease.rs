@@ -23,7 +23,6 @@ use std::collections::BTreeMap;
 use crdb_keys::{ReplicaId, Timestamp};
 use crdb_proto::kv;
 use parking_lot::Mutex;
-use prost::Message as _;
 
 use crate::config::{Mono, Timing, nanos};
 
@@ -110,10 +109,6 @@ impl Lease {
     /// This lease, given up at `end`.
     pub(crate) fn ended(&self, end: Timestamp) -> Self {
         Self { end: Some(end.into()), ..self.clone() }
-    }
-
-    pub(crate) fn encode_bytes(&self) -> Vec<u8> {
-        self.encode_to_vec()
     }
 }
 

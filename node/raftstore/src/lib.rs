@@ -37,7 +37,6 @@ mod evaluate;
 mod handle;
 mod intake;
 mod io;
-mod latches;
 mod lease;
 mod log;
 mod logger;

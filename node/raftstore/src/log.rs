@@ -15,7 +15,7 @@ use crdb_keys::{
     RangeId,
     layout::{RangeLocal, raft_log_span},
 };
-use crdb_storage::{Engine, Family, Reader as _, WriteBatch};
+use crdb_storage::{Engine, Family, WriteBatch};
 use protobuf::Message as _;
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,

@@ -8,7 +8,7 @@ use crdb_keys::{
     layout::{self, RangeLocal},
 };
 use crdb_proto::kv::{RangeDescriptor, ReplicaDescriptor, ReplicaType};
-use crdb_storage::{Engine, Family, Reader as _, Sync, WriteBatch, mvcc};
+use crdb_storage::{Engine, Family, Sync, WriteBatch, mvcc};
 use prost::Message as _;
 
 use crate::{

@@ -153,10 +153,6 @@ impl ConfState {
         all.dedup();
         all
     }
-
-    pub(crate) fn is_joint(&self) -> bool {
-        !self.voters_outgoing.is_empty()
-    }
 }
 
 /// The family a range-local record is kept in.
@@ -193,11 +189,6 @@ pub(crate) fn write(
     record: &impl Message,
 ) {
     batch.put(family(what), range_local_key(range, what), record.encode_to_vec());
-}
-
-/// Removes the record `what` of `range`.
-pub(crate) fn remove(batch: &mut WriteBatch, range: RangeId, what: RangeLocal) {
-    batch.delete(family(what), range_local_key(range, what));
 }
 
 /// Family and key of a log entry.

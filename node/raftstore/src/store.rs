@@ -204,7 +204,8 @@ impl<E: Engine> Store<E> {
         self.for_each(now, Replica::advance_transfer);
         self.collect(now)?;
         let mut early = self.take_outputs();
-        if self.stamp_covers() || self.log_batch.is_empty() && self.stamp_pending.is_none() {
+        // Otherwise they wait for the new stamp, which the second half makes durable.
+        if self.stamp_covers() {
             early.messages = self.outbox.flush(self.sent);
         }
         Ok(early)
@@ -294,9 +295,12 @@ impl<E: Engine> Store<E> {
             self.sync_needed = false;
             return Ok(());
         }
-        let skip =
-            self.config().has(PlantedBug::SkipSync) || self.config().has(PlantedBug::AckBeforeSync);
-        let sync = if self.sync_needed && !skip { Sync::Yes } else { Sync::No };
+        let mut wanted = self.sync_needed;
+        if self.config().has(PlantedBug::AckBeforeSync) {
+            std::mem::swap(&mut wanted, &mut self.sync_owed);
+        }
+        let skip = self.config().has(PlantedBug::SkipSync);
+        let sync = if wanted && !skip { Sync::Yes } else { Sync::No };
         let batch = std::mem::take(&mut self.log_batch);
         self.write(&batch, sync)?;
         self.sync_needed = false;

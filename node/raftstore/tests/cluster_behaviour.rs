@@ -24,6 +24,7 @@ fn one_store_keeps_what_it_acknowledged_through_a_crash() {
     }
     cluster.crash(1, 0);
     cluster.start(1);
+    cluster.wait("a leaseholder", |cluster| cluster.leaseholder(4).is_some());
     assert_eq!(cluster.get(1, "a").unwrap().as_deref(), Some("19"));
     assert_eq!(outcome(&cluster.put(1, "a", "20")), "ok");
     assert_eq!(cluster.get(1, "a").unwrap().as_deref(), Some("20"));

@@ -194,6 +194,9 @@ impl goldenscript::Runner for World {
             "status" => out.push_str(&self.cluster.describe()),
             "log" => {
                 for id in self.cluster.members.clone() {
+                    if !self.cluster.is_up(id) {
+                        continue;
+                    }
                     if let Some(status) = self.cluster.status(id, 4) {
                         writeln!(
                             out,

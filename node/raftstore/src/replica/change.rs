@@ -31,7 +31,8 @@ impl<E: Engine> Replica<E> {
         if self.handle.lease.get().is_none() || self.raw.raft.has_pending_conf() {
             return;
         }
-        let progress = Progress { leaseholder: self.store_id, caught_up: self.caught_up_stores() };
+        let progress =
+            Progress { leaseholder: self.store_id, caught_up: self.caught_up_stores(ctx) };
         let change = match crdb_allocator::next_action(descriptor, &progress, ctx.stores) {
             Action::None => return,
             Action::TransferLease(target) => {
@@ -45,7 +46,7 @@ impl<E: Engine> Replica<E> {
         self.change_replicas(ctx, &change);
     }
 
-    fn caught_up_stores(&self) -> std::collections::BTreeSet<StoreId> {
+    fn caught_up_stores(&self, ctx: &Ctx<'_, E>) -> std::collections::BTreeSet<StoreId> {
         let committed = self.raw.raft.raft_log.committed;
         let caught_up = |replica: &&ReplicaDescriptor| {
             self.raw.raft.prs().get(replica.replica_id).is_some_and(|progress| {
@@ -53,7 +54,7 @@ impl<E: Engine> Replica<E> {
                 // state alone does not tell; what the replica has acknowledged does.
                 progress.state != ProgressState::Snapshot
                     && progress.matched > 0
-                    && progress.recent_active
+                    && self.is_responsive(ctx, replica.replica_id)
                     && progress.matched + CAUGHT_UP_ENTRIES >= committed
             })
         };

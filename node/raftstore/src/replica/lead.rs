@@ -11,8 +11,8 @@
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
-use crdb_keys::{ReplicaId, Span, StoreId};
-use crdb_storage::{Engine, evaluate::Access};
+use crdb_keys::{ReplicaId, StoreId};
+use crdb_storage::Engine;
 use prost::Message as _;
 use raft::{
     SnapshotStatus,
@@ -38,8 +38,8 @@ const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 enum Stage {
     /// Waiting for the latch on the whole range.
     Latching,
-    /// The end of the lease is in the log at this index.
-    Ending(u64),
+    /// The end of the lease is in the log.
+    Ending,
     /// The lease has ended; leadership moves.
     Moving,
 }
@@ -213,8 +213,6 @@ impl<E: Engine> Replica<E> {
 
     /// Begins to give the lease away, if this replica has it.
     pub(crate) fn transfer_lease(&mut self, ctx: &mut Ctx<'_, E>, target: Option<StoreId>) {
-        let Some(descriptor) = &self.descriptor else { return };
-        let whole = Span::new(descriptor.start_key.clone(), descriptor.end_key.clone());
         let Some(led) = &mut self.leadership else { return };
         let lease = &self.applied.lease;
         if led.transfer.is_some() || lease.term != led.term || lease.end().is_some() {
@@ -222,7 +220,7 @@ impl<E: Engine> Replica<E> {
         }
         self.handle.set_serving(None);
         led.lapsed_since = led.lapsed_since.or(Some(ctx.now));
-        let guard = self.handle.latches.acquire(&[(whole, Access::Write)]);
+        let guard = self.handle.latches.acquire_all();
         led.transfer = Some(Transfer { target, stage: Stage::Latching, since: ctx.now, guard });
         self.show_role();
         self.handle.wake_lease_waiters();
@@ -240,8 +238,8 @@ impl<E: Engine> Replica<E> {
                 self.give_up_transfer("writes under way were not decided in time");
             }
             Stage::Latching => {}
-            Stage::Ending(_) if self.applied.lease.end().is_some() => self.move_leadership(ctx),
-            Stage::Ending(_) => {}
+            Stage::Ending if self.applied.lease.end().is_some() => self.move_leadership(ctx),
+            Stage::Ending => {}
             Stage::Moving if ctx.now.since(transfer.since) > TRANSFER_WAIT => {
                 self.reelect_self(ctx);
             }
@@ -260,13 +258,12 @@ impl<E: Engine> Replica<E> {
         let end = ctx.clock.now();
         match self.propose_command(ctx, sequence, Kind::EndLease(end.into())) {
             Some(pending) => {
-                let index = pending.index;
                 // Nobody waits for it; it is watched through the applied lease.
                 pending.complete(crate::io::ProposalResult::Applied);
                 if let Some(transfer) =
                     self.leadership.as_mut().and_then(|led| led.transfer.as_mut())
                 {
-                    transfer.stage = Stage::Ending(index);
+                    transfer.stage = Stage::Ending;
                     transfer.since = ctx.now;
                 }
             }
@@ -289,7 +286,7 @@ impl<E: Engine> Replica<E> {
         transfer.stage = Stage::Moving;
         transfer.since = ctx.now;
         let target = transfer.target;
-        if let Some(replica) = self.transfer_target(target) {
+        if let Some(replica) = self.transfer_target(ctx, target) {
             tracing::info!(range = %self.range_id, to = %replica, "transfers leadership");
             self.raw.transfer_leader(replica.get());
             self.after_raft(ctx);
@@ -297,7 +294,7 @@ impl<E: Engine> Replica<E> {
     }
 
     /// The voter to hand leadership to: the one on `target`, or the one with most of the log.
-    fn transfer_target(&self, target: Option<StoreId>) -> Option<ReplicaId> {
+    fn transfer_target(&self, ctx: &Ctx<'_, E>, target: Option<StoreId>) -> Option<ReplicaId> {
         let own = self.replica_id.get();
         self.applied
             .conf
@@ -307,17 +304,18 @@ impl<E: Engine> Replica<E> {
             .filter(|voter| target.is_none() || self.addresses.get(voter) == target.as_ref())
             .filter_map(|voter| Some((voter, self.raw.raft.prs().get(*voter)?)))
             .max_by_key(|(voter, progress)| {
-                (progress.recent_active, progress.matched, std::cmp::Reverse(**voter))
+                (self.is_responsive(ctx, **voter), progress.matched, std::cmp::Reverse(**voter))
             })
             .map(|(voter, _)| ReplicaId(*voter))
     }
 
     /// Whether somebody could take the lease.
-    pub(crate) fn has_transfer_target(&self) -> bool {
-        self.applied.conf.voters.iter().any(|voter| {
-            *voter != self.replica_id.get()
-                && self.raw.raft.prs().get(*voter).is_some_and(|progress| progress.recent_active)
-        })
+    pub(crate) fn has_transfer_target(&self, ctx: &Ctx<'_, E>) -> bool {
+        self.applied
+            .conf
+            .voters
+            .iter()
+            .any(|voter| *voter != self.replica_id.get() && self.is_responsive(ctx, *voter))
     }
 
     /// The transfer did not happen: leads in a new term instead.

@@ -112,7 +112,10 @@ pub(crate) struct Replica<E: Engine> {
     last_leader: u64,
     /// Term seen by the last `after_raft`.
     seen_term: u64,
+    /// Ticks since a leader was heard.
     silent_ticks: u32,
+    /// When each other replica was last heard.
+    heard: BTreeMap<u64, Mono>,
     /// Set once a configuration without this replica was applied, or a peer proved one.
     removed: Option<RangeDescriptor>,
 }
@@ -161,7 +164,7 @@ impl<E: Engine> Replica<E> {
             replica_id,
             store_id,
             raw,
-            handle: Arc::new(ReplicaHandle::new(shown, replica_id)),
+            handle: Arc::new(ReplicaHandle::new(shown)),
             descriptor: None,
             applied,
             promise,
@@ -181,6 +184,7 @@ impl<E: Engine> Replica<E> {
             last_leader: 0,
             seen_term,
             silent_ticks: 0,
+            heard: BTreeMap::new(),
             removed: None,
         };
         if let Some(descriptor) = descriptor {
@@ -251,7 +255,6 @@ impl<E: Engine> Replica<E> {
             self.last_leader = leader;
             self.failed_campaigns = 0;
             self.jitter = 0;
-            self.silent_ticks = 0;
         }
         self.show_role();
         if leading && self.leadership.is_none() {
@@ -299,6 +302,13 @@ impl<E: Engine> Replica<E> {
         let base = self.raw.raft.election_timeout();
         let timeout = (base + rank.min(9) + self.jitter).min(2 * base - 1);
         self.raw.raft.set_randomized_election_timeout(timeout);
+    }
+
+    /// Whether `replica` was heard within twice the election timeout.
+    fn is_responsive(&self, ctx: &Ctx<'_, E>, replica: u64) -> bool {
+        let window = ctx.config.timing.election_timeout() * 2;
+        replica == self.replica_id.get()
+            || self.heard.get(&replica).is_some_and(|heard| ctx.now.since(*heard) < window)
     }
 
     /// Whether this replica may help to elect somebody at `now`.

@@ -74,6 +74,7 @@ impl<E: Engine> Replica<E> {
         }
         self.check_entries(&message)?;
         self.learn_address(message.from, meta.from);
+        self.heard.insert(message.from, ctx.now);
         if is_vote_request(kind) && !self.may_vote_now(ctx, &message) {
             self.promise.hold(meta.from, message);
             return Ok(());
@@ -171,6 +172,7 @@ impl<E: Engine> Replica<E> {
             && self.raw.raft.term == term
             && self.raw.raft.leader_id == from
         {
+            self.silent_ticks = 0;
             self.support(ctx, meta, from, term);
         }
         self.after_raft(ctx);

@@ -23,13 +23,13 @@ impl<E: Engine> Replica<E> {
                 self.maybe_truncate(ctx);
                 self.run_replicate_queue(ctx);
             }
-            if ctx.draining && self.has_transfer_target() {
+            if ctx.draining && self.has_transfer_target(ctx) {
                 self.transfer_lease(ctx, None);
             }
         } else {
             self.tick_follower(ctx);
         }
-        self.refresh_status();
+        self.refresh_status(ctx);
     }
 
     /// Ticks a replica that does not lead, but never into a campaign that its promise forbids.
@@ -101,22 +101,13 @@ impl<E: Engine> Replica<E> {
     }
 
     /// Writes down what status commands show.
-    fn refresh_status(&mut self) {
+    fn refresh_status(&mut self, ctx: &Ctx<'_, E>) {
         let Some(descriptor) = &self.descriptor else { return };
         let raft = &self.raw.raft;
         let is_leader = raft.state == StateRole::Leader;
         let is_leaseholder = self.handle.lease.get().is_some();
-        let live_voters = self
-            .applied
-            .conf
-            .voters
-            .iter()
-            .filter(|voter| {
-                **voter == self.replica_id.get()
-                    || raft.prs().get(**voter).is_some_and(|progress| progress.recent_active)
-            })
-            .count();
-        let voters = self.applied.conf.voters.len();
+        let voters = &self.applied.conf.voters;
+        let live = voters.iter().filter(|voter| self.is_responsive(ctx, **voter)).count();
         self.handle.set_status(RangeStatus {
             descriptor: descriptor.clone(),
             replica_id: self.replica_id,
@@ -127,9 +118,9 @@ impl<E: Engine> Replica<E> {
             applied_index: self.applied.index,
             last_index: self.raw.store().last_index(),
             log_bytes: self.raw.store().bytes(),
-            under_replicated: is_leader && live_voters < voters,
+            under_replicated: is_leader && live < voters.len(),
             unavailable: if is_leader { !is_leaseholder } else { raft.leader_id == 0 },
-            live_voters: if is_leader { live_voters } else { 0 },
+            live_voters: if is_leader { live } else { 0 },
         });
     }
 }

@@ -103,6 +103,7 @@ impl Cluster {
         let node = &cluster.nodes[&1];
         Store::bootstrap(&node.engine, &node.clock, NodeId(1), StoreId(1), &[]).unwrap();
         cluster.start(1);
+        cluster.wait("a leaseholder", |cluster| cluster.leaseholder(4).is_some());
         cluster
     }
 
