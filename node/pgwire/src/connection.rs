@@ -1,0 +1,600 @@
+//! One connection: startup, then the read half and the worker side by side in one task.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use crdb_sql::{
+    Column, Effect, ExecResult, Row, Session, SessionArgs, SqlError, SqlState, WriteFlag,
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::OUTPUT_HIGH_WATER;
+use crate::cancel::Interrupt;
+use crate::extended::{Portal, Statement};
+use crate::frame::{Frame, FrameError, Message, next_frame};
+use crate::output::{Formats, Output};
+use crate::report::{Fatal, error_fields, from_parse, notice_fields, violation};
+use crate::server::PgServer;
+use crate::startup::{Opening, Startup, StartupError, open};
+
+/// Messages that may wait while a statement runs; a client that pipelines more waits itself.
+const QUEUE_MESSAGES: usize = 64;
+/// Unit in which the bytes of waiting messages are counted.
+const QUEUE_UNIT: usize = 1024;
+/// How much is read at once.
+const READ_BYTES: usize = 8 << 10;
+/// An output buffer larger than this is given back once it is written.
+const OUTPUT_KEEP_BYTES: usize = 1 << 20;
+
+/// Why the worker leaves what it does.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The statement failed; the session goes on.
+    Sql(SqlError),
+    /// The session ends, and the client is told why.
+    Fatal(Fatal),
+    /// The client is gone, or took its leave.
+    Gone,
+    /// The stream broke.
+    Io(io::Error),
+}
+
+impl From<SqlError> for End {
+    fn from(error: SqlError) -> End {
+        End::Sql(error)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Io(error)
+    }
+}
+
+/// Outcome of a step of the worker.
+pub(crate) type Step<T = ()> = Result<T, End>;
+
+/// A message that waits for the worker.
+struct Queued {
+    kind: u8,
+    message: Result<Message, FrameError>,
+    /// Its share of the bytes that may wait.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve<S>(server: &PgServer, mut stream: S, peer: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let config = server.config;
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let opening = open(&mut stream, &mut buffer, config.startup_bytes_max);
+    let opening = tokio::select! {
+        opening = timeout(config.startup_deadline, opening) => opening,
+        () = server.stopping.cancelled() => Ok(Err(shutting_down().into())),
+    };
+    let fatal = match opening {
+        Ok(Ok(Opening::Session(_))) if server.is_draining() => shutting_down(),
+        Ok(Ok(Opening::Session(startup))) => {
+            match session(server, stream, buffer, startup, peer).await {
+                Ok(()) | Err(End::Gone | End::Sql(_) | End::Fatal(_)) => {}
+                Err(End::Io(error)) => debug!(%peer, %error, "SQL connection broke"),
+            }
+            return;
+        }
+        Ok(Ok(Opening::Cancel { pid, key })) => {
+            let found = server.registry.cancel(pid, &key);
+            debug!(%peer, pid, found, "cancel request");
+            return;
+        }
+        Ok(Ok(Opening::Gone)) => return,
+        Ok(Err(StartupError::Refused(fatal))) => fatal,
+        Ok(Err(StartupError::Io(error))) => {
+            debug!(%peer, %error, "SQL connection broke before its startup packet");
+            return;
+        }
+        Err(_) => Fatal::new("08006", "no startup packet arrived in time"),
+    };
+    debug!(%peer, reason = %fatal.0, "SQL client refused");
+    let mut output = Output::default();
+    output.error(error_fields(&fatal.0, "FATAL"));
+    let farewell = async {
+        stream.write_all(&output.buffer).await?;
+        stream.shutdown().await
+    };
+    if let Ok(Err(error)) = timeout(config.farewell, farewell).await {
+        debug!(%peer, %error, "SQL client left before it was told");
+    }
+}
+
+fn shutting_down() -> Fatal {
+    Fatal(
+        SqlError::new(SqlState::ADMIN_SHUTDOWN, "the node is shutting down")
+            .with_hint("Connect to another node."),
+    )
+}
+
+impl From<Fatal> for StartupError {
+    fn from(fatal: Fatal) -> StartupError {
+        StartupError::Refused(fatal)
+    }
+}
+
+/// Runs a session: greets the client, then reads and works until either ends.
+async fn session<S>(
+    server: &PgServer,
+    stream: S,
+    buffer: BytesMut,
+    startup: Startup,
+    peer: &str,
+) -> Step
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let registered = server.registry.register(startup.minor >= 2);
+    let closed = CancellationToken::new();
+    let args = SessionArgs {
+        user: startup.user,
+        database: startup.database,
+        client_address: peer.to_owned(),
+        session_id: server.next_session(),
+        settings: startup.settings,
+    };
+    let mut output = Output::default();
+    if let Some(refused) = startup.negotiate {
+        output.negotiate(startup.minor, refused);
+    }
+    let opened = async {
+        let session = Session::new(Arc::clone(&server.node), args)?;
+        session.check_database().await?;
+        Ok::<_, SqlError>(session)
+    };
+    let session = tokio::select! {
+        session = opened => session,
+        () = server.stopping.cancelled() => Err(shutting_down().0),
+    };
+    let mut writer =
+        Writer { half: writer, closed: closed.clone(), farewell: server.config.farewell };
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => {
+            output.error(error_fields(&error, "FATAL"));
+            writer.closed.cancel();
+            return writer.last(&mut output).await;
+        }
+    };
+    output.authentication_ok();
+    for (name, value) in session.parameters() {
+        output.parameter(&name, &value);
+    }
+    output.key(registered.pid, registered.key.clone());
+    output.ready();
+    let guard = Guard {
+        interrupt: Arc::clone(&registered.interrupt),
+        write: session.write_flag(),
+        closed: closed.clone(),
+        stopping: server.stopping.clone(),
+    };
+    let mut worker = Worker {
+        server,
+        session,
+        output,
+        writer,
+        guard,
+        statements: HashMap::new(),
+        portals: HashMap::new(),
+        skipping: false,
+        in_batch: false,
+    };
+    let (send, receive) = mpsc::channel(QUEUE_MESSAGES);
+    let mut reading = pin!(read(reader, buffer, send, server.config.message_bytes_max));
+    let mut working = pin!(worker.run(receive));
+    tokio::select! {
+        outcome = &mut working => return outcome,
+        ended = &mut reading => {
+            if ended == Reading::HungUp {
+                closed.cancel();
+            }
+        }
+    }
+    working.await
+}
+
+/// Why the read half ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The client closed its side.
+    HungUp,
+    /// What follows cannot be understood; the worker has been told.
+    OutOfStep,
+    /// The worker has ended.
+    Unwanted,
+}
+
+/// Cuts and decodes messages and hands them to the worker; waits while too much is waiting.
+async fn read<R: AsyncRead + Unpin>(
+    mut reader: R,
+    mut buffer: BytesMut,
+    queue: mpsc::Sender<Queued>,
+    message_bytes_max: usize,
+) -> Reading {
+    let units_max = message_bytes_max / QUEUE_UNIT + QUEUE_MESSAGES;
+    let shares = Arc::new(Semaphore::new(units_max));
+    loop {
+        let kind = buffer.first().copied().unwrap_or(0);
+        match next_frame(&mut buffer, message_bytes_max) {
+            Ok(Some(frame)) => {
+                let units = u32::try_from(frame.body.len() / QUEUE_UNIT).unwrap_or(u32::MAX);
+                let share = if units == 0 {
+                    None
+                } else {
+                    match Arc::clone(&shares).acquire_many_owned(units).await {
+                        Ok(share) => Some(share),
+                        Err(_) => return Reading::Unwanted,
+                    }
+                };
+                let message = Frame::decode(frame);
+                if queue.send(Queued { kind, message, _share: share }).await.is_err() {
+                    return Reading::Unwanted;
+                }
+            }
+            Ok(None) => {
+                buffer.reserve(READ_BYTES);
+                match reader.read_buf(&mut buffer).await {
+                    Ok(0) | Err(_) => return Reading::HungUp,
+                    Ok(_) => {}
+                }
+            }
+            Err(error) => {
+                let queued = Queued { kind, message: Err(error), _share: None };
+                return match queue.send(queued).await {
+                    Ok(()) => Reading::OutOfStep,
+                    Err(_) => Reading::Unwanted,
+                };
+            }
+        }
+    }
+}
+
+/// The write half.
+struct Writer<W> {
+    half: W,
+    closed: CancellationToken,
+    farewell: Duration,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    /// Writes all that is gathered. A client that has hung up gets a little time to read it.
+    async fn flush(&mut self, output: &mut Output) -> Step {
+        if let Err(error) = output.check() {
+            return Err(End::Fatal(Fatal(SqlError::internal(error.to_string()))));
+        }
+        if output.buffer.is_empty() {
+            return Ok(());
+        }
+        let mut write = pin!(async {
+            self.half.write_all(&output.buffer).await?;
+            self.half.flush().await
+        });
+        tokio::select! {
+            written = &mut write => written?,
+            () = self.closed.cancelled() => match timeout(self.farewell, write).await {
+                Ok(written) => written?,
+                Err(_) => return Err(End::Gone),
+            },
+        }
+        output.buffer.clear();
+        if output.buffer.capacity() > OUTPUT_KEEP_BYTES {
+            output.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Writes the last answers and closes.
+    async fn last(&mut self, output: &mut Output) -> Step {
+        self.flush(output).await?;
+        if let Ok(closed) = timeout(self.farewell, self.half.shutdown()).await {
+            closed?;
+        }
+        Ok(())
+    }
+}
+
+/// What may interrupt a statement.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    interrupt: Arc<Interrupt>,
+    write: WriteFlag,
+    closed: CancellationToken,
+    stopping: CancellationToken,
+}
+
+impl Guard {
+    /// Runs a statement until it ends or is interrupted. A write on its way is waited for: it
+    /// decides how the statement ended.
+    pub(crate) async fn run<T>(
+        &self,
+        statement: impl Future<Output = Result<T, SqlError>>,
+    ) -> Step<T> {
+        let mut statement = pin!(statement);
+        let cancelled = self.interrupt.notify.notified();
+        let end = tokio::select! {
+            biased;
+            result = &mut statement => return Ok(result?),
+            () = cancelled => End::Sql(canceled()),
+            () = self.closed.cancelled() => End::Gone,
+            () = self.stopping.cancelled() => End::Fatal(shutting_down()),
+        };
+        self.interrupt.flag.cancel();
+        if self.write.in_flight() {
+            return Ok(statement.await?);
+        }
+        Err(end)
+    }
+}
+
+fn canceled() -> SqlError {
+    SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+/// Answers the messages of one client.
+pub(crate) struct Worker<'a, W> {
+    pub(crate) server: &'a PgServer,
+    pub(crate) session: Session,
+    pub(crate) output: Output,
+    writer: Writer<W>,
+    pub(crate) guard: Guard,
+    pub(crate) statements: HashMap<String, Arc<Statement>>,
+    pub(crate) portals: HashMap<String, Portal>,
+    /// An error was answered; everything up to the next Sync is ignored.
+    skipping: bool,
+    /// Messages of the extended protocol came after the last Sync.
+    in_batch: bool,
+}
+
+impl<W: AsyncWrite + Unpin> Worker<'_, W> {
+    async fn run(&mut self, mut queue: mpsc::Receiver<Queued>) -> Step {
+        let end = Box::pin(self.serve(&mut queue)).await;
+        match end {
+            Err(End::Fatal(fatal)) => {
+                self.output.error(error_fields(&fatal.0, "FATAL"));
+                // The client may be busy sending: what it sends no longer matters.
+                drop(queue);
+                self.writer.closed.cancel();
+                self.writer.last(&mut self.output).await
+            }
+            Err(End::Gone) => {
+                self.writer.closed.cancel();
+                self.writer.last(&mut self.output).await
+            }
+            end => end,
+        }
+    }
+
+    async fn serve(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Step {
+        self.flush().await?;
+        loop {
+            let queued = self.next(queue).await?;
+            match self.message(queued.kind, queued.message).await {
+                Err(End::Sql(error)) => {
+                    self.output.error(error_fields(&error, "ERROR"));
+                    self.skipping = true;
+                }
+                step => step?,
+            }
+        }
+    }
+
+    /// Waits for the next message; between statements also for whatever ends the session.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Step<Queued> {
+        let idle = self.session.idle_timeout();
+        let idle_over = async {
+            match idle {
+                Some(idle) => tokio::time::sleep(idle).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.server.stopping.cancelled() => Err(End::Fatal(shutting_down())),
+            () = self.server.draining.cancelled(), if !self.in_batch => {
+                Err(End::Fatal(shutting_down()))
+            }
+            queued = queue.recv() => queued.ok_or(End::Gone),
+            () = idle_over => Err(End::Fatal(Fatal::new(
+                "57P05",
+                "terminating connection due to idle-session timeout",
+            ))),
+        }
+    }
+
+    pub(crate) async fn flush(&mut self) -> Step {
+        self.writer.flush(&mut self.output).await
+    }
+
+    async fn message(&mut self, kind: u8, message: Result<Message, FrameError>) -> Step {
+        let message = match message {
+            Err(error) if !error.in_step() => {
+                let code = if matches!(error, FrameError::TooLong(..)) { "54000" } else { "08P01" };
+                return Err(End::Fatal(Fatal::new(code, error.to_string())));
+            }
+            Err(_) if self.skipping => return Ok(()),
+            Err(error) => {
+                let error = violation(error.to_string());
+                if kind == b'Q' {
+                    self.output.error(error_fields(&error, "ERROR"));
+                    return self.ready().await;
+                }
+                return Err(End::Sql(error));
+            }
+            Ok(message) => message,
+        };
+        match message {
+            Message::Terminate => return Err(End::Gone),
+            Message::Sync => {
+                // Each statement was a transaction of its own, and portals end with theirs.
+                self.portals.clear();
+                return self.ready().await;
+            }
+            _ if self.skipping => return Ok(()),
+            Message::Query(text) => return Box::pin(self.simple_query(&text)).await,
+            Message::Password => {
+                return Err(End::Fatal(Fatal::new("08P01", "no password was asked for")));
+            }
+            Message::FunctionCall => {
+                let error = SqlError::unsupported("the function call protocol");
+                self.output.error(error_fields(&error, "ERROR"));
+                return self.ready().await;
+            }
+            Message::CopyLeftover => return Ok(()),
+            _ => {}
+        }
+        self.in_batch = true;
+        match message {
+            Message::Parse { name, query, types } => {
+                Box::pin(self.parse(name, &query, &types)).await
+            }
+            Message::Bind(bind) => self.bind(bind),
+            Message::Describe { target, name } => self.describe(target, &name),
+            Message::Execute { portal, max_rows } => {
+                Box::pin(self.execute(&portal, max_rows)).await
+            }
+            Message::Close { target, name } => {
+                self.close(target, &name);
+                Ok(())
+            }
+            _ => self.flush().await,
+        }
+    }
+
+    async fn ready(&mut self) -> Step {
+        self.skipping = false;
+        self.in_batch = false;
+        self.output.ready();
+        self.flush().await
+    }
+
+    /// A string of statements, each on its own; the first error ends it.
+    async fn simple_query(&mut self, text: &str) -> Step {
+        // A simple query replaces the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
+        let outcome = match crdb_sqlfront::parse(text) {
+            Err(error) => Err(End::Sql(from_parse(error))),
+            Ok(statements) if statements.is_empty() => {
+                self.output.empty_query();
+                Ok(())
+            }
+            Ok(statements) => self.simple_statements(statements).await,
+        };
+        match outcome {
+            Err(End::Sql(error)) => self.output.error(error_fields(&error, "ERROR")),
+            outcome => outcome?,
+        }
+        self.ready().await
+    }
+
+    async fn simple_statements(&mut self, statements: Vec<crdb_sqlfront::Parsed>) -> Step {
+        for parsed in statements {
+            if parsed.placeholders > 0 {
+                let message = format!("there is no parameter ${}", parsed.placeholders);
+                return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message).into());
+            }
+            let parsed = Arc::new(parsed);
+            self.guard.interrupt.flag.reset();
+            let flag = self.guard.interrupt.flag.clone();
+            let session = &mut self.session;
+            let result = self
+                .guard
+                .run(async move {
+                    let prepared = session.prepare(&parsed, &[]).await?;
+                    session.execute(&prepared, &[], &flag).await
+                })
+                .await?;
+            let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
+            self.aside(&notices, &parameters);
+            self.effect(effect)?;
+            if let Some(columns) = columns {
+                self.output.row_description(&columns, &Formats::Text);
+                self.rows(&columns, rows.into_iter(), &Formats::Text).await?;
+            }
+            self.output.complete(&tag);
+        }
+        Ok(())
+    }
+
+    /// Runs a bound statement.
+    pub(crate) async fn run_prepared(
+        &mut self,
+        prepared: &crdb_sql::Prepared,
+        params: &[crdb_sql::Datum],
+    ) -> Step<ExecResult> {
+        self.guard.interrupt.flag.reset();
+        let flag = self.guard.interrupt.flag.clone();
+        let result = self.guard.run(self.session.execute(prepared, params, &flag)).await?;
+        self.aside(&result.notices, &result.parameters);
+        self.effect(result.effect.clone())?;
+        Ok(result)
+    }
+
+    /// Messages beside the result.
+    fn aside(&mut self, notices: &[crdb_sql::Notice], parameters: &[(String, String)]) {
+        for notice in notices {
+            self.output.notice(notice_fields(notice));
+        }
+        for (name, value) in parameters {
+            self.output.parameter(name, value);
+        }
+    }
+
+    /// Does what the statement asks of the connection.
+    fn effect(&mut self, effect: Effect) -> Step {
+        match effect {
+            Effect::None => {}
+            Effect::Deallocate(name) => {
+                if self.statements.remove(&name).is_none() {
+                    let message = format!("prepared statement \"{name}\" does not exist");
+                    return Err(SqlError::new(SqlState::INVALID_STATEMENT_NAME, message).into());
+                }
+            }
+            Effect::DeallocateAll => self.statements.clear(),
+            Effect::DiscardAll => {
+                self.statements.clear();
+                self.portals.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends rows, writing whenever enough is gathered; returns how many.
+    pub(crate) async fn rows(
+        &mut self,
+        columns: &[Column],
+        rows: impl Iterator<Item = Row>,
+        formats: &Formats,
+    ) -> Step<usize> {
+        let mut count = 0;
+        for row in rows {
+            self.output.row(columns, &row, formats, self.session.format_settings());
+            count += 1;
+            if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
+                self.flush().await?;
+                if self.guard.interrupt.flag.is_cancelled() {
+                    return Err(canceled().into());
+                }
+            }
+        }
+        Ok(count)
+    }
+}
