@@ -93,7 +93,11 @@ pub const POOL_NAME_MAX: usize = 20;
     )
 )]
 #[serde(rename_all = "camelCase")]
+// The rule of the profile stands here because a default must not break a rule of its own field.
 #[x_kube(
+    validation = Rule::new("self.profile == 'Dev'").field_path(".profile").message(
+        "only profile Dev is accepted: Production needs secure mode, which comes with a later version"
+    ),
     validation = (
         "!has(self.topology) ? self.pools.all(p, !has(p.region)) : \
          self.pools.all(p, !has(p.region) || \
@@ -138,10 +142,6 @@ pub struct CrdbClusterSpec {
     /// How strict the cluster is: Production, or Dev for clusters whose data may be lost.
     /// Only Dev is accepted until secure mode exists.
     #[serde(default)]
-    #[x_kube(validation = (
-        "self == 'Dev'",
-        "only profile Dev is accepted: Production needs secure mode, which comes with a later version"
-    ))]
     pub profile: Profile,
     /// How connections are protected. Required, and without a default.
     pub tls: Tls,
