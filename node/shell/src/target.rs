@@ -203,7 +203,9 @@ impl Target {
             [_, ..] => return Err(TargetError::Url("it names more than one host".to_owned())),
         }
         if !config.get_hosts().is_empty() {
-            self.port = config.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
+            // A URL without a port means ours; the parser would fill in that of PostgreSQL.
+            let port = config.get_ports().first().copied().filter(|_| names_port(&url));
+            self.port = port.unwrap_or(DEFAULT_PORT);
         }
         if let Some(user) = config.get_user() {
             user.clone_into(&mut self.user);
@@ -245,6 +247,16 @@ fn take_sslmode(url: &str) -> Result<(bool, String), TargetError> {
     } else {
         Ok((insecure, format!("{base}?{}", kept.join("&"))))
     }
+}
+
+/// Whether a URL says which port it means, in the authority or as a parameter.
+fn names_port(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = before_query.split('/').next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let after_brackets = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+    after_brackets.contains(':') || query.split('&').any(|field| field.starts_with("port="))
 }
 
 /// Reads `host`, `host:port`, `:port`, `[v6]` or `[v6]:port`.
