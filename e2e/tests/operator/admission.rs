@@ -36,10 +36,7 @@ async fn a_spec_that_breaks_a_rule_is_refused_with_the_reason() -> Result<()> {
             with("deletionPolicy", json!({"whenDeleted": "Delete"})),
             "only deletionPolicy Retain is accepted",
         ),
-        (
-            with("loadBalancer", json!({"service": {"perZone": true}})),
-            "perZone is not served yet",
-        ),
+        (with("loadBalancer", json!({"service": {"perZone": true}})), "perZone is not served yet"),
         (
             with("loadBalancer", json!({"service": {"type": "LoadBalancer"}})),
             "needs loadBalancerSourceRanges",

@@ -24,15 +24,15 @@ use crate::kubelet;
 use crate::process::Process;
 
 /// Longest wait for anything that should come about.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static BLOCKS: AtomicU8 = AtomicU8::new(64);
 
 /// One test's surroundings.
-pub struct Bench {
-    pub client: Client,
-    pub namespace: String,
-    pub database: Database,
+pub(crate) struct Bench {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) database: Database,
     plane: &'static Running,
     node_port: u16,
     operator: Option<Process>,
@@ -42,7 +42,7 @@ pub struct Bench {
 
 impl Bench {
     /// Makes the namespace and starts its kubelet; the operator is started by [`Bench::run`].
-    pub async fn new(name: &str) -> Result<Bench> {
+    pub(crate) async fn new(name: &str) -> Result<Bench> {
         let plane = control_plane::running().await?;
         let client = plane.admin().await?;
         let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     /// Starts the operator with more arguments, in place of the one that runs.
-    pub fn run(&mut self, more: &[&str]) -> Result<()> {
+    pub(crate) fn run(&mut self, more: &[&str]) -> Result<()> {
         self.operator = None;
         self.operator_http = free_port()?;
         let mut args = vec![
@@ -92,12 +92,12 @@ impl Bench {
     }
 
     /// Kills the operator, as a lost machine would.
-    pub fn kill_operator(&mut self) {
+    pub(crate) fn kill_operator(&mut self) {
         self.operator = None;
     }
 
     /// Waits until the operator ends by itself; its exit status.
-    pub async fn operator_exit(&mut self) -> Result<Option<i32>> {
+    pub(crate) async fn operator_exit(&mut self) -> Result<Option<i32>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let operator = self.operator.as_mut().context("the operator was started")?;
@@ -121,7 +121,7 @@ impl Bench {
     }
 
     /// Passes that the running operator has done.
-    pub async fn passes(&self) -> Result<u64> {
+    pub(crate) async fn passes(&self) -> Result<u64> {
         let text = http_get(self.operator_http, "/metrics").await?;
         let line = text.lines().find(|line| line.starts_with("crdb_operator_reconcile_total "));
         let number = line.and_then(|line| line.split(' ').nth(1));
@@ -129,7 +129,7 @@ impl Bench {
     }
 
     /// An API of this namespace.
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
@@ -137,7 +137,7 @@ impl Bench {
     }
 
     /// Creates a cluster from its spec.
-    pub async fn create(&self, name: &str, spec: Value) -> Result<CrdbCluster, kube::Error> {
+    pub(crate) async fn create(&self, name: &str, spec: Value) -> Result<CrdbCluster, kube::Error> {
         let api = self.api::<CrdbCluster>();
         let object = json!({
             "apiVersion": "crdb.dev/v1alpha1",
@@ -154,13 +154,17 @@ impl Bench {
     }
 
     /// Changes a cluster by a merge patch.
-    pub async fn change(&self, name: &str, patch: Value) -> Result<CrdbCluster, kube::Error> {
+    pub(crate) async fn change(
+        &self,
+        name: &str,
+        patch: Value,
+    ) -> Result<CrdbCluster, kube::Error> {
         let params = PatchParams::default();
         self.api::<CrdbCluster>().patch(name, &params, &Patch::Merge(&patch)).await
     }
 
     /// Waits until a cluster's status satisfies a question.
-    pub async fn wait(
+    pub(crate) async fn wait(
         &self,
         name: &str,
         what: &str,
@@ -182,7 +186,7 @@ impl Bench {
     }
 
     /// Waits until a cluster is Available, all its nodes are ready and nothing is under way.
-    pub async fn settled(&self, name: &str) -> Result<CrdbClusterStatus> {
+    pub(crate) async fn settled(&self, name: &str) -> Result<CrdbClusterStatus> {
         self.wait(name, "settled", |status| {
             conditions::is_true(&status.conditions, conditions::AVAILABLE)
                 && conditions::is_true(&status.conditions, conditions::READY)
@@ -195,7 +199,12 @@ impl Bench {
     }
 
     /// Waits until a condition has a reason.
-    pub async fn reason(&self, name: &str, type_: &str, reason: &str) -> Result<CrdbClusterStatus> {
+    pub(crate) async fn reason(
+        &self,
+        name: &str,
+        type_: &str,
+        reason: &str,
+    ) -> Result<CrdbClusterStatus> {
         self.wait(name, &format!("{type_}/{reason}"), |status| {
             conditions::find(&status.conditions, type_).is_some_and(|c| c.reason == reason)
         })
@@ -203,7 +212,7 @@ impl Bench {
     }
 
     /// Name and resourceVersion of every object of the namespace that belongs to clusters.
-    pub async fn versions(&self) -> Result<Vec<(String, String)>> {
+    pub(crate) async fn versions(&self) -> Result<Vec<(String, String)>> {
         let mut all = self.versions_of::<CrdbCluster>().await?;
         all.extend(self.versions_of::<StatefulSet>().await?);
         all.extend(self.versions_of::<Service>().await?);
@@ -216,7 +225,7 @@ impl Bench {
     }
 
     /// The same of one kind.
-    pub async fn versions_of<K>(&self) -> Result<Vec<(String, String)>>
+    pub(crate) async fn versions_of<K>(&self) -> Result<Vec<(String, String)>>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -234,7 +243,7 @@ impl Bench {
 }
 
 /// A spec of profile Dev with the given pools, as `name:nodes`.
-pub fn spec(pools: &[(&str, u32)]) -> Value {
+pub(crate) fn spec(pools: &[(&str, u32)]) -> Value {
     let pools: Vec<Value> =
         pools.iter().map(|(name, nodes)| json!({"name": name, "nodes": nodes})).collect();
     json!({"version": "v0.1.0", "profile": "Dev", "tls": {"mode": "Disabled"}, "pools": pools})

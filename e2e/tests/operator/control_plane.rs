@@ -20,7 +20,7 @@ use crate::process::Process;
 const OPERATOR_ACCOUNT: &str = "system:serviceaccount:crdb-operator:crdb-operator";
 
 /// The running control plane.
-pub struct Running {
+pub(crate) struct Running {
     dir: tempfile::TempDir,
     port: u16,
     _processes: Vec<Process>,
@@ -30,28 +30,28 @@ static RUNNING: OnceCell<Running> = OnceCell::const_new();
 
 /// The control plane with the definitions and the operator's rights installed; started by the
 /// first test that asks.
-pub async fn running() -> Result<&'static Running> {
+pub(crate) async fn running() -> Result<&'static Running> {
     RUNNING.get_or_try_init(start).await
 }
 
 /// A port that is free now.
-pub fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 impl Running {
     /// A client with all rights.
-    pub async fn admin(&self) -> Result<Client> {
+    pub(crate) async fn admin(&self) -> Result<Client> {
         client(&self.kubeconfig("admin")).await
     }
 
     /// The access of an account: `admin` or `operator`.
-    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.path().join(format!("{user}.kubeconfig"))
     }
 
     /// A place for logs.
-    pub fn log(&self, name: &str) -> PathBuf {
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.log"))
     }
 
@@ -82,7 +82,11 @@ async fn start() -> Result<Running> {
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (etcd, peer, port) = (free_port()?, free_port()?, free_port()?);
     let log = |name: &str| dir.path().join(name);
-    Cmd::new("openssl").words("genrsa -out").path(Path::new(&path("sa.key"))).words("2048").run()?;
+    Cmd::new("openssl")
+        .words("genrsa -out")
+        .path(Path::new(&path("sa.key")))
+        .words("2048")
+        .run()?;
     let tokens = format!(
         "admin,admin,1,\"system:masters\"\n\
          operator,{OPERATOR_ACCOUNT},2,\"system:serviceaccounts,system:serviceaccounts:crdb-operator,system:authenticated\"\n"
@@ -166,7 +170,7 @@ async fn install(client: &Client) -> Result<()> {
 }
 
 /// Server-side apply of any object.
-pub async fn apply(client: &Client, object: &DynamicObject) -> Result<()> {
+pub(crate) async fn apply(client: &Client, object: &DynamicObject) -> Result<()> {
     let types = object.types.clone().context("an object has a kind")?;
     let gvk = GroupVersionKind::try_from(&types)?;
     let (resource, capabilities) = kube::discovery::pinned_kind(client, &gvk).await?;

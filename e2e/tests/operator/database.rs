@@ -23,9 +23,9 @@ use tonic::{Request, Response, Status};
 
 /// A call of Init as it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InitCall {
-    pub pod: String,
-    pub cluster_id: String,
+pub(crate) struct InitCall {
+    pub(crate) pod: String,
+    pub(crate) cluster_id: String,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ struct Running {
 
 /// The database of one test; clusters of one test must not share it.
 #[derive(Clone, Debug)]
-pub struct Database {
+pub(crate) struct Database {
     state: Arc<Mutex<State>>,
     /// Second byte of this database's loopback addresses.
     block: (u8, u8),
@@ -66,7 +66,7 @@ pub struct Database {
 
 impl Database {
     /// A database whose nodes listen on `127.block.0.x` at one port.
-    pub fn new(block: (u8, u8), port: u16) -> Database {
+    pub(crate) fn new(block: (u8, u8), port: u16) -> Database {
         Database { state: Arc::default(), block, port }
     }
 
@@ -75,17 +75,23 @@ impl Database {
     }
 
     /// Every call of Init so far.
-    pub fn init_calls(&self) -> Vec<InitCall> {
+    pub(crate) fn init_calls(&self) -> Vec<InitCall> {
         self.state().init_calls.clone()
     }
 
     /// Id of the cluster, once initialized.
-    pub fn cluster_id(&self) -> Option<String> {
+    pub(crate) fn cluster_id(&self) -> Option<String> {
         self.state().cluster_id.clone()
     }
 
     /// Starts the process of a pod, if it does not run; the address it listens at.
-    pub fn start(&self, pod: &str, pod_uid: &str, store: &str, address: &str) -> Result<IpAddr> {
+    pub(crate) fn start(
+        &self,
+        pod: &str,
+        pod_uid: &str,
+        store: &str,
+        address: &str,
+    ) -> Result<IpAddr> {
         let mut state = self.state();
         if let Some(running) = state.running.get(pod)
             && running.pod_uid == pod_uid
@@ -119,7 +125,7 @@ impl Database {
     }
 
     /// Ends the process of a pod that is gone.
-    pub fn stop(&self, pod: &str) {
+    pub(crate) fn stop(&self, pod: &str) {
         if let Some(mut running) = self.state().running.remove(pod)
             && let Some(stop) = running.stop.take()
         {
@@ -128,13 +134,13 @@ impl Database {
     }
 
     /// Pods whose process runs.
-    pub fn running(&self) -> Vec<(String, String)> {
+    pub(crate) fn running(&self) -> Vec<(String, String)> {
         let state = self.state();
         state.running.iter().map(|(pod, r)| (pod.clone(), r.pod_uid.clone())).collect()
     }
 
     /// Lets the process of a pod join if the cluster is there; whether it serves SQL.
-    pub fn join(&self, pod: &str) -> bool {
+    pub(crate) fn join(&self, pod: &str) -> bool {
         let mut state = self.state();
         if state.cluster_id.is_none() {
             return false;

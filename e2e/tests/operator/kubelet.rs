@@ -12,12 +12,12 @@ use serde_json::json;
 use crate::database::Database;
 
 /// An image with this in its name cannot be pulled.
-pub const BAD_IMAGE: &str = "no-such-image";
+pub(crate) const BAD_IMAGE: &str = "no-such-image";
 
 const PERIOD: Duration = Duration::from_millis(150);
 
 /// Plays until it is dropped.
-pub async fn play(client: Client, namespace: String, database: Database) {
+pub(crate) async fn play(client: Client, namespace: String, database: Database) {
     loop {
         if let Err(error) = round(&client, &namespace, &database).await {
             // Objects come and go between a look and a write.

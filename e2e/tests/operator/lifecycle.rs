@@ -51,15 +51,13 @@ async fn a_declared_cluster_becomes_available() -> Result<()> {
     marked(&bench, "data-prod-a-1-0", &status.cluster_id.clone().unwrap_or_default()).await?;
 
     let events = bench.api::<Event>().list(&ListParams::default()).await?;
-    let reasons: Vec<String> =
-        events.items.into_iter().filter_map(|event| event.reason).collect();
+    let reasons: Vec<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
     for wanted in ["BootstrapStarted", "Bootstrapped", "QuorumHealthy"] {
         assert!(reasons.iter().any(|reason| reason == wanted), "{wanted} in {reasons:?}");
     }
 
     // More nodes: a new slot, the others untouched.
-    let before: BTreeMap<String, String> =
-        bench.versions_of::<Pod>().await?.into_iter().collect();
+    let before: BTreeMap<String, String> = bench.versions_of::<Pod>().await?.into_iter().collect();
     let pools = json!([
         {"name": "a", "nodes": 2}, {"name": "b", "nodes": 1}, {"name": "c", "nodes": 1},
     ]);

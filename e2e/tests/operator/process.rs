@@ -21,13 +21,18 @@ exit $status
 "#;
 
 /// A guarded program.
-pub struct Process {
+pub(crate) struct Process {
     guard: Child,
 }
 
 impl Process {
     /// Starts a program; its output goes to a file.
-    pub fn start(program: &Path, args: &[String], env: &[(&str, String)], log: &Path) -> Result<Process> {
+    pub(crate) fn start(
+        program: &Path,
+        args: &[String],
+        env: &[(&str, String)],
+        log: &Path,
+    ) -> Result<Process> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = Command::new("sh");
         command.arg("-c").arg(GUARD).arg("guard").arg(program).args(args);
@@ -40,12 +45,12 @@ impl Process {
     }
 
     /// The exit status, once the program has ended.
-    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+    pub(crate) fn exited(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.guard.try_wait()?)
     }
 
     /// Kills the program and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
     }
