@@ -184,11 +184,11 @@ impl<E: Engine> Evaluation<E> {
 
     fn start(&mut self, now: Mono, waker: &Waker) -> Progress {
         if let Err(response) = self.accept_clock() {
-            return done(response);
+            return Progress::Done(response);
         }
         let replica = match self.find_replica() {
             Ok(replica) => replica,
-            Err(response) => return done(response),
+            Err(response) => return Progress::Done(response),
         };
         self.replica = Some(Arc::clone(&replica));
         if self.serving(&replica).is_none() {
@@ -205,24 +205,25 @@ impl<E: Engine> Evaluation<E> {
     }
 
     /// Moves the clock past what the sender knows.
-    fn accept_clock(&self) -> Result<(), BatchResponse> {
+    fn accept_clock(&self) -> Result<(), Box<BatchResponse>> {
         let Some(header) = &self.request.header else { return Ok(()) };
         for timestamp in [header.now, header.read_timestamp].into_iter().flatten() {
             if let Err(error) = self.store.shared.clock.update(timestamp.into()) {
-                return Err(self.failure(error.to_string(), ErrorKind::Invalid(kv::Invalid {})));
+                let invalid = ErrorKind::Invalid(kv::Invalid {});
+                return Err(Box::new(self.failure(error.to_string(), invalid)));
             }
         }
         Ok(())
     }
 
-    fn find_replica(&self) -> Result<Arc<ReplicaHandle>, BatchResponse> {
+    fn find_replica(&self) -> Result<Arc<ReplicaHandle>, Box<BatchResponse>> {
         let header = self.request.header.as_ref();
         let range = RangeId(header.map_or(0, |header| header.range_id));
         if self.store.is_stopped() {
-            return Err(self.failure(
+            return Err(Box::new(self.failure(
                 format!("{} is stopping", self.store.shared.config.store_id),
                 ErrorKind::Unavailable(kv::Unavailable {}),
-            ));
+            )));
         }
         let first = self.spans.iter().map(|(span, _)| &span.start).min();
         let here = if range == RangeId(0) {
@@ -233,13 +234,15 @@ impl<E: Engine> Evaluation<E> {
         let Some(here) = here.filter(|replica| !replica.is_removed()) else {
             let descriptors = first.and_then(|first| self.store.descriptor_of(first));
             let descriptors = descriptors.iter().map(|descriptor| (**descriptor).clone()).collect();
-            return Err(self.failure(
+            return Err(Box::new(self.failure(
                 format!("{range} has no replica on {}", self.store.shared.config.store_id),
                 ErrorKind::RangeMismatch(kv::RangeMismatch { descriptors }),
-            ));
+            )));
         };
         match evaluate::out_of_bounds(&self.request, &here.descriptor()) {
-            Some(error) => Err(BatchResponse { error: Some(error), ..self.empty_response() }),
+            Some(error) => {
+                Err(Box::new(BatchResponse { error: Some(error), ..self.empty_response() }))
+            }
             None => Ok(here),
         }
     }

@@ -117,11 +117,12 @@ impl HardState {
     }
 
     pub(crate) fn to_raft(&self) -> eraftpb::HardState {
-        let mut state = eraftpb::HardState::default();
-        state.term = self.term;
-        state.vote = self.vote;
-        state.commit = self.commit;
-        state
+        eraftpb::HardState {
+            term: self.term,
+            vote: self.vote,
+            commit: self.commit,
+            ..eraftpb::HardState::default()
+        }
     }
 }
 
@@ -137,13 +138,14 @@ impl ConfState {
     }
 
     pub(crate) fn to_raft(&self) -> eraftpb::ConfState {
-        let mut state = eraftpb::ConfState::default();
-        state.voters.clone_from(&self.voters);
-        state.learners.clone_from(&self.learners);
-        state.voters_outgoing.clone_from(&self.voters_outgoing);
-        state.learners_next.clone_from(&self.learners_next);
-        state.auto_leave = self.auto_leave;
-        state
+        eraftpb::ConfState {
+            voters: self.voters.clone(),
+            learners: self.learners.clone(),
+            voters_outgoing: self.voters_outgoing.clone(),
+            learners_next: self.learners_next.clone(),
+            auto_leave: self.auto_leave,
+            ..eraftpb::ConfState::default()
+        }
     }
 
     /// Voters of either configuration, ascending.

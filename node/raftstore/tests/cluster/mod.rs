@@ -1,5 +1,6 @@
 //! A cluster of stores in one thread, on engines in memory and a clock that the test moves.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(unreachable_pub, reason = "shared by the test binaries of this folder")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
