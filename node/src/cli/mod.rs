@@ -1,7 +1,11 @@
 //! The command line: parses, dispatches, reports failures the same way for every command.
 
 mod background;
+mod client;
 mod demo;
+mod init;
+mod node;
+mod sql;
 mod start;
 mod values;
 mod version;
@@ -30,6 +34,13 @@ enum Command {
     Start(Box<start::StartArgs>),
     /// Start a cluster of a single node
     StartSingleNode(Box<start::NodeArgs>),
+    /// Make a cluster out of nodes that wait for it
+    Init(init::InitArgs),
+    /// Show the nodes of a cluster
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Open a SQL shell, or run statements
+    Sql(Box<sql::SqlArgs>),
     /// Run a cluster in this process, with a SQL shell; its data is gone afterwards
     Demo(Box<demo::DemoArgs>),
     /// Print the version
@@ -95,6 +106,9 @@ pub(crate) fn main() -> ExitCode {
     let (name, outcome) = match cli.command {
         Command::Start(args) => ("start", start::run_start(*args)),
         Command::StartSingleNode(args) => ("start-single-node", start::run_single(*args)),
+        Command::Init(args) => ("init", init::run(&args)),
+        Command::Node(command) => (command.name(), node::run(&command)),
+        Command::Sql(args) => ("sql", sql::run(&args)),
         Command::Demo(args) => ("demo", demo::run(&args)),
         Command::Version { build_tag } => ("version", print_version(build_tag)),
         Command::Completion { shell } => ("completion", print_completion(shell)),
@@ -110,8 +124,16 @@ fn bad_arguments(error: &clap::Error) -> ExitCode {
     if help {
         return ExitCode::SUCCESS;
     }
-    let command = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
-    let line = format!("Failed running \"{}\"\n", command.as_deref().unwrap_or("crdb"));
+    let mut words = std::env::args().skip(1).take_while(|word| !word.starts_with('-'));
+    let command = match words.next() {
+        // The only command with commands of its own.
+        Some(group) if group == "node" => {
+            words.next().map_or_else(|| group.clone(), |word| format!("{group} {word}"))
+        }
+        Some(command) => command,
+        None => "crdb".to_owned(),
+    };
+    let line = format!("Failed running \"{command}\"\n");
     drop(std::io::stderr().write_all(line.as_bytes()));
     ExitCode::from(EXIT_BAD_FLAGS)
 }

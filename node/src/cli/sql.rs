@@ -1,0 +1,31 @@
+//! `crdb sql`: the SQL shell against a node.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use crdb_shell::{ConnectionArgs, ShellArgs, ShellExit, process_environment};
+
+use super::{Failure, client};
+
+/// Flags of `sql`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SqlArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(flatten)]
+    shell: ShellArgs,
+}
+
+/// Runs `crdb sql`.
+pub(crate) fn run(args: &SqlArgs) -> Result<ExitCode, Failure> {
+    let target = args
+        .connection
+        .resolve(&process_environment)
+        .map_err(|error| Failure::new(error.to_string()))?;
+    let exit = client::block_on(Box::pin(crdb_shell::run(&args.shell, target)))?;
+    if exit == ShellExit::Failure && !args.shell.execute.is_empty() {
+        // The shell has printed the error itself.
+        super::print_error("Failed running \"sql\"\n");
+    }
+    Ok(ExitCode::from(exit.code()))
+}
