@@ -298,13 +298,98 @@ mod tests {
 
     #[test]
     fn status_shows_the_nodes_in_order_and_hides_those_that_left() {
-        expect![[r#""#]].assert_eq(&text(&Shown::default()));
+        expect![[r#"
+              id |     address     |   sql_address   | build  |              started_at              |              updated_at              |      locality       | is_available | is_live
+            -----+-----------------+-----------------+--------+--------------------------------------+--------------------------------------+---------------------+--------------+----------
+               1 | localhost:26257 | localhost:26257 | v0.1.0 | 2026-01-01 00:00:00.000000 +0000 UTC | 2026-01-01 00:00:01.500000 +0000 UTC | region=us-east,az=1 | true         | true
+               2 | localhost:26258 | localhost:26258 | v0.1.0 | 2026-01-01 00:00:00.000000 +0000 UTC | 2026-01-01 00:00:01.500000 +0000 UTC | region=us-east,az=1 | false        | false
+               4 | localhost:26260 | localhost:26260 | v0.1.0 | 2026-01-01 00:00:00.000000 +0000 UTC | NULL                                 | region=us-east,az=1 | false        | false
+            (3 rows)
+        "#]].assert_eq(&text(&Shown::default()));
     }
 
     #[test]
     fn status_with_ranges_and_membership() {
         let shown = Shown { ranges: true, decommission: true, node: None };
-        expect![[r#""#]].assert_eq(&table(Format::Records, &cluster(), &shown, now()).unwrap());
+        expect![[r#"
+            -[ RECORD 1 ]
+            id                     | 1
+            address                | localhost:26257
+            sql_address            | localhost:26257
+            build                  | v0.1.0
+            started_at             | 2026-01-01 00:00:00.000000 +0000 UTC
+            updated_at             | 2026-01-01 00:00:01.500000 +0000 UTC
+            locality               | region=us-east,az=1
+            is_available           | true
+            is_live                | true
+            replicas_leaders       | 5
+            replicas_leaseholders  | 4
+            ranges                 | 12
+            ranges_unavailable     | 0
+            ranges_underreplicated | 0
+            gossiped_replicas      | 12
+            is_decommissioning     | false
+            membership             | active
+            is_draining            | false
+            -[ RECORD 2 ]
+            id                     | 2
+            address                | localhost:26258
+            sql_address            | localhost:26258
+            build                  | v0.1.0
+            started_at             | 2026-01-01 00:00:00.000000 +0000 UTC
+            updated_at             | 2026-01-01 00:00:01.500000 +0000 UTC
+            locality               | region=us-east,az=1
+            is_available           | false
+            is_live                | false
+            replicas_leaders       | 5
+            replicas_leaseholders  | 4
+            ranges                 | 12
+            ranges_unavailable     | 0
+            ranges_underreplicated | 0
+            gossiped_replicas      | 12
+            is_decommissioning     | true
+            membership             | decommissioning
+            is_draining            | false
+            -[ RECORD 3 ]
+            id                     | 3
+            address                | localhost:26259
+            sql_address            | localhost:26259
+            build                  | v0.1.0
+            started_at             | 2026-01-01 00:00:00.000000 +0000 UTC
+            updated_at             | 2026-01-01 00:00:01.500000 +0000 UTC
+            locality               | region=us-east,az=1
+            is_available           | false
+            is_live                | false
+            replicas_leaders       | 5
+            replicas_leaseholders  | 4
+            ranges                 | 12
+            ranges_unavailable     | 0
+            ranges_underreplicated | 0
+            gossiped_replicas      | 12
+            is_decommissioning     | false
+            membership             | decommissioned
+            is_draining            | false
+            -[ RECORD 4 ]
+            id                     | 4
+            address                | localhost:26260
+            sql_address            | localhost:26260
+            build                  | v0.1.0
+            started_at             | 2026-01-01 00:00:00.000000 +0000 UTC
+            updated_at             | NULL
+            locality               | region=us-east,az=1
+            is_available           | false
+            is_live                | false
+            replicas_leaders       | 5
+            replicas_leaseholders  | 4
+            ranges                 | 12
+            ranges_unavailable     | 0
+            ranges_underreplicated | 0
+            gossiped_replicas      | 12
+            is_decommissioning     | false
+            membership             | active
+            is_draining            | false
+        "#]]
+        .assert_eq(&table(Format::Records, &cluster(), &shown, now()).unwrap());
     }
 
     #[test]
