@@ -115,7 +115,7 @@ impl Database {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Server::builder().add_service(AdminServer::new(node));
         let serving = serving.serve_with_incoming_shutdown(incoming, async {
-            let _ = stopped.await;
+            stopped.await.ok();
         });
         state.servers.spawn(serving);
         let running =
@@ -129,7 +129,7 @@ impl Database {
         if let Some(mut running) = self.state().running.remove(pod)
             && let Some(stop) = running.stop.take()
         {
-            let _ = stop.send(());
+            stop.send(()).ok();
         }
     }
 

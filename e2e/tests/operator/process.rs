@@ -52,7 +52,7 @@ impl Process {
     /// Kills the program and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
+        self.guard.wait().ok();
     }
 }
 
