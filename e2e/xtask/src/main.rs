@@ -158,7 +158,9 @@ fn crds(workspace: &Workspace) -> Result<()> {
 }
 
 fn manifests(workspace: &Workspace) -> Result<()> {
-    passed(rewriting(workspace.cargo("test --package crdb-operator --test manifests")))
+    let tools = crdb_kind::artifact::Artifact::Cli.make(workspace.cache(), workspace.progress())?;
+    let cargo = workspace.cargo("test --package crdb-operator --test manifests");
+    passed(rewriting(cargo.env("CRDB_E2E_HELM", tools.join("helm").display())))
 }
 
 /// The two test libraries that keep expected output rewrite it when these are set.

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use crdb_kind::artifact::make_all;
+use crdb_kind::artifact::{Artifact, make_all};
 use crdb_kind::{Cluster, ClusterConfig, Cmd, ControlPlane, Host, TestEnvironment};
 use serde_json::Value;
 
@@ -80,7 +80,7 @@ const TIERS: &[Tier] = &[
     Tier {
         name: "operator",
         deadline: minutes(20),
-        parts: &[Part::WithControlPlane("test --workspace --test operator")],
+        parts: &[Part::WithControlPlane("test --workspace --test operator --test manifests")],
     },
     Tier {
         name: "e2e",
@@ -90,7 +90,7 @@ const TIERS: &[Tier] = &[
 ];
 
 /// Test targets that other tiers run.
-const NOT_UNIT_TESTS: &[&str] = &["cluster", "kind", "operator", "process", "tidy"];
+const NOT_UNIT_TESTS: &[&str] = &["cluster", "kind", "manifests", "operator", "process", "tidy"];
 
 /// Runs all tiers, or one, and prints the sum.
 pub(crate) fn test(workspace: &Workspace, tier: Option<&str>, filter: Option<&str>) -> Result<()> {
@@ -171,10 +171,13 @@ fn run_part(
             run_tests(workspace, cargo, left, filter)
         }
         Part::WithControlPlane(line) => {
-            let lanes = ControlPlane::ARTIFACTS.map(|artifact| vec![artifact]);
+            let mut lanes = ControlPlane::ARTIFACTS.map(|artifact| vec![artifact]).to_vec();
+            lanes.push(vec![Artifact::Cli]);
             make_all(&lanes, workspace.cache(), workspace.progress())?;
             build_programs(workspace, left)?;
             let mut env = ControlPlane::in_cache(workspace.cache()).to_env();
+            let helm = Artifact::Cli.path(workspace.cache()).join("helm");
+            env.push(("CRDB_E2E_HELM".to_owned(), helm.display().to_string()));
             env.extend(our_programs(workspace));
             run_tests(workspace, workspace.cargo(line).envs(&env), left, filter)
         }

@@ -309,13 +309,10 @@ impl Scene {
     /// A pass: the step, if any, is recorded but has no effect on the scene.
     fn pass(&mut self) -> Result<String, Box<dyn Error>> {
         let now = self.now();
-        let (desired, plan) = match self.planned() {
-            Ok(planned) => planned,
-            Err(_) => {
-                let faults = validate(&self.cluster()?).err().unwrap_or_default();
-                let new = status::invalid(&self.cluster()?, &faults, &now);
-                return Ok(self.publish(new));
-            }
+        let Ok((desired, plan)) = self.planned() else {
+            let faults = validate(&self.cluster()?).err().unwrap_or_default();
+            let new = status::invalid(&self.cluster()?, &faults, &now);
+            return Ok(self.publish(new));
         };
         let before = self.status.clone();
         if self.applied.conflicts.is_empty()
@@ -333,12 +330,13 @@ impl Scene {
         let mut text = String::new();
         let soon = std::time::Duration::from_secs(20);
         if !status::worth_writing(&self.status, &new, soon) {
-            let _ = writeln!(text, "nothing worth writing");
+            writeln!(text, "nothing worth writing").expect("a string takes all");
             return text;
         }
         for notice in status::notices(&self.status, &new) {
             let type_ = if notice.warning { "Warning" } else { "Normal" };
-            let _ = writeln!(text, "{type_} {} {}: {}", notice.reason, notice.action, notice.note);
+            writeln!(text, "{type_} {} {}: {}", notice.reason, notice.action, notice.note)
+                .expect("a string takes all");
         }
         self.status = new;
         text
@@ -348,7 +346,8 @@ impl Scene {
         let mut text = String::new();
         for c in &self.status.conditions {
             let since = c.last_transition_time.0.as_second();
-            let _ = writeln!(text, "{}={} {} @{since} {}", c.type_, c.status, c.reason, c.message);
+            writeln!(text, "{}={} {} @{since} {}", c.type_, c.status, c.reason, c.message)
+                .expect("a string takes all");
         }
         text
     }
@@ -407,16 +406,16 @@ fn show(plan: &Plan) -> String {
     let mut text = String::new();
     let id = plan.cluster_id.as_deref().unwrap_or("none");
     let state = if plan.initialized { "initialized" } else { "not initialized" };
-    let _ = writeln!(text, "cluster {id}, {state}, {} members", plan.members);
+    writeln!(text, "cluster {id}, {state}, {} members", plan.members).expect("a string takes all");
     for planned in &plan.slots {
         let held = if planned.released { "" } else { " held: its pod runs an older template" };
-        let _ = writeln!(text, "slot {}{held}", planned.slot);
+        writeln!(text, "slot {}{held}", planned.slot).expect("a string takes all");
     }
     for (pool, last) in &plan.last_slots {
-        let _ = writeln!(text, "pool {pool} last slot {last}");
+        writeln!(text, "pool {pool} last slot {last}").expect("a string takes all");
     }
     for (slot, mark) in &plan.marks {
-        let _ = writeln!(
+        writeln!(
             text,
             "mark {} cluster={} node={} store={} membership={} released={}",
             slot.volume_claim(),
@@ -425,15 +424,17 @@ fn show(plan: &Plan) -> String {
             mark.store_uuid.as_deref().unwrap_or("-"),
             mark.membership.as_deref().unwrap_or("-"),
             mark.released,
-        );
+        )
+        .expect("a string takes all");
     }
     if let Some(halt) = &plan.halt {
-        let _ = writeln!(text, "halt {}: {}", halt.reason.as_str(), halt.message);
+        writeln!(text, "halt {}: {}", halt.reason.as_str(), halt.message)
+            .expect("a string takes all");
     }
     if let Some(waiting) = &plan.waiting {
-        let _ = writeln!(text, "waiting: {waiting}");
+        writeln!(text, "waiting: {waiting}").expect("a string takes all");
     }
-    let _ = match &plan.step {
+    match &plan.step {
         Step::None => writeln!(text, "step: none"),
         Step::Bootstrap { slot, cluster_id, store_uuid } => {
             writeln!(text, "step: bootstrap {slot} as {cluster_id} (store {store_uuid})")
@@ -441,7 +442,8 @@ fn show(plan: &Plan) -> String {
         Step::ReplacePod { slot, pod_uid } => {
             writeln!(text, "step: replace pod of {slot} ({pod_uid})")
         }
-    };
-    let _ = writeln!(text, "look again after {:?}", plan.recheck_after);
+    }
+    .expect("a string takes all");
+    writeln!(text, "look again after {:?}", plan.recheck_after).expect("a string takes all");
     text
 }
