@@ -7,6 +7,7 @@ use std::{error::Error, fmt::Write as _, path::Path, time::Duration};
 use cluster::{Cluster, get, increment, outcome, put};
 use crdb_keys::{RangeId, StoreId};
 use crdb_raftstore::{Input, ReplicaChange};
+use goldenscript::ArgumentConsumer as Args;
 use test_each_file::test_each_path;
 
 test_each_path! { in "node/raftstore/testscripts" as scripts => run_script }
@@ -23,7 +24,7 @@ struct World {
 
 impl World {
     /// Runs for `by` and tells who holds the lease of the tables' range whenever that changes.
-    fn run(&mut self, by: Duration, out: &mut String) -> std::fmt::Result {
+    fn run_for(&mut self, by: Duration, out: &mut String) -> std::fmt::Result {
         let end = self.cluster.now.after(by);
         let mut before = self.holder();
         while self.cluster.now < end {
@@ -64,17 +65,15 @@ fn duration(text: Option<&str>) -> Result<Duration, Box<dyn Error>> {
     Ok(Duration::from_secs(text.strip_suffix('s').ok_or("write 5s or 50ms")?.parse()?))
 }
 
-impl goldenscript::Runner for World {
-    type Command = goldenscript::Command;
-
-    fn run(
+impl World {
+    /// Commands that start, stop and change the cluster.
+    fn run_cluster(
         &mut self,
-        command: &goldenscript::Command,
-        _context: &goldenscript::Context,
-    ) -> Result<String, Box<dyn Error>> {
-        let mut out = String::new();
-        let mut args = command.consume_args();
-        match command.name.as_str() {
+        name: &str,
+        args: &mut Args<'_>,
+        out: &mut String,
+    ) -> Result<bool, Box<dyn Error>> {
+        match name {
             "bootstrap" => {
                 self.cluster = Cluster::bootstrap();
                 self.began = self.cluster.now.0;
@@ -100,8 +99,31 @@ impl goldenscript::Runner for World {
             }
             "run" => {
                 let by = duration(args.next_pos())?;
-                World::run(self, by, &mut out)?;
+                self.run_for(by, out)?;
             }
+            "transfer" => {
+                let id = node(args.next_pos())?;
+                let target = match args.next_pos() {
+                    Some(to) => Some(StoreId(node(Some(to))?)),
+                    None => None,
+                };
+                self.cluster.input(id, Input::TransferLease { range_id: RangeId(4), target });
+            }
+            "drain" => self.cluster.input(node(args.next_pos())?, Input::Drain(true)),
+            "remove" => {
+                let id = node(args.next_pos())?;
+                let store = StoreId(node(args.next_pos())?);
+                let change = ReplicaChange::RemoveLearner(store);
+                self.cluster.input(id, Input::ChangeReplicas { range_id: RangeId(4), change });
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Commands that disturb the network and the clocks.
+    fn run_faults(&mut self, name: &str, args: &mut Args<'_>) -> Result<bool, Box<dyn Error>> {
+        match name {
             // cut n1 n2: no message either way; n1 alone: cut from all
             "cut" => {
                 let from = node(args.next_pos())?;
@@ -124,6 +146,19 @@ impl goldenscript::Runner for World {
                 let millis: i64 = args.next_pos().ok_or("how many ms?")?.parse()?;
                 self.cluster.nodes.get_mut(&id).ok_or("no such node")?.skew = millis * 1_000_000;
             }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Commands that send requests.
+    fn run_requests(
+        &mut self,
+        name: &str,
+        args: &mut Args<'_>,
+        out: &mut String,
+    ) -> Result<bool, Box<dyn Error>> {
+        match name {
             "put" => {
                 let id = node(args.next_pos())?;
                 let (key, value) = args.next_key().ok_or("what?")?;
@@ -176,21 +211,14 @@ impl goldenscript::Runner for World {
                     None => writeln!(out, "none yet")?,
                 }
             }
-            "transfer" => {
-                let id = node(args.next_pos())?;
-                let target = match args.next_pos() {
-                    Some(to) => Some(StoreId(node(Some(to))?)),
-                    None => None,
-                };
-                self.cluster.input(id, Input::TransferLease { range_id: RangeId(4), target });
-            }
-            "drain" => self.cluster.input(node(args.next_pos())?, Input::Drain(true)),
-            "remove" => {
-                let id = node(args.next_pos())?;
-                let store = StoreId(node(args.next_pos())?);
-                let change = ReplicaChange::RemoveLearner(store);
-                self.cluster.input(id, Input::ChangeReplicas { range_id: RangeId(4), change });
-            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Commands that show the state.
+    fn run_shows(&mut self, name: &str, out: &mut String) -> Result<bool, Box<dyn Error>> {
+        match name {
             "status" => out.push_str(&self.cluster.describe()),
             "log" => {
                 for id in self.cluster.members.clone() {
@@ -220,7 +248,29 @@ impl goldenscript::Runner for World {
                     writeln!(out)?;
                 }
             }
-            other => return Err(format!("unknown command {other}").into()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl goldenscript::Runner for World {
+    type Command = goldenscript::Command;
+
+    fn run(
+        &mut self,
+        command: &goldenscript::Command,
+        _context: &goldenscript::Context,
+    ) -> Result<String, Box<dyn Error>> {
+        let mut out = String::new();
+        let mut args = command.consume_args();
+        let name = command.name.as_str();
+        let known = self.run_cluster(name, &mut args, &mut out)?
+            || self.run_faults(name, &mut args)?
+            || self.run_requests(name, &mut args, &mut out)?
+            || self.run_shows(name, &mut out)?;
+        if !known {
+            return Err(format!("unknown command {name}").into());
         }
         args.reject_next()?;
         Ok(out)

@@ -130,7 +130,9 @@ impl<E: Engine> Replica<E> {
             self.support_self(ctx);
         }
         match kind {
-            MessageType::MsgHeartbeat if message.context.is_empty() => {
+            MessageType::MsgHeartbeat
+                if message.context.is_empty() && !self.may_be_unknown(&message) =>
+            {
                 ctx.outbox.heartbeat(to, self.heartbeat(&message));
             }
             MessageType::MsgHeartbeatResponse if message.context.is_empty() => {
@@ -162,9 +164,7 @@ impl<E: Engine> Replica<E> {
         let granted =
             message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject;
         let (bound, bound_term) = self.promise.bound();
-        // A receiver that has matched nothing yet may not know the range.
-        let unknown = message.get_msg_type() == MessageType::MsgAppend
-            && self.raw.raft.prs().get(message.to).is_some_and(|progress| progress.matched == 0);
+        let unknown = self.may_be_unknown(message);
         Ok(RaftMessage {
             range_id: self.range_id.get(),
             from_replica: message.from,
@@ -174,6 +174,14 @@ impl<E: Engine> Replica<E> {
             vote_bound: granted.then(|| bound.into()),
             vote_bound_term: if granted { bound_term } else { 0 },
         })
+    }
+
+    /// Whether the receiver may not have the range yet and needs the descriptor to create its
+    /// replica: it has acknowledged nothing. Heartbeats carry it as well, because raft sends a
+    /// silent replica one append and then waits for it to answer a heartbeat.
+    fn may_be_unknown(&self, message: &Message) -> bool {
+        matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat)
+            && self.raw.raft.prs().get(message.to).is_some_and(|progress| progress.matched == 0)
     }
 
     fn send_snapshot(

@@ -1,4 +1,10 @@
 //! A cluster of stores in one thread, on engines in memory and a clock that the test moves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "a test that cannot go on stops"
+)]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(unreachable_pub, reason = "shared by the test binaries of this folder")]
 
@@ -60,6 +66,9 @@ pub struct Call {
     pub evaluation: Evaluation<MemoryEngine>,
 }
 
+/// Looks at a batch from one node to another, and may change it.
+pub type Filter = Box<dyn FnMut(u32, u32, &mut RaftBatch)>;
+
 /// The cluster.
 pub struct Cluster {
     pub now: Mono,
@@ -74,7 +83,7 @@ pub struct Cluster {
     pub members: BTreeSet<u32>,
     pub dead: BTreeSet<u32>,
     /// Drops of the batches for which it answers true.
-    pub filter: Option<Box<dyn FnMut(u32, u32, &mut RaftBatch)>>,
+    pub filter: Option<Filter>,
 }
 
 impl Default for Cluster {
@@ -387,10 +396,10 @@ impl Cluster {
     }
 
     /// The value at a node, or the error.
-    pub fn get(&mut self, node: u32, key: &str) -> Result<Option<String>, kv::Error> {
+    pub fn get(&mut self, node: u32, key: &str) -> Result<Option<String>, Box<kv::Error>> {
         let response = self.request(node, get(key));
         match response.error {
-            Some(error) => Err(error),
+            Some(error) => Err(Box::new(error)),
             None => Ok(value_of(&response)),
         }
     }
