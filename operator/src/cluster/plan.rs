@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crdb_api::conditions;
 use crdb_api::names::SlotName;
-use crdb_api::v1alpha1::{CrdbClusterStatus, OperationType};
+use crdb_api::v1alpha1::{CrdbClusterStatus, Operation, OperationType};
 
 use super::build;
 use super::observed::{Answer, ClusterView, Observed, TroubleKind, VolumeMark, VolumeView};
@@ -372,9 +372,12 @@ fn plan_repair(
     observed: &Observed,
     plan: &mut Plan,
 ) {
-    // A store chosen to be initialized must stay what it is.
-    let reserved = status.operation.as_ref();
-    let reserved = reserved.filter(|operation| operation.type_ == OperationType::Bootstrap);
+    // The record of the bootstrap names the one store that may be initialized: until that has come
+    // about, no other step may take its place in the status.
+    let bootstraps = |operation: &Operation| operation.type_ == OperationType::Bootstrap;
+    if !plan.initialized && status.operation.as_ref().is_some_and(bootstraps) {
+        return;
+    }
     for planned in &plan.slots {
         let Some(view) = observed.slots.get(&planned.slot) else { continue };
         let Some(pod) = &view.pod else { continue };
@@ -386,12 +389,6 @@ fn plan_repair(
         let pool = desired.pool(&planned.slot.pool);
         let ephemeral = pool.is_some_and(|pool| desired.spec.storage_of(pool).ephemeral);
         if ephemeral && plan.initialized && pod.ran {
-            continue;
-        }
-        if !plan.initialized
-            && reserved.is_some_and(|operation| operation.slot == planned.slot.stateful_set())
-            && ephemeral
-        {
             continue;
         }
         plan.step = Step::ReplacePod { slot: planned.slot.clone(), pod_uid: pod.uid.clone() };

@@ -1,0 +1,71 @@
+//! What a failed command tells its user.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Exit code of a command that failed.
+const FAILED: u8 = 1;
+/// Exit code of wrong flags or arguments.
+pub(crate) const USAGE: u8 = 2;
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: FAILED }
+    }
+
+    /// A command that lacks something only its user can say.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, ..Self::new(message) }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// A failed request to the API server, about `what`.
+    pub(crate) fn request(what: &str, error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.is_forbidden() => {
+                Self::new(format!("may not {what}: {}", status.message))
+                    .hint("ask for a role that allows it; 'kubectl auth can-i' shows what is allowed")
+            }
+            kube::Error::Api(status) => Self::new(format!("cannot {what}: {}", status.message)),
+            error => Self::new(format!("cannot {what}: {}", causes(error))),
+        }
+    }
+
+    /// Prints the failure; gives the exit code of the process.
+    pub(crate) fn report(&self) -> ExitCode {
+        let mut text = format!("error: {}\n", self.message);
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        // Without a stderr there is nobody to tell.
+        drop(std::io::stderr().write_all(text.as_bytes()));
+        ExitCode::from(self.code)
+    }
+}
+
+/// An error and what caused it, each said once.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
