@@ -220,7 +220,7 @@ impl<E: Engine> Store<E> {
         );
         let deadline = self.hold_until();
         let bound = self.restart_bound;
-        let replica = Replica::load(&self.handle, range, to, |term| {
+        let replica = Replica::load(&self.handle, range, to, |term, _| {
             Promise::after_start(deadline, bound, term)
         })?;
         self.replicas.insert(range, replica);

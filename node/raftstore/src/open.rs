@@ -86,12 +86,14 @@ impl<E: Engine> Store<E> {
         let handle = StoreHandle::new(engine, clock, config);
         let mut replicas = BTreeMap::new();
         for (range, replica_id) in found {
-            let replica = Replica::load(&handle, range, replica_id, |term| {
-                if stamp.is_none() || vote_at_once {
-                    Promise::default()
-                } else {
+            let replica = Replica::load(&handle, range, replica_id, |term, sole| match stamp {
+                Some(stamp) if sole => {
+                    Promise::after_start(Mono::default(), promise::sole_voter_bound(stamp), term)
+                }
+                Some(_) if !vote_at_once => {
                     Promise::after_start(now.after(timeout), restart_bound, term)
                 }
+                Some(_) | None => Promise::default(),
             })?;
             replicas.insert(range, replica);
         }

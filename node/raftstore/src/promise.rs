@@ -106,6 +106,12 @@ pub(crate) fn bound_after_restart(
         .add_nanos(max_offset_nanos)
 }
 
+/// Below this a sole voter serves while `stamp` is its wall stamp on disk. After a restart it need
+/// wait no longer than until then, and not for the promises that it gave nobody but itself.
+pub(crate) fn sole_voter_bound(stamp: Timestamp) -> Timestamp {
+    stamp.add_nanos(nanos(STAMP_VALIDITY))
+}
+
 /// How long a persisted wall stamp covers acknowledgements.
 pub(crate) const STAMP_VALIDITY: std::time::Duration = std::time::Duration::from_millis(500);
 /// How old a wall stamp may get before a new one is persisted.

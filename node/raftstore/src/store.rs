@@ -267,7 +267,10 @@ impl<E: Engine> Store<E> {
             }
         }
         if !batch.is_empty() {
-            self.write(&batch, Sync::No)?;
+            // Who may vote must not be forgotten: a sole voter that forgot that it no longer is
+            // one would elect itself at once.
+            let voters = applied.iter().any(|(_, effects)| effects.changes_replicas());
+            self.write(&batch, if voters { Sync::Yes } else { Sync::No })?;
         }
         for (range, effects) in applied {
             self.with(now, range, |replica, ctx| replica.applied(ctx, effects));
@@ -370,7 +373,7 @@ impl<E: Engine> Store<E> {
         let mut ctx = Ctx {
             now,
             sent: self.sent,
-            stamp_covers,
+            stamp: self.stamp.filter(|_| stamp_covers),
             clock: &shared.clock,
             config: &shared.config,
             handle: &self.handle,

@@ -31,6 +31,23 @@ fn one_store_keeps_what_it_acknowledged_through_a_crash() {
 }
 
 #[test]
+fn a_sole_voter_serves_again_half_a_second_after_a_crash() {
+    let mut cluster = Cluster::bootstrap();
+    cluster.run(Duration::from_secs(2));
+    let read = cluster.request(1, cluster::get("a")).read_timestamp.unwrap();
+    cluster.crash(1, 0);
+    let crashed = cluster.now;
+    cluster.start(1);
+    cluster.wait("a leaseholder", |cluster| cluster.leaseholder(4).is_some());
+    assert_eq!(outcome(&cluster.put(1, "a", "1")), "ok");
+    let gap = cluster.now.since(crashed);
+    assert!(gap < Duration::from_millis(700), "{gap:?}");
+    // What is written now is above what was read before.
+    let written = cluster.put(1, "a", "2").write_timestamp.unwrap();
+    assert!(crdb_keys::Timestamp::from(written) > crdb_keys::Timestamp::from(read));
+}
+
+#[test]
 fn replicas_spread_to_three_stores() {
     let mut cluster = Cluster::of_three();
     assert_eq!(outcome(&cluster.put(1, "a", "1")), "ok");

@@ -32,6 +32,13 @@ pub(crate) struct Effects {
     index: u64,
 }
 
+impl Effects {
+    /// Whether the replicas of the range changed.
+    pub(crate) fn changes_replicas(&self) -> bool {
+        self.descriptor.is_some()
+    }
+}
+
 impl<E: Engine> Replica<E> {
     /// Adds the effects of `entries` to `batch`.
     pub(crate) fn apply(

@@ -25,6 +25,7 @@ use crate::{
     config::{Mono, PlantedBug},
     handle::LatchGuard,
     lease::{Bound, Serving},
+    promise,
 };
 
 /// How long raft gets to hand leadership over once the lease has ended.
@@ -151,14 +152,17 @@ impl<E: Engine> Replica<E> {
             && lease.term == led.term
             && lease.replica_id == own
             && lease.end().is_none();
-        let quorum = if holds && ctx.stamp_covers {
+        let quorum = ctx.stamp.filter(|_| holds).and_then(|_| {
             self.tracker.quorum(own, ctx.sent, [&conf.voters[..], &conf.voters_outgoing[..]])
-        } else {
-            None
-        };
-        let serving = quorum
+        });
+        let mut serving = quorum
             .map(|quorum| Serving::new(&self.applied.lease, quorum, &ctx.config.timing))
             .filter(|serving| ctx.now < serving.expires);
+        if let (Some(serving), Some(stamp), true) = (&mut serving, ctx.stamp, self.is_sole_voter())
+        {
+            // Nobody else keeps a bound of what a sole voter serves; its stamp does.
+            serving.bound = serving.bound.min(promise::sole_voter_bound(stamp));
+        }
         if serving.is_some() {
             self.support_self(ctx);
         }

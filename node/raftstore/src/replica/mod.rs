@@ -30,7 +30,7 @@ mod tick;
 
 use std::{collections::BTreeMap, collections::VecDeque, sync::Arc};
 
-use crdb_keys::{RangeId, ReplicaId, StoreId, hlc::Clock, layout::RangeLocal};
+use crdb_keys::{RangeId, ReplicaId, StoreId, Timestamp, hlc::Clock, layout::RangeLocal};
 use crdb_proto::kv::RangeDescriptor;
 use crdb_storage::Engine;
 use raft::{RawNode, Ready, StateRole};
@@ -59,8 +59,8 @@ pub(crate) struct Ctx<'a, E: Engine> {
     pub(crate) now: Mono,
     /// Both clocks at the start of this half of the step: what is sent now was sent then.
     pub(crate) sent: SentAt,
-    /// Whether the wall stamp on disk covers messages sent now.
-    pub(crate) stamp_covers: bool,
+    /// The wall stamp on disk, if it covers what is sent now.
+    pub(crate) stamp: Option<Timestamp>,
     pub(crate) clock: &'a Clock,
     pub(crate) config: &'a StoreConfig,
     pub(crate) handle: &'a StoreHandle<E>,
@@ -126,7 +126,7 @@ impl<E: Engine> Replica<E> {
         handle: &StoreHandle<E>,
         range_id: RangeId,
         replica_id: ReplicaId,
-        promise: impl FnOnce(u64) -> Promise,
+        promise: impl FnOnce(u64, bool) -> Promise,
     ) -> Result<Self, StoreError> {
         let shared = &handle.shared;
         let store_id = shared.config.store_id;
@@ -145,7 +145,8 @@ impl<E: Engine> Replica<E> {
             shared.config.limits.entry_cache_bytes,
         )
         .map_err(fail)?;
-        let promise = promise(log.hard_state().term);
+        let sole = applied.conf.all_voters() == [replica_id.get()];
+        let promise = promise(log.hard_state().term, sole);
         let config = raft_config(&shared.config, replica_id, applied.index);
         let logger = logger::logger(format!("{range_id}/{replica_id}"));
         let raw = RawNode::new(&config, log, &logger).map_err(|error| StoreError::Raft {
