@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crdb_keys::NodeId;
+use crdb_pgwire::{Config, PgServer};
+use crdb_sql::SqlNode;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -12,6 +15,9 @@ use tracing::debug;
 use super::shared::{Phase, Shared};
 use crate::net::accept::SqlHandler;
 use crate::net::reject::reject;
+
+/// For sessions to end once their statements were abandoned.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Takes the connections of SQL clients from the listener.
 pub(crate) struct SqlGate {
@@ -55,19 +61,20 @@ impl SqlHandler for SqlGate {
 
 /// The sessions of the node.
 pub(crate) struct PgFront {
+    server: Arc<PgServer>,
     refusing: AtomicBool,
-    connections: AtomicU64,
 }
 
 /// The sessions of a node that starts to serve.
-pub(crate) fn server() -> Arc<PgFront> {
-    Arc::new(PgFront { refusing: AtomicBool::new(false), connections: AtomicU64::new(0) })
+pub(crate) fn server(sql: Arc<SqlNode>, node: NodeId, seed: u64) -> Arc<PgFront> {
+    let server = PgServer::new(sql, node.get(), seed, Config::default());
+    Arc::new(PgFront { server, refusing: AtomicBool::new(false) })
 }
 
 impl PgFront {
     /// Open connections.
     pub(crate) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Acquire)
+        self.server.connections()
     }
 
     /// Whether new clients are turned away.
@@ -80,23 +87,20 @@ impl PgFront {
         self.refusing.store(true, Ordering::Release);
     }
 
-    /// Lets running statements finish, then closes all sessions; false when time ran out first.
+    /// Lets running statements finish, then closes all sessions; false when time ran out first, and
+    /// the statements still running were abandoned, but for writes on their way.
     pub(crate) async fn drain(&self, patience: Duration) -> bool {
         self.refuse_new();
-        let idle = async {
-            while self.connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(patience, idle).await.is_ok()
+        if tokio::time::timeout(patience, self.server.drain()).await.is_ok() {
+            return true;
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, self.server.stop()).await.is_err() {
+            debug!(left = self.connections(), "sessions wait for writes on their way");
+        }
+        false
     }
 
     async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        self.connections.fetch_add(1, Ordering::AcqRel);
-        let text = "this build has no SQL sessions yet";
-        if let Err(error) = reject(stream, "0A000", text).await {
-            debug!(%peer, %error, "SQL client left");
-        }
-        self.connections.fetch_sub(1, Ordering::AcqRel);
+        self.server.serve(stream, &peer.to_string()).await;
     }
 }

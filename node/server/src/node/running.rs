@@ -88,7 +88,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         build_tag: shared.config.build_tag.clone(),
         limits: crdb_sql::Limits::default(),
     });
-    let pg = super::pg::server();
+    let pg = super::pg::server(Arc::clone(&sql), node_id, rand::random());
     let thread = start_thread(shared, store, &inbox, &links)?;
     let running = Running { store: handle, inbox, sender, sql, pg };
     if shared.running.set(running).is_err() {

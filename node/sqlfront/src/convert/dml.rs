@@ -164,12 +164,11 @@ impl Converter<'_> {
         // `RETURNING NOTHING` says that nothing is wanted; the word is reserved there.
         if let [SelectItem::Expr { expr: crate::ast::Expr::Column(column), alias: None }] =
             items.as_slice()
+            && let [only] = column.parts.as_slice()
+            && only.value == "nothing"
+            && !only.quoted
         {
-            if let [only] = column.parts.as_slice() {
-                if only.value == "nothing" && !only.quoted {
-                    return Ok(Vec::new());
-                }
-            }
+            return Ok(Vec::new());
         }
         Ok(items)
     }

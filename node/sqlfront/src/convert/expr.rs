@@ -242,9 +242,7 @@ impl Converter<'_> {
         // the sign binds tighter than all three.
         if matches!(op, UnaryOp::Minus | UnaryOp::Plus) {
             match expr {
-                sp::Expr::BinaryOp { left, op: inner, right }
-                    if matches!(inner, sp::BinaryOperator::PGExp) =>
-                {
+                sp::Expr::BinaryOp { left, op: sp::BinaryOperator::PGExp, right } => {
                     let left = self.unary_inner(op, *left)?;
                     let pos = left.pos();
                     let right = self.boxed(*right)?;

@@ -121,10 +121,12 @@ impl Converter<'_> {
         if null_treatment.is_some() {
             return self.unsupported("IGNORE NULLS and RESPECT NULLS");
         }
-        if let (FunctionArgs::List(items), [only]) = (&args, name.parts.as_slice()) {
-            if only.value == "row" && !only.quoted && !bare {
-                return Ok(Expr::Row(items.clone(), pos));
-            }
+        if let (FunctionArgs::List(items), [only]) = (&args, name.parts.as_slice())
+            && only.value == "row"
+            && !only.quoted
+            && !bare
+        {
+            return Ok(Expr::Row(items.clone(), pos));
         }
         let within_group = self.order_by_exprs(within_group)?;
         let filter = filter.map(|filter| self.expr(*filter)).transpose()?;

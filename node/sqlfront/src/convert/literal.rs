@@ -78,7 +78,7 @@ fn hex_bytes(digits: &str, pos: Pos) -> Result<Vec<u8>> {
             pos,
         )
     };
-    if !digits.is_ascii() || digits.len() % 2 != 0 {
+    if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         return Err(invalid());
     }
     digits

@@ -12,9 +12,11 @@ mod expr;
 mod function;
 mod literal;
 mod query;
+mod reserved;
 mod table;
 mod types;
 
+pub(crate) use reserved::is_reserved;
 pub(crate) use table::feature;
 
 use std::collections::HashMap;
@@ -184,95 +186,6 @@ impl<'a> Converter<'a> {
         }
         Ok(column)
     }
-}
-
-/// Whether a word cannot be a name unless it is quoted: PostgreSQL's reserved words.
-pub(crate) fn is_reserved(word: &str) -> bool {
-    const RESERVED: [&str; 77] = [
-        "all",
-        "analyse",
-        "analyze",
-        "and",
-        "any",
-        "array",
-        "as",
-        "asc",
-        "asymmetric",
-        "both",
-        "case",
-        "cast",
-        "check",
-        "collate",
-        "column",
-        "constraint",
-        "create",
-        "current_catalog",
-        "current_date",
-        "current_role",
-        "current_time",
-        "current_timestamp",
-        "current_user",
-        "default",
-        "deferrable",
-        "desc",
-        "distinct",
-        "do",
-        "else",
-        "end",
-        "except",
-        "false",
-        "fetch",
-        "for",
-        "foreign",
-        "from",
-        "grant",
-        "group",
-        "having",
-        "in",
-        "initially",
-        "intersect",
-        "into",
-        "lateral",
-        "leading",
-        "limit",
-        "localtime",
-        "localtimestamp",
-        "not",
-        "null",
-        "offset",
-        "on",
-        "only",
-        "or",
-        "order",
-        "placing",
-        "primary",
-        "references",
-        "returning",
-        "select",
-        "session_user",
-        "some",
-        "symmetric",
-        "table",
-        "then",
-        "to",
-        "trailing",
-        "true",
-        "union",
-        "unique",
-        "user",
-        "using",
-        "variadic",
-        "when",
-        "where",
-        "window",
-        "with",
-    ];
-    const LENGTH_MAX: usize = 17;
-    if word.len() > LENGTH_MAX {
-        return false;
-    }
-    let word = word.to_ascii_lowercase();
-    RESERVED.binary_search(&word.as_str()).is_ok()
 }
 
 /// The error of a tree that is too deep.

@@ -1,0 +1,231 @@
+//! The server as tokio-postgres and rude strangers see it, over loopback.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdb_pgwire::Config;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use support::{Node, V3, connect, message, node, startup};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_util::task::TaskTracker;
+
+/// Connects and drives the connection in the background.
+async fn client(port: u16) -> Client {
+    let url = format!("host=127.0.0.1 port={port} user=root dbname=defaultdb");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("it connects");
+    TaskTracker::new().spawn(async move { drop(connection.await) });
+    client
+}
+
+async fn started() -> (Node, u16) {
+    let node =
+        node(Config { startup_deadline: Duration::from_secs(60), ..Config::default() }).await;
+    let port = node.listen().await;
+    (node, port)
+}
+
+/// Reads until the server closes, then returns all of it.
+async fn until_closed(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all)).await;
+    // A reset after the answer is a close as well.
+    drop(read.expect("the server closes the connection"));
+    all
+}
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    String::from_utf8_lossy(haystack).contains(needle)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simple_and_prepared_statements_in_both_formats() {
+    let (_node, port) = started().await;
+    let client = client(port).await;
+    client
+        .batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b TEXT, c FLOAT, d BOOL, e BYTES)")
+        .await
+        .unwrap();
+    let insert = client.prepare("INSERT INTO t VALUES ($1, $2, $3, $4, $5)").await.unwrap();
+    assert_eq!(insert.params(), [Type::INT8, Type::TEXT, Type::FLOAT8, Type::BOOL, Type::BYTEA]);
+    for n in 0..200_i64 {
+        let text = format!("row {n}");
+        let half = 0.5 * f64::from(i32::try_from(n).unwrap());
+        let rows = client
+            .execute(&insert, &[&n, &text, &half, &(n % 2 == 0), &&b"\x00\xff"[..]])
+            .await
+            .unwrap();
+        assert_eq!(rows, 1);
+    }
+    let rows = client.query("SELECT a, b, c, d, e FROM t WHERE a < $1 ORDER BY a", &[&3_i64]).await;
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[2].get::<_, i64>(0), 2);
+    assert_eq!(rows[2].get::<_, &str>(1), "row 2");
+    assert!((rows[2].get::<_, f64>(2) - 1.0).abs() < f64::EPSILON);
+    assert!(rows[2].get::<_, bool>(3));
+    assert_eq!(rows[2].get::<_, &[u8]>(4), b"\x00\xff");
+    let simple = client.simple_query("SELECT count(*) FROM t; SELECT 1").await.unwrap();
+    let values: Vec<_> = simple
+        .iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(values, ["200", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn portals_suspend_and_the_session_survives_errors() {
+    let (_node, port) = started().await;
+    let client = client(port).await;
+    let error = client.query("SELECT * FROM missing", &[]).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::UNDEFINED_TABLE));
+    let error = client.query("SELECT 1 +", &[]).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::SYNTAX_ERROR));
+    let error = client.batch_execute("SELECT 1; SELECT 1/0; SELECT 2").await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::DIVISION_BY_ZERO));
+    let row = client.query_one("SELECT 40 + $1::int8", &[&2_i64]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 42);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_results_arrive_whole() {
+    let (_node, port) = started().await;
+    let client = client(port).await;
+    let rows =
+        client.query("SELECT i, repeat('x', 100) FROM generate_series(1, 20000) AS g (i)", &[]);
+    let rows = rows.await.unwrap();
+    assert_eq!(rows.len(), 20_000);
+    assert_eq!(rows[19_999].get::<_, &str>(1).len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancel_stops_a_statement_and_not_the_session() {
+    let (node, port) = started().await;
+    let client = Arc::new(client(port).await);
+    client.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    let token = client.cancel_token();
+    node.gate.close().await;
+    let running = Arc::clone(&client);
+    let statement =
+        TaskTracker::new().spawn(async move { running.query("SELECT * FROM t", &[]).await });
+    node.gate.held().await;
+    token.cancel_query(NoTls).await.unwrap();
+    let error = statement.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    node.gate.open();
+    client.query("SELECT * FROM t", &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_on_its_way_is_waited_for_when_the_client_hangs_up() {
+    let (node, port) = started().await;
+    let first = client(port).await;
+    first.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    let mut stream = connect(port).await;
+    stream.write_all(&startup(V3, &[("user", "root")])).await.unwrap();
+    let mut greeting = [0; 1];
+    stream.read_exact(&mut greeting).await.unwrap();
+    node.gate.close().await;
+    stream.write_all(&message(b'Q', b"INSERT INTO t VALUES (7)\0")).await.unwrap();
+    node.gate.held().await;
+    drop(stream);
+    node.gate.open();
+    let left = async {
+        while node.server.connections() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), left).await.expect("the session ends");
+    // The row is there whole or not at all; a session that ended has decided.
+    let rows = first.query("SELECT a FROM t", &[]).await.unwrap();
+    assert!(rows.len() <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_ends_idle_sessions_and_lets_statements_finish() {
+    let (node, port) = started().await;
+    let idle = client(port).await;
+    let busy = Arc::new(client(port).await);
+    busy.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    node.gate.close().await;
+    let running = Arc::clone(&busy);
+    let tasks = TaskTracker::new();
+    let statement =
+        tasks.spawn(async move { running.simple_query("SELECT count(*) FROM t").await });
+    node.gate.held().await;
+    let server = Arc::clone(&node.server);
+    let drained = tasks.spawn(async move { server.drain().await });
+    while !idle.is_closed() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!drained.is_finished(), "a statement is still running");
+    node.gate.open();
+    tokio::time::timeout(Duration::from_secs(20), drained).await.expect("all leave").unwrap();
+    statement.await.unwrap().unwrap();
+    let mut late = connect(port).await;
+    late.write_all(&startup(V3, &[("user", "root")])).await.unwrap();
+    assert!(contains(&until_closed(&mut late).await, "57P01"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rude_strangers_are_told_and_the_node_stays_up() {
+    let (_node, port) = started().await;
+    let greeting = startup(V3, &[("user", "root")]);
+    let mut huge = greeting.clone();
+    huge.extend_from_slice(b"Q\x40\x00\x00\x00SELECT");
+    let mut garbage = greeting.clone();
+    garbage.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+    for (bytes, expected) in [
+        (b"\x00\x00\x00\x05\x00\x03\x00\x00".to_vec(), "08P01"),
+        (b"\x40\x00\x00\x00\x00\x03\x00\x00".to_vec(), "08P01"),
+        (huge, "54000"),
+        (garbage, "08P01"),
+    ] {
+        let mut stream = connect(port).await;
+        stream.write_all(&bytes).await.unwrap();
+        let answer = until_closed(&mut stream).await;
+        assert!(contains(&answer, expected), "{expected}: {}", String::from_utf8_lossy(&answer));
+    }
+    let mut truncated = connect(port).await;
+    truncated.write_all(&greeting[..9]).await.unwrap();
+    truncated.shutdown().await.unwrap();
+    assert!(contains(&until_closed(&mut truncated).await, "incomplete startup packet"));
+    client(port).await.simple_query("SELECT 1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_stranger_is_let_go() {
+    let config = Config { startup_deadline: Duration::from_millis(50), ..Config::default() };
+    let node = node(config).await;
+    let mut stream = connect(node.listen().await).await;
+    assert!(contains(&until_closed(&mut stream).await, "no startup packet arrived in time"));
+}
+
+/// Random frames after a good start: whatever the answers, the node goes on serving.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_bytes_do_no_harm() {
+    let (_node, port) = started().await;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let kinds = proptest::sample::select(b"QPBDECSHXpdcfF".to_vec());
+    let body = proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60);
+    let frames = proptest::collection::vec((kinds, body), 1..12);
+    for _ in 0..200 {
+        let frames = frames.new_tree(&mut runner).unwrap().current();
+        let mut stream = connect(port).await;
+        let mut bytes = startup(V3, &[("user", "root")]);
+        for (kind, body) in &frames {
+            bytes.extend_from_slice(&message(*kind, body));
+        }
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        until_closed(&mut stream).await;
+    }
+    client(port).await.simple_query("SELECT 1").await.unwrap();
+}
