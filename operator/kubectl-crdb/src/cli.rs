@@ -147,7 +147,10 @@ mod tests {
             let cli = parse(line).unwrap();
             assert_eq!(cli.common.cluster.as_deref(), Some("prod"));
             let Command::Sql(args) = cli.command else { panic!("{line}") };
-            assert_eq!((args.user.as_str(), args.shell.execute), ("ann", vec!["SELECT".to_owned()]));
+            assert_eq!(
+                (args.user.as_str(), args.shell.execute),
+                ("ann", vec!["SELECT".to_owned()])
+            );
         }
     }
 

@@ -25,8 +25,10 @@ pub(crate) async fn connect(common: &Common) -> Result<(Client, String), Failure
     let config = match &common.context {
         None => Config::infer().await.map_err(|error| causes(&error)),
         Some(context) => {
-            let options =
-                KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+            let options = KubeConfigOptions {
+                context: Some(context.clone()),
+                ..KubeConfigOptions::default()
+            };
             Config::from_kubeconfig(&options).await.map_err(|error| causes(&error))
         }
     };
@@ -34,8 +36,7 @@ pub(crate) async fn connect(common: &Common) -> Result<(Client, String), Failure
         Failure::new(format!("cannot find a Kubernetes cluster: {cause}"))
             .hint("KUBECONFIG or ~/.kube/config and --context say which one to use")
     })?;
-    let namespace =
-        common.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = common.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config)
         .map_err(|error| Failure::request("connect to the API server", &error))?;
     Ok((client, namespace))
@@ -72,8 +73,9 @@ fn choose(
             Err(Failure::new(format!("no CrdbCluster {name:?} in namespace {namespace:?}"))
                 .hint("'kubectl get crdbclusters --all-namespaces' lists them"))
         }
-        (0, None) => Err(Failure::new(format!("no CrdbCluster in namespace {namespace:?}"))
-            .hint("-n names another namespace; 'kubectl get crdbclusters --all-namespaces' lists them")),
+        (0, None) => Err(Failure::new(format!("no CrdbCluster in namespace {namespace:?}")).hint(
+            "-n names another namespace; 'kubectl get crdbclusters --all-namespaces' lists them",
+        )),
         (1, _) => Ok(list.remove(0)),
         _ => {
             let names: Vec<String> = list.iter().map(kube::ResourceExt::name_any).collect();

@@ -35,8 +35,9 @@ impl Failure {
     pub(crate) fn request(what: &str, error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.is_forbidden() => {
-                Self::new(format!("may not {what}: {}", status.message))
-                    .hint("ask for a role that allows it; 'kubectl auth can-i' shows what is allowed")
+                Self::new(format!("may not {what}: {}", status.message)).hint(
+                    "ask for a role that allows it; 'kubectl auth can-i' shows what is allowed",
+                )
             }
             kube::Error::Api(status) => Self::new(format!("cannot {what}: {}", status.message)),
             error => Self::new(format!("cannot {what}: {}", causes(error))),

@@ -53,8 +53,7 @@ pub(crate) async fn print_cluster(
     }
     let name = found.cluster.metadata.name.clone().unwrap_or_default();
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    let mut changes =
-        pin!(watcher(found.api.clone(), config).default_backoff().applied_objects());
+    let mut changes = pin!(watcher(found.api.clone(), config).default_backoff().applied_objects());
     let terminal = std::io::stdout().is_terminal();
     let mut last = String::new();
     while let Some(change) = changes.next().await {

@@ -49,8 +49,10 @@ impl Palette {
 
 /// Columns aligned by blanks, two between any two, as kubectl prints them.
 pub(crate) fn table(header: Option<&[&str]>, rows: &[Vec<String>]) -> String {
-    let header: Vec<Vec<String>> =
-        header.map(|cells| cells.iter().map(|cell| (*cell).to_owned()).collect()).into_iter().collect();
+    let header: Vec<Vec<String>> = header
+        .map(|cells| cells.iter().map(|cell| (*cell).to_owned()).collect())
+        .into_iter()
+        .collect();
     let lines = || header.iter().chain(rows);
     let columns = lines().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![0; columns];
