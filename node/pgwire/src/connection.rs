@@ -32,6 +32,8 @@ const QUEUE_MESSAGES: usize = 64;
 const QUEUE_UNIT: usize = 1024;
 /// How much is read at once.
 const READ_BYTES: usize = 8 << 10;
+/// How many reads of a refused client's bytes are made before it is cut off.
+const LINGER_READS: usize = 4096;
 /// An output buffer larger than this is given back once it is written.
 const OUTPUT_KEEP_BYTES: usize = 1 << 20;
 
@@ -112,8 +114,28 @@ where
         stream.write_all(&output.buffer).await?;
         stream.shutdown().await
     };
-    if let Ok(Err(error)) = timeout(config.farewell, farewell).await {
-        debug!(%peer, %error, "SQL client left before it was told");
+    match timeout(config.farewell, farewell).await {
+        Ok(Ok(())) => linger(server, &mut stream).await,
+        Ok(Err(error)) => debug!(%peer, %error, "SQL client left before it was told"),
+        Err(_) => debug!(%peer, "SQL client does not read why it was refused"),
+    }
+}
+
+/// Reads what the client has sent already, until it closes its side: closing a socket over unread
+/// bytes resets the connection, and the client would not see the last answer.
+async fn linger<R: AsyncRead + Unpin>(server: &PgServer, reader: &mut R) {
+    let mut bytes = [0; 1024];
+    let drained = async {
+        for _ in 0..LINGER_READS {
+            if !matches!(reader.read(&mut bytes).await, Ok(1..)) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = tokio::time::sleep(server.config.farewell) => {}
+        () = server.draining.cancelled() => {}
     }
 }
 
@@ -141,7 +163,7 @@ async fn session<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let (reader, writer) = tokio::io::split(stream);
+    let (mut reader, writer) = tokio::io::split(stream);
     let registered = server.registry.register(startup.minor >= 2);
     let closed = CancellationToken::new();
     let args = SessionArgs {
@@ -198,17 +220,23 @@ where
         in_batch: false,
     };
     let (send, receive) = mpsc::channel(QUEUE_MESSAGES);
-    let mut reading = pin!(read(reader, buffer, send, server.config.message_bytes_max));
-    let mut working = pin!(worker.run(receive));
-    tokio::select! {
-        outcome = &mut working => return outcome,
-        ended = &mut reading => {
-            if ended == Reading::HungUp {
-                closed.cancel();
+    let outcome = {
+        let mut reading = pin!(read(&mut reader, buffer, send, server.config.message_bytes_max));
+        let mut working = pin!(worker.run(receive));
+        tokio::select! {
+            outcome = &mut working => outcome,
+            ended = &mut reading => {
+                if ended == Reading::HungUp {
+                    closed.cancel();
+                }
+                working.await
             }
         }
+    };
+    if outcome.is_ok() {
+        linger(server, &mut reader).await;
     }
-    working.await
+    outcome
 }
 
 /// Why the read half ended.
@@ -224,7 +252,7 @@ enum Reading {
 
 /// Cuts and decodes messages and hands them to the worker; waits while too much is waiting.
 async fn read<R: AsyncRead + Unpin>(
-    mut reader: R,
+    reader: &mut R,
     mut buffer: BytesMut,
     queue: mpsc::Sender<Queued>,
     message_bytes_max: usize,

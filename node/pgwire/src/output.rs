@@ -2,7 +2,6 @@
 
 use bytes::{BufMut, BytesMut};
 use crdb_sql::{Column, Datum, FormatSettings};
-use pgwire::messages::Message as _;
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
 use pgwire::messages::extendedquery::{
     BindComplete, CloseComplete, ParseComplete, PortalSuspended,

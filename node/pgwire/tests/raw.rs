@@ -1,5 +1,12 @@
 //! Golden scripts of the protocol, byte for byte, over an in-process stream.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a failed step fails the test; the commands of a script are one match"
+)]
+
 mod support;
 
 use std::error::Error;
@@ -23,6 +30,9 @@ fn run_script(path: &Path) {
     let mut wire = Wire { runtime, node, stream: None, buffer: Vec::new() };
     goldenscript::run(&mut wire, path).expect("script failed");
 }
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Wire {
     runtime: Runtime,
@@ -50,8 +60,8 @@ impl Wire {
         });
     }
 
-    /// Prints answers up to ReadyForQuery, or the end, or until nothing more comes.
-    fn receive(&mut self, mut until_ready: bool) -> String {
+    /// Prints answers until one satisfies `last`, or the server closes.
+    fn receive(&mut self, mut last: impl FnMut(u8) -> bool) -> String {
         let mut out = String::new();
         let stream = self.stream.as_mut().expect("open first");
         self.runtime.block_on(async {
@@ -60,24 +70,22 @@ impl Wire {
                     let text = describe(kind, body);
                     self.buffer.drain(..length);
                     writeln!(out, "{text}").unwrap();
-                    if kind == b'Z' && until_ready {
+                    if last(kind) {
                         return;
                     }
                 }
                 let mut chunk = vec![0; 4096];
-                let quiet = Duration::from_millis(if until_ready { 10_000 } else { 200 });
-                match tokio::time::timeout(quiet, stream.read(&mut chunk)).await {
-                    Ok(Ok(0) | Err(_)) => {
+                let read = tokio::time::timeout(PATIENCE, stream.read(&mut chunk)).await;
+                match read.expect("the server answers or closes") {
+                    Ok(0) | Err(_) => {
                         writeln!(out, "closed").unwrap();
                         return;
                     }
-                    Ok(Ok(length)) => self.buffer.extend_from_slice(&chunk[..length]),
-                    Err(_) => return,
+                    Ok(length) => self.buffer.extend_from_slice(&chunk[..length]),
                 }
                 if self.buffer == b"N" {
                     writeln!(out, "N").unwrap();
                     self.buffer.clear();
-                    until_ready = false;
                     return;
                 }
             }
@@ -196,7 +204,7 @@ impl goldenscript::Runner for Wire {
                 let version = args.take_key("version").map_or(Ok(V3), str::parse)?;
                 let params: Vec<_> = std::iter::from_fn(|| args.next_key()).collect();
                 self.send(&startup(version, &params));
-                return Ok(self.receive(true));
+                return Ok(self.receive(|kind| kind == b'Z'));
             }
             "open" => self.open(),
             "hex" => {
@@ -204,12 +212,15 @@ impl goldenscript::Runner for Wire {
                 self.send(&bytes);
             }
             "hangup" => self.stream = None,
-            "receive" => return Ok(self.receive(false)),
-            "ready" => return Ok(self.receive(true)),
-            "query" => {
+            "receive" => return Ok(self.receive(|_| false)),
+            "ready" => return Ok(self.receive(|kind| kind == b'Z')),
+            "query" | "post" => {
                 text(&mut body, args.next_pos().ok_or("which query?")?);
                 self.send(&message(b'Q', &body));
-                return Ok(self.receive(true));
+                if command.name == "post" {
+                    return Ok(String::new());
+                }
+                return Ok(self.receive(|kind| kind == b'Z'));
             }
             "parse" => {
                 text(&mut body, args.take_key("name").unwrap_or(""));
@@ -258,21 +269,25 @@ impl goldenscript::Runner for Wire {
             }
             "sync" => {
                 self.send(&message(b'S', &[]));
-                return Ok(self.receive(true));
+                return Ok(self.receive(|kind| kind == b'Z'));
             }
             "flush" => {
                 self.send(&message(b'H', &[]));
-                return Ok(self.receive(false));
+                let mut left: u32 = args.next_pos().ok_or("how many answers?")?.parse()?;
+                return Ok(self.receive(|_| {
+                    left -= 1;
+                    left == 0
+                }));
             }
             "terminate" => {
                 self.send(&message(b'X', &[]));
-                return Ok(self.receive(false));
+                return Ok(self.receive(|_| false));
             }
             "drain" => {
                 let server = Arc::clone(&self.node.server);
                 let tasks = tokio_util::task::TaskTracker::new();
                 tasks.spawn_on(async move { server.drain().await }, self.runtime.handle());
-                return Ok(self.receive(false));
+                return Ok(self.receive(|_| false));
             }
             other => return Err(format!("unknown command {other}").into()),
         }

@@ -151,7 +151,12 @@ async fn dispatch(
         (Opening::Tls, _) => {
             warn!(%peer, "TLS connection refused: this node runs with --insecure");
         }
-        (Opening::Unknown(byte), _) => {
+        (Opening::Unknown(byte), Accepts::Both | Accepts::Sql) => {
+            warn!(%peer, "first byte {byte:#04x} belongs to no known protocol");
+            // Most likely a startup packet with an impossible length: the SQL side says so.
+            destinations.sql.serve(stream, peer).await;
+        }
+        (Opening::Unknown(byte), Accepts::Rpc) => {
             warn!(%peer, "connection refused: first byte {byte:#04x} belongs to no known protocol");
         }
     }
