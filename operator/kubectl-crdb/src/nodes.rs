@@ -128,8 +128,17 @@ mod tests {
 
     #[test]
     fn rows_in_order_of_node_ids() {
-        expect![[r#""#]].assert_eq(&show(HEALTHY, Output::Table, None));
-        expect![[r#""#]].assert_eq(&show(DOWN, Output::Wide, None));
+        expect![[r#"
+            ID  NAME      ZONE  LIVE  MEMBER  RANGES  LEASES  VERSION  K8S-NODE
+            1   prod-a-1  z1    yes   Active  4       3       v0.1.0   w1
+            2   prod-b-1  z2    yes   Active  4       1       v0.1.0   w2
+        "#]]
+        .assert_eq(&show(HEALTHY, Output::Table, None));
+        expect![[r#"
+            ID  NAME      ZONE  LIVE  MEMBER  RANGES  LEASES  VERSION  K8S-NODE  REGION  POOL  POD         READY  USED  STORE
+            1   prod-a-1  -     yes   Active  4       4       -        -         -       a     prod-a-1-0  yes    0B    -
+            -   prod-a-2  -     no    -       0       0       -        -         -       a     prod-a-2-0  no     0B    -
+        "#]].assert_eq(&show(DOWN, Output::Wide, None));
     }
 
     #[test]

@@ -285,12 +285,61 @@ status:
 
     #[test]
     fn a_healthy_cluster_ends_with_the_line_to_connect() {
-        expect![[r#""#]].assert_eq(&show(HEALTHY));
+        expect![[r#"
+            Cluster:     db/prod
+            State:       AllNodesReady
+            Version:     v0.1.0
+            Nodes:       2 wanted, 2 ready, 2 live
+            Ranges:      4 in all, 0 under-replicated, 0 unavailable
+            SQL:         prod-sql.db.svc:26257
+            HTTP:        prod-http.db.svc:8080
+            Cluster ID:  6f0c6a1e-3c1b-4c57-9d1e-0b7e5f4c9a11
+
+            Conditions:
+              note  CertificatesValid=False  Disabled       2m5s  connections are not protected
+              ok    Available=True           QuorumHealthy  2m5s  SQL is served
+              ok    Degraded=False           AsExpected     2m5s
+              ok    Ready=True               AllNodesReady  2m5s  all 2 nodes are ready
+
+            Nodes:
+              ID  NAME      ZONE  LIVE  MEMBER  RANGES  LEASES  VERSION  K8S-NODE
+              1   prod-a-1  z1    yes   Active  4       3       v0.1.0   w1
+              2   prod-b-1  z2    yes   Active  4       1       v0.1.0   w2
+
+            Next:
+              - kubectl crdb sql -n db -c prod
+        "#]]
+        .assert_eq(&show(HEALTHY));
     }
 
     #[test]
     fn what_is_wrong_comes_first() {
-        expect![[r#""#]].assert_eq(&show(DOWN));
+        expect![[r#"
+            Cluster:     db/prod
+            State:       NotAllNodesReady
+            Version:     v0.1.0, wanted v0.2.0
+            Nodes:       2 wanted, 1 ready, 1 live
+            Ranges:      unknown
+            Cluster ID:  none yet
+            Operation:   ReplacePod on prod-a-2
+            Warning:     change 3 of the spec is not taken up yet, change 2 is
+
+            Conditions:
+              not ok  Available=False   RangesUnavailable  2m5s  4 ranges lack a quorum
+              not ok  Degraded=True     NodeDown           2m5s  prod-a-2 is down
+              not ok  Ready=False       NotAllNodesReady   2m5s  1 of 2 nodes is ready
+              note    Progressing=True  Repairing          2m5s
+              ok      Initialized=True  Bootstrapped       31d
+
+            Nodes:
+              ID  NAME      ZONE  LIVE  MEMBER  RANGES  LEASES  VERSION  K8S-NODE
+              1   prod-a-1  -     yes   Active  4       4       -        -
+              -   prod-a-2  -     no    -       0       0       -        -
+
+            Next:
+              - kubectl -n db describe pod prod-a-2-0
+        "#]]
+        .assert_eq(&show(DOWN));
     }
 
     #[test]
