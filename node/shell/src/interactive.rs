@@ -36,7 +36,7 @@ pub(crate) async fn interact(shell: &mut Shell, history: Option<PathBuf>) -> Res
         let flow = match line {
             Ok(line) => {
                 entered.push_str(&line);
-                let flow = shell.line(&line).await;
+                let flow = lines(shell, &line).await;
                 if shell.is_mid_statement() {
                     entered.push('\n');
                 } else {
@@ -62,6 +62,17 @@ pub(crate) async fn interact(shell: &mut Shell, history: Option<PathBuf>) -> Res
             Err(stop) => return Err(stop),
         }
     }
+}
+
+/// Takes what the editor gives: one line, or several when they were pasted.
+async fn lines(shell: &mut Shell, text: &str) -> Result<Flow, Stop> {
+    for line in text.split('\n') {
+        let flow = shell.line(line).await?;
+        if flow != Flow::Continue {
+            return Ok(flow);
+        }
+    }
+    Ok(Flow::Continue)
 }
 
 fn open_editor() -> rustyline::Result<Editor<SqlHelper, FileHistory>> {
@@ -174,7 +185,8 @@ mod tests {
             #
             # Enter \? for a brief introduction.
             #
-        "#]].assert_eq(&format!(
+        "#]]
+        .assert_eq(&format!(
             "{}{}",
             welcome(Some("crdb v0.1.0"), Some("6f0c6a1e-0000-4000-8000-000000000000")),
             welcome(None, None)

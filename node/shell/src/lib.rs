@@ -30,6 +30,8 @@ mod settings;
 mod shell;
 mod split;
 mod target;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use run::{ShellArgs, ShellExit, run};

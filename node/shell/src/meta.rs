@@ -215,7 +215,8 @@ mod tests {
             \echo a;b => Echo("a;b")
             \p => Print
             \r => Reset
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]
@@ -247,7 +248,8 @@ mod tests {
             \unset => \unset needs an option
             \i => \i needs a file
             \| => \| needs a command
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]

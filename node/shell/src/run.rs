@@ -188,7 +188,7 @@ async fn connect_patiently(
         if !told {
             told = true;
             let seconds = NOT_READY_PATIENCE.as_secs();
-            writeln!(err, "{error}; trying again for {seconds} s")?;
+            writeln!(err, "{error}\ntrying again for {seconds} s")?;
         }
         tokio::select! {
             () = tokio::time::sleep(NOT_READY_PAUSE) => {}

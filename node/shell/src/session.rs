@@ -191,7 +191,7 @@ impl Session {
                 Ok(Event::Notice(notice)) => self.complain(&notice.to_string())?,
                 Ok(Event::Error(error)) => {
                     if let Some(result) = result.take() {
-                        self.print(&result.end())?;
+                        self.print(&result.end_early())?;
                     }
                     self.complain(&error.to_string())?;
                     outcome = Outcome::Failed;

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &SqlArgs) -> Result<ExitCode, Failure> {
         .resolve(&process_environment)
         .map_err(|error| Failure::new(error.to_string()))?;
     let exit = client::block_on(Box::pin(crdb_shell::run(&args.shell, target)))?;
-    if exit == ShellExit::Failure && !args.shell.execute.is_empty() {
+    if exit == ShellExit::Failure {
         // The shell has printed the error itself.
         super::print_error("Failed running \"sql\"\n");
     }

@@ -199,6 +199,15 @@ impl ResultText {
         }
     }
 
+    /// Ends a result that an error cut off: closes what is open, and counts no rows where none came.
+    #[must_use]
+    pub fn end_early(self) -> String {
+        match self.format {
+            Format::Table | Format::Records if self.count == 0 => String::new(),
+            _ => self.end(),
+        }
+    }
+
     /// Ends the result; gives the text that remains.
     #[must_use]
     pub fn end(self) -> String {
@@ -266,57 +275,74 @@ mod tests {
 
     #[test]
     fn table() {
-        check(Format::Table, &expect![[r#"
+        check(
+            Format::Table,
+            &expect![[r#"
               id |     name     | ok |    doc
             -----+--------------+----+-------------
                1 | O'Neil, "Jo" | t  | {"a": [1]}
               22 | two          | f  | NULL
                  | lines <&>    |    |
             (2 rows)
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn tsv() {
-        check(Format::Tsv, &expect![[r#"
+        check(
+            Format::Tsv,
+            &expect![[r#"
             id	name	ok	doc
             1	"O'Neil, ""Jo"""	t	"{""a"": [1]}"
             22	"two
             lines <&>"	f	NULL
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn csv() {
-        check(Format::Csv, &expect![[r#"
+        check(
+            Format::Csv,
+            &expect![[r#"
             id,name,ok,doc
             1,"O'Neil, ""Jo""",t,"{""a"": [1]}"
             22,"two
             lines <&>",f,NULL
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn json() {
-        check(Format::Json, &expect![[r#"
+        check(
+            Format::Json,
+            &expect![[r#"
             [
               {"id": 1, "name": "O'Neil, \"Jo\"", "ok": true, "doc": {"a": [1]}},
               {"id": 22, "name": "two\nlines <&>", "ok": false, "doc": null}
             ]
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn ndjson() {
-        check(Format::Ndjson, &expect![[r#"
+        check(
+            Format::Ndjson,
+            &expect![[r#"
             {"id": 1, "name": "O'Neil, \"Jo\"", "ok": true, "doc": {"a": [1]}}
             {"id": 22, "name": "two\nlines <&>", "ok": false, "doc": null}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn records() {
-        check(Format::Records, &expect![[r#"
+        check(
+            Format::Records,
+            &expect![[r#"
             -[ RECORD 1 ]
             id   | 1
             name | O'Neil, "Jo"
@@ -328,12 +354,15 @@ mod tests {
                  | lines <&>
             ok   | f
             doc  | NULL
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn raw() {
-        check(Format::Raw, &expect![[r##"
+        check(
+            Format::Raw,
+            &expect![[r##"
             # 4 columns
             # row 1
             ## 1
@@ -355,12 +384,15 @@ mod tests {
             ## 4
             NULL
             # 2 rows
-        "##]]);
+        "##]],
+        );
     }
 
     #[test]
     fn sql() {
-        check(Format::Sql, &expect![[r#"
+        check(
+            Format::Sql,
+            &expect![[r#"
             CREATE TABLE results (
               "id" STRING,
               "name" STRING,
@@ -372,12 +404,15 @@ mod tests {
             INSERT INTO results VALUES ('22', 'two
             lines <&>', 'f', NULL);
             -- 2 rows
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn html() {
-        check(Format::Html, &expect![[r#"
+        check(
+            Format::Html,
+            &expect![[r#"
             <table>
             <thead><tr><th>row</th><th>id</th><th>name</th><th>ok</th><th>doc</th></tr></thead>
             <tbody>
@@ -385,7 +420,8 @@ mod tests {
             <tr><td>2</td><td>22</td><td>two<br/>lines &lt;&amp;&gt;</td><td>f</td><td>NULL</td></tr>
             </tbody>
             <tfoot><tr><td colspan=5>2 rows</td></tr></tfoot></table>
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -425,7 +461,18 @@ mod tests {
             <tbody>
             </tbody>
             <tfoot><tr><td colspan=3>0 rows</td></tr></tfoot></table>
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn a_result_cut_off_is_closed_but_not_counted_as_empty() {
+        let begin = |format| ResultText::begin(format, Border::default(), vec![Column::text("a")]);
+        assert_eq!(begin(Format::Table).0.end_early(), "");
+        assert_eq!(begin(Format::Json).0.end_early(), "]\n");
+        let (mut table, _) = begin(Format::Table);
+        assert_eq!(table.row(vec![Some("x".to_owned())]), "");
+        assert!(table.end_early().ends_with("(1 row)\n"));
     }
 
     #[test]
@@ -450,7 +497,8 @@ mod tests {
             [sql]
             -- INSERT 0 1
             [html]
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]

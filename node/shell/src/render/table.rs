@@ -214,7 +214,8 @@ mod tests {
             | 22 | é    |
             +----+------+
             (2 rows)
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
     }
 
     #[test]
@@ -228,7 +229,8 @@ mod tests {
               a\u{1b}[2J | 2
                   t      | 3
             (3 rows)
-        "#]].assert_eq(&table(&columns, &rows, Border::default()));
+        "#]]
+        .assert_eq(&table(&columns, &rows, Border::default()));
     }
 
     #[test]
@@ -241,7 +243,8 @@ mod tests {
             (1 row)
             --
             (2 rows)
-        "#]].assert_eq(&format!(
+        "#]]
+        .assert_eq(&format!(
             "{}{}",
             table(&[Column::number("?column?")], &rows, Border::default()),
             table(&[], &[vec![], vec![]], Border::default())
