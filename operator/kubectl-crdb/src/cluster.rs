@@ -53,7 +53,8 @@ pub(crate) async fn find(common: &Common, name: Option<&str>) -> Result<Found, F
     };
     let list: Vec<CrdbCluster> = match list {
         Ok(list) => list,
-        Err(kube::Error::Api(status)) if status.is_not_found() => {
+        // The answer to a path that nothing serves is no typed status: only its code tells.
+        Err(kube::Error::Api(status)) if status.code == 404 => {
             return Err(Failure::new("this Kubernetes cluster does not know CrdbCluster")
                 .hint("install the chart crdb-operator-crds first"));
         }
