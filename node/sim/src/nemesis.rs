@@ -168,7 +168,7 @@ impl World {
         };
         let until = self.now + self.rng.within(1_500 * MS..3_500 * MS);
         let ripe = self.rng.within(900 * MS..1_700 * MS);
-        let play = self.rng.index(5);
+        let play = self.rng.index(6);
         self.trace(|| format!("play {play}: L s{}, A s{}, B s{}", leader + 1, a + 1, b + 1));
         match play {
             // B hears nothing from L and wants to lead; A restarts just after it supported L.
@@ -205,6 +205,15 @@ impl World {
                 self.cut_both(leader, b, self.now + ripe + 1_300 * MS);
                 self.after(ripe, Event::CrashNow { node: a, restart_after: 2_500 * MS });
                 self.after(ripe, Event::SetOffset { node: leader, offset: 0 });
+            }
+            // The disk of A stalls while B misses what L writes. Then L and A lose power, and A and B
+            // go on without L: whatever A said before its sync is found out.
+            4 => {
+                let power = self.rng.within(40 * MS..200 * MS);
+                self.cut_both(leader, b, self.now + power);
+                self.node(a).slow_disk_until = self.now + power;
+                self.after(power, Event::CrashNow { node: a, restart_after: MS });
+                self.after(power, Event::CrashNow { node: leader, restart_after: 2_500 * MS });
             }
             // L serves alone for as long as its lease lasts.
             _ => {
