@@ -23,6 +23,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const ATTEMPT: Duration = Duration::from_secs(4);
 /// How often the catalog version is looked at.
 const CATALOG_POLL: Duration = Duration::from_millis(250);
+/// How often a node looks for schema changes whose gateway is gone.
+const CATALOG_UPKEEP: Duration = Duration::from_secs(5);
 
 struct Heart<'a> {
     shared: &'a Shared,
@@ -161,6 +163,27 @@ pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
         if in_use != reported {
             reported = in_use;
             shared.heartbeat_now.notify_one();
+        }
+    }
+}
+
+/// Finishes what the gateway of a schema change left behind: without it a table whose TRUNCATE lost
+/// its gateway half-way would stay offline.
+pub(crate) async fn keep_catalog(shared: Arc<Shared>) {
+    let Some(running) = shared.running.get() else { return };
+    let mut ticks = tokio::time::interval(CATALOG_UPKEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let upkeep = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            upkeep = running.sql.maintain_catalog() => upkeep,
+        };
+        if let Err(error) = upkeep {
+            debug!(%error, "the upkeep of the catalog is tried again");
         }
     }
 }

@@ -257,6 +257,7 @@ fn start_loops(shared: &Arc<Shared>) {
     tasks.spawn(liveness_loop::run(Arc::clone(shared)));
     tasks.spawn(liveness_loop::feed_stores(Arc::clone(shared)));
     tasks.spawn(liveness_loop::watch_catalog(Arc::clone(shared)));
+    tasks.spawn(liveness_loop::keep_catalog(Arc::clone(shared)));
     tasks.spawn(publish_descriptor(Arc::clone(shared)));
 }
 
