@@ -87,6 +87,7 @@ states! {
     DUPLICATE_ALIAS = "42712", "A table name is given twice.";
     DUPLICATE_OBJECT = "42710", "The object exists already.";
     INVALID_COLUMN_REFERENCE = "42P10", "A column reference is not possible here.";
+    AMBIGUOUS_PARAMETER = "42P08", "A parameter would have two types.";
     INDETERMINATE_DATATYPE = "42P18", "The type of a parameter cannot be told.";
     INVALID_TABLE_DEFINITION = "42P16", "The table definition is wrong.";
     WRONG_OBJECT_TYPE = "42809", "The object is of another kind.";

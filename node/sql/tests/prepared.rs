@@ -40,6 +40,14 @@ fn parameters_are_inferred() {
             let prepared = session.prepare(&parsed(sql), &[]).await.unwrap();
             assert_eq!(prepared.param_types, types, "{sql}");
         }
+        // A column that shows a parameter has the type the parameter got elsewhere.
+        for sql in ["SELECT $1, $1::INT8", "SELECT $1 AS a, $1::INT8 ORDER BY 2 LIMIT 1"] {
+            let prepared = session.prepare(&parsed(sql), &[]).await.unwrap();
+            assert_eq!(prepared.param_types, [SqlType::Int8], "{sql}");
+            let columns = prepared.columns.as_ref().unwrap();
+            let types: Vec<u32> = columns.iter().map(|column| column.ty.oid()).collect();
+            assert_eq!(types, [SqlType::Int8.oid(); 2], "{sql}");
+        }
         // What the client says wins.
         let prepared = session.prepare(&parsed("SELECT $1"), &[SqlType::Int4.oid()]).await.unwrap();
         assert_eq!(prepared.param_types, [SqlType::Int4]);

@@ -52,7 +52,7 @@ impl Analyzer<'_> {
                         .with_hint("Correlated subqueries are available in expressions."));
                 }
                 let mut relation = self.query(query)?;
-                super::query::settle_unknown(&mut self.params, &mut relation);
+                super::query::settle_unknown(&mut self.params, &mut relation)?;
                 let (plan, mut scope) = relation_scope(relation, None);
                 let (plan, s) = with_ordinality(plan, scope, *ordinality, None);
                 scope = s;

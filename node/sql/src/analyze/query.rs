@@ -13,32 +13,47 @@ use crate::plan::{Plan, SetKind, SortKey};
 use crate::session::Column;
 use crate::types::{SqlType, TypeSpec};
 
-/// Gives columns and parameters of unknown type the type text.
-pub(super) fn settle_unknown(params: &mut [Option<SqlType>], relation: &mut Relation) {
+/// Gives columns and parameters of unknown type the type text. A parameter that another use gave a
+/// type since keeps it, and so does the column that shows it: what a client gets has to be of the
+/// type that its description says.
+pub(super) fn settle_unknown(
+    params: &mut [Option<SqlType>],
+    relation: &mut Relation,
+) -> Result<()> {
     for (i, column) in relation.columns.iter_mut().enumerate() {
         if column.ty == SqlType::Unknown {
-            column.ty = SqlType::Text;
-            settle_params(params, &relation.plan, i);
+            column.ty = settle_params(params, &relation.plan, i)?;
         }
     }
+    Ok(())
 }
 
-/// Parameters that are output as they are become text.
-fn settle_params(params: &mut [Option<SqlType>], plan: &Plan, column: usize) {
-    let mut settle = |e: Option<&Expr>| {
-        if let Some(Expr::Param(i)) = e
-            && let Some(slot @ None) = params.get_mut(*i)
-        {
-            *slot = Some(SqlType::Text);
+/// The type of an output column of unknown type: that of the parameter it shows, otherwise text.
+fn settle_params(params: &mut [Option<SqlType>], plan: &Plan, column: usize) -> Result<SqlType> {
+    let mut settle = |e: Option<&Expr>| match e {
+        Some(Expr::Param(i)) => {
+            params.get_mut(*i).map_or(SqlType::Text, |slot| *slot.get_or_insert(SqlType::Text))
         }
+        _ => SqlType::Text,
     };
     match plan {
-        Plan::Project { exprs, .. } => settle(exprs.get(column)),
-        Plan::Values(rows) => rows.iter().for_each(|row| settle(row.get(column))),
-        Plan::Limit { input, .. } | Plan::Sort { input, .. } | Plan::Distinct { input, .. } => {
-            settle_params(params, input, column);
+        Plan::Project { exprs, .. } => Ok(settle(exprs.get(column))),
+        Plan::Values(rows) => {
+            let mut types = rows.iter().map(|row| settle(row.get(column)));
+            let first = types.next().unwrap_or(SqlType::Text);
+            match types.find(|ty| *ty != first) {
+                None => Ok(first),
+                Some(other) => Err(SqlError::new(
+                    SqlState::AMBIGUOUS_PARAMETER,
+                    format!("inconsistent types deduced for a parameter: {first} and {other}"),
+                )
+                .with_hint("Give each use of the parameter the same type with a cast.")),
+            }
         }
-        _ => {}
+        Plan::Limit { input, .. } | Plan::Sort { input, .. } | Plan::Distinct { input, .. } => {
+            settle_params(params, input, column)
+        }
+        _ => Ok(SqlType::Text),
     }
 }
 
@@ -46,7 +61,7 @@ impl Analyzer<'_> {
     /// A query whose result goes to the client.
     pub(super) fn top_query(&mut self, query: &ast::Query) -> Result<Relation> {
         let mut relation = self.query(query)?;
-        settle_unknown(&mut self.params, &mut relation);
+        settle_unknown(&mut self.params, &mut relation)?;
         Ok(relation)
     }
 
@@ -87,7 +102,7 @@ impl Analyzer<'_> {
                     .with_position(with.pos.0));
             };
             let analyzed = self.query(query).and_then(|mut relation| {
-                settle_unknown(&mut self.params, &mut relation);
+                settle_unknown(&mut self.params, &mut relation)?;
                 rename(&mut relation, &cte.alias)?;
                 Ok(relation)
             });

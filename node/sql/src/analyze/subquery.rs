@@ -33,7 +33,7 @@ impl Analyzer<'_> {
         let frame = self.frames.pop().ok_or_else(|| SqlError::internal("no frame to leave"))?;
         *scope = frame.scope;
         let mut relation = result?;
-        super::query::settle_unknown(&mut self.params, &mut relation);
+        super::query::settle_unknown(&mut self.params, &mut relation)?;
         Ok(Nested { relation, correlated: frame.correlated, outer_columns: frame.columns })
     }
 
