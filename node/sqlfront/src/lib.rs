@@ -24,6 +24,7 @@ mod error;
 mod front;
 mod source;
 
+pub use convert::is_reserved;
 pub use error::{ParseError, ParseErrorKind};
 
 use ast::{Expr, Statement};

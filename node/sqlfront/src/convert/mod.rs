@@ -16,7 +16,7 @@ mod reserved;
 mod table;
 mod types;
 
-pub(crate) use reserved::is_reserved;
+pub use reserved::is_reserved;
 pub(crate) use table::feature;
 
 use std::collections::HashMap;

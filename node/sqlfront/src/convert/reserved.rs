@@ -85,7 +85,7 @@ const RESERVED: [&str; 77] = [
 const LENGTH_MAX: usize = 17;
 
 /// Whether a word cannot be a name unless it is quoted.
-pub(crate) fn is_reserved(word: &str) -> bool {
+pub fn is_reserved(word: &str) -> bool {
     if word.len() > LENGTH_MAX {
         return false;
     }
