@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::cluster::{Node, TestCluster, binary, free_port, within};
+use crate::cluster::{Node, TestCluster, binary, within};
 
 /// Sends bytes and waits until the node closes the connection, which it has to do in time.
 async fn send_and_wait(port: u16, bytes: &[u8]) -> Result<Vec<u8>> {
@@ -36,7 +36,8 @@ async fn garbage_on_the_listener_is_refused_and_the_node_stays_up() -> Result<()
     gigabyte_query.push(b'Q');
     gigabyte_query.extend_from_slice(&(1_u32 << 30).to_be_bytes());
     gigabyte_query.extend_from_slice(b"SELECT 1");
-    let garbage: Vec<u8> = (0..4096_u32).map(|n| (n.wrapping_mul(167) >> 3) as u8 | 1).collect();
+    let garbage: Vec<u8> =
+        (0..4096_u32).map(|n| n.wrapping_mul(167).to_le_bytes()[0] | 1).collect();
     let inputs: [(&str, Vec<u8>); 8] = [
         ("garbage", garbage),
         ("an HTTP request", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
@@ -204,8 +205,6 @@ async fn a_balancer_in_a_peers_place_confuses_nobody() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_by_hand_works_once() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (a, b) = (free_port()?, free_port()?);
-    drop((a, b));
     let mut nodes = vec![
         Node::new(dir.path(), "node1", "start", &["--no-auto-init"])?,
         Node::new(dir.path(), "node2", "start", &["--no-auto-init"])?,

@@ -229,7 +229,8 @@ async fn within_as<T, E: std::error::Error + Send + Sync + 'static>(
 /// Several nodes with one join list.
 pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<Node>,
-    dir: TempDir,
+    /// Held for its drop, which removes the stores after the nodes.
+    _dir: TempDir,
 }
 
 impl TestCluster {
@@ -246,15 +247,11 @@ impl TestCluster {
             node.push_arg(join.clone());
             node.start()?;
         }
-        let cluster = Self { nodes, dir };
+        let cluster = Self { nodes, _dir: dir };
         for node in &cluster.nodes {
             node.connect().await?;
         }
         Ok(cluster)
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Node `n`, from 1.

@@ -82,8 +82,8 @@ async fn race(change: &[&str]) -> Result<()> {
                 ensure!(seen.contains(id), "node {n}: row {id}, written after {change:?}, is lost");
             }
         }
-        println!("node {n}: {before} rows before, {after} after, {} seen", seen.len());
-        ensure!(before > 0 && after > 0, "the writers did not run");
+        let seen = seen.len();
+        ensure!(before > 0 && after > 0, "the writers did not run: {before}, {after}, {seen}");
     }
     Ok(())
 }

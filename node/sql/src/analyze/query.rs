@@ -213,9 +213,9 @@ impl Analyzer<'_> {
         if relation.columns.iter().zip(types).all(|(c, ty)| c.ty == *ty) {
             return Ok(relation.plan);
         }
-        for (i, (column, ty)) in relation.columns.iter().zip(types).enumerate() {
+        for (i, (column, ty)) in relation.columns.iter_mut().zip(types).enumerate() {
             if column.ty == SqlType::Unknown && *ty == SqlType::Text {
-                settle_params(&mut self.params, &relation.plan, i);
+                column.ty = settle_params(&mut self.params, &relation.plan, i)?;
             }
         }
         let columns = std::mem::take(&mut relation.columns);
