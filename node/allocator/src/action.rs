@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet, fmt};
 
-use crdb_keys::StoreId;
+use crdb_keys::{NodeId, StoreId};
 use crdb_proto::kv::{RangeDescriptor, ReplicaDescriptor, ReplicaType};
 
 use crate::{StoreInfo, diversity};
@@ -66,13 +66,18 @@ impl fmt::Display for Action {
     }
 }
 
-/// How many voters a range should have among `stores`: three, or one while there are fewer than
+/// How many voters `range` should have among `stores`: three, or one while there are fewer than
 /// three nodes to stay. A dead node counts until it is decommissioned, so that a range waits for
-/// it, or for its replacement, with the voters it has.
+/// it, or for its replacement, with the voters it has. So does the node of a replica that `stores`
+/// does not list: who just started has not heard of all nodes yet, and must not take those it has
+/// not heard of for gone.
 #[must_use]
-pub fn replica_target(stores: &[StoreInfo]) -> usize {
-    let nodes: BTreeSet<_> =
+pub fn replica_target(range: &RangeDescriptor, stores: &[StoreInfo]) -> usize {
+    let mut nodes: BTreeSet<_> =
         stores.iter().filter(|store| !store.decommissioning).map(|store| store.node_id).collect();
+    let known = |id: u32| stores.iter().any(|store| store.store_id.get() == id);
+    let unheard_of = range.replicas.iter().filter(|replica| !known(replica.store_id));
+    nodes.extend(unheard_of.map(|replica| NodeId(replica.node_id)));
     let target = nodes.len().clamp(1, VOTERS);
     if target.is_multiple_of(2) { target - 1 } else { target }
 }
@@ -99,7 +104,7 @@ pub fn next_action(range: &RangeDescriptor, progress: &Progress, stores: &[Store
     let learners: BTreeSet<_> = of_type(ReplicaType::Learner).collect();
     let voters: BTreeSet<_> = of_type(ReplicaType::Voter).collect();
     let (bad, good): (Vec<_>, Vec<_>) = voters.iter().copied().partition(is_bad);
-    let target = replica_target(stores);
+    let target = replica_target(range, stores);
 
     if good.len() >= target {
         return shrink(progress, &good, &bad, &learners, target, find);

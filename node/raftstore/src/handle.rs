@@ -190,7 +190,8 @@ pub struct RangeStatus {
     pub last_index: u64,
     /// Bytes of the log.
     pub log_bytes: u64,
-    /// At the leader: fewer voters respond than the range should have.
+    /// At the leader: fewer voters respond than the range should have, or a change of them is half
+    /// done.
     pub under_replicated: bool,
     /// Nobody is known to serve the range.
     pub unavailable: bool,

@@ -148,6 +148,11 @@ impl ConfState {
         }
     }
 
+    /// Whether a change of the voters is half done: majorities of the old and of the new are needed.
+    pub(crate) fn is_joint(&self) -> bool {
+        !self.voters_outgoing.is_empty()
+    }
+
     /// Voters of either configuration, ascending.
     pub(crate) fn all_voters(&self) -> Vec<u64> {
         let mut all: Vec<_> = self.voters.iter().chain(&self.voters_outgoing).copied().collect();

@@ -202,6 +202,10 @@ impl<E: Engine> Replica<E> {
                 self.removed = Some(descriptor.clone());
             }
             ctx.outputs.descriptors.push(DescriptorChange { leader: self.is_leader(), descriptor });
+            // Until a joint configuration is left, the range needs the old voters as well.
+            if self.is_leader() && conf.is_joint() {
+                self.run_replicate_queue(ctx);
+            }
         }
         self.after_raft(ctx);
         // Latches and answers last: who is woken must find everything in place.

@@ -24,7 +24,8 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 impl<E: Engine> Replica<E> {
     /// Takes the next step towards the replicas the range should have.
     pub(super) fn run_replicate_queue(&mut self, ctx: &mut Ctx<'_, E>) {
-        if !ctx.config.replicate_queue || ctx.stores.is_empty() || ctx.draining {
+        let pauses = ctx.stores.is_empty() || ctx.draining;
+        if !ctx.config.replicate_queue || (pauses && !self.applied.conf.is_joint()) {
             return;
         }
         let Some(descriptor) = &self.descriptor else { return };

@@ -23,7 +23,9 @@ impl<E: Engine> Replica<E> {
                 self.maybe_truncate(ctx);
                 self.run_replicate_queue(ctx);
             }
-            if ctx.draining && self.has_transfer_target(ctx) {
+            // In a joint configuration the old voters are needed too: who left now might be all of
+            // them.
+            if ctx.draining && !self.applied.conf.is_joint() && self.has_transfer_target(ctx) {
                 self.transfer_lease(ctx, None);
             }
         } else {
@@ -108,6 +110,7 @@ impl<E: Engine> Replica<E> {
         let is_leaseholder = self.handle.lease.get().is_some();
         let voters = &self.applied.conf.voters;
         let live = voters.iter().filter(|voter| self.is_responsive(ctx, **voter)).count();
+        let wanted = crdb_allocator::replica_target(descriptor, ctx.stores).max(voters.len());
         self.handle.set_status(RangeStatus {
             descriptor: descriptor.clone(),
             replica_id: self.replica_id,
@@ -118,7 +121,7 @@ impl<E: Engine> Replica<E> {
             applied_index: self.applied.index,
             last_index: self.raw.store().last_index(),
             log_bytes: self.raw.store().bytes(),
-            under_replicated: is_leader && live < voters.len(),
+            under_replicated: is_leader && (live < wanted || self.applied.conf.is_joint()),
             unavailable: if is_leader { !is_leaseholder } else { raft.leader_id == 0 },
             live_voters: if is_leader { live } else { 0 },
         });
