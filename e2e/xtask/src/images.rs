@@ -60,8 +60,13 @@ const BASE_ACCOUNTS: &[(&str, &str)] = &[
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Images> {
     let progress = workspace.progress();
     progress.step("build the programs", || {
-        let cargo = workspace.cargo("build --workspace --bins");
-        let cargo = if profile == Profile::Release { cargo.arg("--release") } else { cargo };
+        // Tests share one set of features; what people run is built without those of the tests.
+        let cargo = workspace.cargo(match profile {
+            Profile::Dev => "build --workspace --bins",
+            Profile::Release => {
+                "build --release --package crdb --package crdb-operator --package kubectl-crdb"
+            }
+        });
         let status = cargo.status()?;
         ensure!(status.is_some_and(|status| status.success()), "`{cargo}` failed");
         Ok(())

@@ -37,7 +37,6 @@ enum Part {
     Tests(&'static str),
     /// The test targets of all crates that need nothing but themselves.
     UnitTests,
-    #[expect(dead_code, reason = "the simulation enters the table with its program")]
     /// A program of ours, built before, with its arguments; it passes or fails as a whole.
     Program(&'static str, &'static str),
     /// Test programs that run the programs of ours, built before.
@@ -72,6 +71,14 @@ const TIERS: &[Tier] = &[
         ],
     },
     Tier { name: "unit", deadline: minutes(40), parts: &[Part::UnitTests] },
+    Tier {
+        name: "sim",
+        deadline: minutes(20),
+        parts: &[
+            Part::Program("crdb-sim", "--seeds 500 --time-box 150"),
+            Part::Program("crdb-sim", "--planted --seeds 500"),
+        ],
+    },
     Tier {
         name: "process",
         deadline: minutes(20),
