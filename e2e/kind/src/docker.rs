@@ -1,7 +1,7 @@
 //! The docker daemon that holds the nodes: one that answers already, or our own.
 //!
 //! Our own has its data, its socket and its recorded process id under the cache directory. It
-//! outlives the program that started it, because clusters do; [`Docker::stop_if_idle`] ends it.
+//! outlives the program that started it, because clusters do; [`Docker::stop_if_own`] ends it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

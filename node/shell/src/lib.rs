@@ -22,7 +22,6 @@ mod complete;
 mod help;
 mod interactive;
 mod meta;
-/// Rendering of results in every output format.
 pub mod render;
 mod run;
 mod session;

@@ -95,6 +95,13 @@ fn answer(statement: &str) -> Answer {
             ready(b'I'),
         ]
         .concat(),
+        "SHOW LAST QUERY STATISTICS RETURNING service_latency" => [
+            columns(&[("service_latency", 25)]),
+            row(&[Some("00:00:00")]),
+            complete("SHOW"),
+            ready(b'I'),
+        ]
+        .concat(),
         "copy in" => message(b'G', &[0, 0, 0]),
         "garbage" => vec![b'T', 0, 0, 0, 1],
         "huge" => vec![b'D', 0x7f, 255, 255, 255],
@@ -221,7 +228,8 @@ async fn run(args: ShellArgs, stdin: &str, greetings: Vec<Vec<u8>>) -> String {
     let interrupt = Interrupt::Notify(Arc::new(Notify::new()));
     let printed = shell(args, stdin, server.port, interrupt).await;
     let seen = server.thread.join().unwrap();
-    format!("{printed}-- saw [{}]\n", seen.join(" | "))
+    // Tabs as a word, for people who read the expected text.
+    format!("{printed}-- saw [{}]\n", seen.join(" | ")).replace('\t', "<tab>")
 }
 
 async fn check(args: ShellArgs, stdin: &str, expected: &Expect) {
@@ -241,9 +249,9 @@ async fn statements_of_flags_run_in_order_until_one_fails() {
         "",
         &expect![[r#"
         CREATE TABLE
-        id	name
-        1	x
-        22	NULL
+        id<tab>name
+        1<tab>x
+        22<tab>NULL
         DO
         --
         NOTICE: mind the gap
@@ -256,6 +264,22 @@ async fn statements_of_flags_run_in_order_until_one_fails() {
     "#]],
     )
     .await;
+}
+
+#[tokio::test]
+async fn times_are_shown_after_what_worked() {
+    let set = vec!["show_times=true".to_owned()];
+    let args = ShellArgs { set, ..execute(&["create", "fail"]) };
+    let text = run(args, "", vec![greeting()]).await;
+    assert!(text.starts_with("CREATE TABLE\n\nTime: "), "{text}");
+    assert!(text.contains(" total (execution 0µs / network "), "{text}");
+    assert_eq!(text.matches("Time: ").count(), 1, "{text}");
+    assert!(
+        text.ends_with(
+            "-- saw [create | SHOW LAST QUERY STATISTICS RETURNING service_latency | fail]\n"
+        ),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -289,9 +313,9 @@ async fn standard_input_holds_statements_and_commands() {
         ShellArgs { set, ..ShellArgs::default() },
         &text,
         &expect![[r#"
-        id	name
-        1	x
-        22	NULL
+        id<tab>name
+        1<tab>x
+        22<tab>NULL
         -[ RECORD 1 ]
         id   | 1
         name | x
@@ -480,9 +504,9 @@ async fn files_include_files_beside_them() {
     let text = text.replace(&folder.path().display().to_string(), "FOLDER");
     expect![[r#"
         CREATE TABLE
-        id	name
-        1	x
-        22	NULL
+        id<tab>name
+        1<tab>x
+        22<tab>NULL
         --
         ERROR: cannot read FOLDER/missing.sql: No such file or directory (os error 2)
         -- Failure

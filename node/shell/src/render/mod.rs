@@ -258,6 +258,11 @@ mod tests {
 
     use super::*;
 
+    /// Tabs as a word, for people who read the expected text.
+    fn visible(text: &str) -> String {
+        text.replace('\t', "<tab>")
+    }
+
     fn check(format: Format, expected: &Expect) {
         let columns = vec![
             Column::of_type("id", 20),
@@ -270,7 +275,7 @@ mod tests {
             vec![cell("1"), cell("O'Neil, \"Jo\""), cell("t"), cell("{\"a\": [1]}")],
             vec![cell("22"), cell("two\nlines <&>"), cell("f"), None],
         ];
-        expected.assert_eq(&render(format, columns, rows));
+        expected.assert_eq(&visible(&render(format, columns, rows)));
     }
 
     #[test]
@@ -293,10 +298,10 @@ mod tests {
         check(
             Format::Tsv,
             &expect![[r#"
-            id	name	ok	doc
-            1	"O'Neil, ""Jo"""	t	"{""a"": [1]}"
-            22	"two
-            lines <&>"	f	NULL
+            id<tab>name<tab>ok<tab>doc
+            1<tab>"O'Neil, ""Jo"""<tab>t<tab>"{""a"": [1]}"
+            22<tab>"two
+            lines <&>"<tab>f<tab>NULL
         "#]],
         );
     }
@@ -437,7 +442,7 @@ mod tests {
             ----+----
             (0 rows)
             [tsv]
-            a	b
+            a<tab>b
             [csv]
             a,b
             [json]
@@ -462,7 +467,7 @@ mod tests {
             </tbody>
             <tfoot><tr><td colspan=3>0 rows</td></tr></tfoot></table>
         "#]]
-        .assert_eq(&text);
+        .assert_eq(&visible(&text));
     }
 
     #[test]
