@@ -27,6 +27,20 @@ pub const CERTIFICATES_VALID: &str = "CertificatesValid";
 /// The SQL Service has an address and ready endpoints.
 pub const LOAD_BALANCER_READY: &str = "LoadBalancerReady";
 
+/// Every condition that is reported.
+pub const ALL: [&str; 10] = [
+    READY,
+    AVAILABLE,
+    PROGRESSING,
+    DEGRADED,
+    INITIALIZED,
+    FULLY_REPLICATED,
+    CONSTRAINTS_SATISFIED,
+    STORAGE_READY,
+    CERTIFICATES_VALID,
+    LOAD_BALANCER_READY,
+];
+
 /// Value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -18,6 +18,32 @@ fn crd_files_match_the_types() {
     }
 }
 
+/// `kubectl explain` shows these texts.
+#[test]
+fn every_field_of_the_spec_is_described_in_flowing_text() {
+    let mut bare = Vec::new();
+    for (_, crd) in crdb_api::all_crds() {
+        let crd = serde_json::to_value(&crd).expect("a definition serializes");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        for part in ["spec", "status"] {
+            find_undescribed(&schema[part], part, &mut bare);
+        }
+    }
+    assert!(bare.is_empty(), "without a description, or broken into lines: {bare:?}");
+}
+
+fn find_undescribed(schema: &serde_json::Value, path: &str, bare: &mut Vec<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        let text = field["description"].as_str().unwrap_or_default();
+        if text.is_empty() || text.replace("\n\n", "").contains('\n') {
+            bare.push(path.clone());
+        }
+        find_undescribed(field, &path, bare);
+        find_undescribed(&field["items"], &path, bare);
+    }
+}
+
 #[test]
 fn no_stray_crd_files() {
     let known: Vec<String> = crdb_api::all_crds().into_iter().map(|(file, _)| file).collect();

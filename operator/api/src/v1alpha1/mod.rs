@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use nodes::{
-    DataVolume, ExtraArgs, HostAntiAffinity, NodeDefaults, PodTemplate, Pool, Storage,
+    DataVolume, ExtraArgs, HostAntiAffinity, NodeDefaults, PodTemplate, Pool, RESERVED_FLAGS,
+    Storage, is_reserved_flag,
 };
 pub use service::{
     ExternalTrafficPolicy, LoadBalancer, LoadBalancerType, NetworkPolicySpec, ServiceType,

@@ -8,12 +8,49 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+/// Sizes and numbers as Kubernetes writes them, none below zero.
+const QUANTITY_PATTERN: &str =
+    r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
+
+// The generated schema takes any text, so that a typing error shows only when a node is made; and it
+// lets an explicit null stand, which is no quantity.
+fn quantity_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "pattern": QUANTITY_PATTERN,
+        "nullable": false,
+    })
+}
+
+// The generated schema repeats the manual of quantities at every place and offers claims, which need
+// a pod that makes them.
+fn resources_schema(generator: &mut SchemaGenerator) -> Schema {
+    let quantity = quantity_schema(generator);
+    let map = |description: &str| {
+        json_schema!({
+            "type": "object",
+            "description": description,
+            "maxProperties": 16,
+            "additionalProperties": quantity,
+        })
+    };
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "properties": {
+            "requests": map("What is set aside for the node, for example cpu: \"2\", memory: 8Gi."),
+            "limits": map("The most that the node may use, for example memory: 8Gi."),
+        },
+    })
+}
+
 /// What every pool's nodes have in common.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeDefaults {
     /// Requests and limits of a node's container. The cache is a quarter of the memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources_schema")]
     pub resources: Option<ResourceRequirements>,
     /// Where a node keeps its data.
     #[serde(default)]
@@ -27,8 +64,7 @@ pub struct NodeDefaults {
     /// Labels, annotations and pod spec merged over what the operator makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
-    /// Whether two nodes may run on one machine. Default: Required in profile Production,
-    /// Preferred in Dev.
+    /// See [`HostAntiAffinity`], whose comment is the one that the schema shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_anti_affinity: Option<HostAntiAffinity>,
     /// How long a node may take to stop. Default: the sum of the node's drain waits plus 30 s; a
@@ -55,8 +91,9 @@ pub struct Storage {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolume {
-    /// Size asked for.
+    /// Size asked for, for example 100Gi.
     #[serde(default = "DataVolume::default_size")]
+    #[schemars(schema_with = "quantity_schema")]
     pub size: Quantity,
     /// Storage class; left out, the default class of the Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +113,32 @@ impl Default for DataVolume {
     }
 }
 
+/// Flags of `crdb start` that belong to the operator, without the dashes; those that begin with
+/// `advertise-` too. The rules of [`ExtraArgs`] name the same ones.
+pub const RESERVED_FLAGS: [&str; 15] = [
+    "insecure",
+    "host",
+    "port",
+    "listen-addr",
+    "sql-addr",
+    "http-addr",
+    "http-host",
+    "http-port",
+    "join",
+    "locality",
+    "store",
+    "no-auto-init",
+    "certs-dir",
+    "background",
+    "pid-file",
+];
+
+/// Whether a flag of `crdb start`, with or without a value, belongs to the operator.
+pub fn is_reserved_flag(flag: &str) -> bool {
+    let name = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
+    RESERVED_FLAGS.contains(&name) || name.starts_with("advertise-")
+}
+
 /// Changes of the flags of `crdb start`.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -84,7 +147,7 @@ pub struct ExtraArgs {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 512)))]
     #[x_kube(validation = (
-        "self.all(a, a.startsWith('--') && !a.matches('^--(insecure|listen-addr|sql-addr|http-addr|advertise-addr|advertise-sql-addr|join|locality|store|no-auto-init|certs-dir|background|pid-file)(=.*)?$'))",
+        "self.all(a, a.startsWith('--') && !a.matches('^--(insecure|host|port|listen-addr|sql-addr|http-(addr|host|port)|advertise-.*|join|locality|store|no-auto-init|certs-dir|background|pid-file)(=.*)?$'))",
         "extraArgs.set holds flags such as --cache=1GiB; addresses, join, locality, store, security and process flags belong to the operator"
     ))]
     pub set: Vec<String>,
@@ -92,7 +155,7 @@ pub struct ExtraArgs {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 512)))]
     #[x_kube(validation = (
-        "self.all(a, a.matches('^--[a-z0-9-]+$') && !a.matches('^--(insecure|listen-addr|sql-addr|http-addr|advertise-addr|advertise-sql-addr|join|locality|store|no-auto-init)$'))",
+        "self.all(a, a.matches('^--[a-z0-9-]+$') && !a.matches('^--(insecure|host|port|listen-addr|sql-addr|http-(addr|host|port)|advertise-.*|join|locality|store|no-auto-init|certs-dir|background|pid-file)$'))",
         "extraArgs.unset holds names of flags such as --cache; addresses, join, locality, store and security flags belong to the operator"
     ))]
     pub unset: Vec<String>,
@@ -121,7 +184,8 @@ impl JsonSchema for PodTemplate {
     }
 }
 
-/// Whether two nodes may run on one machine.
+/// Whether two nodes may run on one machine: Required, never; Preferred, only when there is no
+/// other. Default: Required in profile Production, Preferred in Dev.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostAntiAffinity {
     /// Never; a node without a machine of its own stays Pending.
@@ -160,6 +224,7 @@ pub struct Pool {
     pub node_selector: BTreeMap<String, String>,
     /// Requests and limits in place of the common ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources_schema")]
     pub resources: Option<ResourceRequirements>,
     /// Storage in place of the common one; fixed at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@
 use kube::core::cel::{ValidationErrors, validate_cel, validate_cel_update};
 use serde_json::{Value, json};
 
-use super::CrdbCluster;
+use super::{CrdbCluster, RESERVED_FLAGS, is_reserved_flag};
 
 fn base() -> Value {
     json!({
@@ -218,9 +218,43 @@ fn services_per_zone_come_later() {
 fn extra_flags_leave_ours_alone() {
     let set = "/spec/nodeDefaults/extraArgs/set";
     create(set, json!(["--cache=1GiB", "--max-offset=250ms"])).unwrap();
-    refused(create(set, json!(["--join=elsewhere"])), "belong to the operator");
+    let names = RESERVED_FLAGS.iter().copied().chain(["advertise-addr", "advertise-host"]);
+    for name in names {
+        for flag in [format!("--{name}"), format!("--{name}=x")] {
+            refused(create(set, json!([flag])), "belong to the operator");
+            assert!(is_reserved_flag(&flag), "{flag}");
+        }
+        refused(
+            create("/spec/nodeDefaults/extraArgs/unset", json!([format!("--{name}")])),
+            "belong",
+        );
+    }
+    assert!(!is_reserved_flag("--cache=1GiB") && !is_reserved_flag("--max-offset"));
     refused(create(set, json!(["cache"])), "holds flags");
     let unset = "/spec/nodeDefaults/extraArgs/unset";
     create(unset, json!(["--cache"])).unwrap();
     refused(create(unset, json!(["--no-auto-init"])), "belong to the operator");
+}
+
+/// The API server matches this pattern; without it a typing error would only show in the status.
+#[test]
+fn quantities_are_checked_by_the_schema() {
+    let definition = <CrdbCluster as kube::CustomResourceExt>::crd();
+    let definition = serde_json::to_value(definition).unwrap();
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    let defaults = "nodeDefaults/properties";
+    let size = format!("{spec}/{defaults}/storage/properties/data/properties/size");
+    let memory = format!("{spec}/{defaults}/resources/properties/limits/additionalProperties");
+    for pointer in [size, memory] {
+        let schema = definition.pointer(&pointer).unwrap();
+        assert_eq!(schema["x-kubernetes-int-or-string"], true, "{pointer}");
+        assert_ne!(schema["nullable"], true, "{pointer}");
+        let pattern = regex::Regex::new(schema["pattern"].as_str().unwrap()).unwrap();
+        for good in ["10Gi", "1.5Gi", "500m", "0.5", ".5", "2", "1e3", "100M"] {
+            assert!(pattern.is_match(good), "{good}");
+        }
+        for bad in ["", "abc", "10 Gi", "10GiB", "-1", "Gi", "10Gi\n"] {
+            assert!(!pattern.is_match(bad), "{bad}");
+        }
+    }
 }
