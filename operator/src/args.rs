@@ -47,7 +47,7 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "CRDB_OPERATOR_LEASE", default_value = "crdb-operator")]
     pub(crate) lease: String,
     /// Where a node's admin API is reached: `{pod}`, `{cluster}`, `{namespace}` and `{podIP}` are
-    /// replaced. Needed only where pods are not reached by their names, as outside Kubernetes.
+    /// replaced. Needed only where pods are not reached at their addresses, as outside Kubernetes.
     #[arg(
         long,
         env = "CRDB_OPERATOR_NODE_ADDRESS",
@@ -76,8 +76,11 @@ pub(crate) struct SmokeTestOptions {
     /// Pull policy of the node's image.
     #[arg(long, env = "CRDB_NODE_PULL_POLICY", default_value = "IfNotPresent")]
     pub(crate) node_pull_policy: String,
+    /// Secret with credentials for the node's image; can be repeated.
+    #[arg(long = "node-pull-secret")]
+    pub(crate) node_pull_secrets: Vec<String>,
     /// Longest time for each part, in seconds.
-    #[arg(long, default_value = "240", value_parser = seconds)]
+    #[arg(long, default_value = "180", value_parser = seconds)]
     pub(crate) timeout: Duration,
 }
 

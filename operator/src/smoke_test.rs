@@ -1,6 +1,6 @@
 //! Proves on a live Kubernetes that the operator works: makes a one-node cluster, runs SQL on it,
-//! removes it, and checks that nothing is left. It can be run again at any time: a cluster that an
-//! interrupted run left is removed first.
+//! removes it, and checks that nothing is left. A run that fails or is told to stop removes its
+//! cluster too; a cluster that a killed run left is removed by the next one.
 
 use std::time::Duration;
 
@@ -8,10 +8,13 @@ use anyhow::{Context as _, bail, ensure};
 use crdb_api::v1alpha1::CrdbCluster;
 use crdb_api::{conditions, keys, names};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_postgres::NoTls;
 
@@ -21,10 +24,16 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Runs the test; the cluster is removed in any case.
 pub(crate) async fn run(options: SmokeTestOptions) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let client = Client::try_default().await.context("no access to the Kubernetes API")?;
     let test = SmokeTest { client, options };
     test.remove().await.context("removing what an earlier run left")?;
-    let result = test.make_and_use().await;
+    let result = tokio::select! {
+        result = test.make_and_use() => result,
+        _ = terminate.recv() => Err(anyhow::anyhow!("stopped by SIGTERM")),
+        _ = interrupt.recv() => Err(anyhow::anyhow!("stopped by SIGINT")),
+    };
     let removed = test.remove().await.context("removing the cluster of the test");
     result?;
     removed?;
@@ -53,6 +62,7 @@ impl SmokeTest {
                 "image": {
                     "repository": options.node_repository,
                     "pullPolicy": options.node_pull_policy,
+                    "pullSecrets": options.node_pull_secrets,
                 },
                 "profile": "Dev",
                 "tls": {"mode": "Disabled"},
@@ -142,6 +152,9 @@ impl SmokeTest {
             left.extend(self.left::<Service>().await?);
             left.extend(self.left::<Pod>().await?);
             left.extend(self.left::<PersistentVolumeClaim>().await?);
+            left.extend(self.left::<ServiceAccount>().await?);
+            left.extend(self.left::<NetworkPolicy>().await?);
+            left.extend(self.left::<PodDisruptionBudget>().await?);
             if self.clusters().get_opt(name).await?.is_some() {
                 left.push(format!("CrdbCluster {name}"));
             }

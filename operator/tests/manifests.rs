@@ -89,6 +89,24 @@ fn watched_namespaces_need_no_rights_elsewhere() {
     }
 }
 
+/// The Helm test works where the operator does, with rights there alone, and leaves nothing.
+#[test]
+fn the_helm_test_runs_in_a_watched_namespace() {
+    let shown = ["--show-only", "templates/tests/smoke-test.yaml"];
+    let here = template("crdb-operator", &shown).expect("renders");
+    assert!(here.contains(&format!("--namespace={NAMESPACE}\n")), "{here}");
+    let set = ["--set", "watchNamespaces={db,other}", "--set", "imagePullSecrets[0].name=pull"];
+    let elsewhere =
+        template("crdb-operator", &[shown, [set[0], set[1]], [set[2], set[3]]].concat());
+    let elsewhere = elsewhere.expect("renders");
+    for line in ["--namespace=db\n", "--node-pull-secret=pull\n"] {
+        assert!(elsewhere.contains(line), "{elsewhere}");
+    }
+    assert_eq!(elsewhere.matches("  namespace: db\n").count(), 2, "role and binding: {elsewhere}");
+    let policy = "helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed\n";
+    assert_eq!(here.matches(policy).count(), here.matches("helm.sh/hook: test\n").count());
+}
+
 #[test]
 fn the_charts_pass_lint() {
     for chart in ["charts/crdb-operator-crds", "charts/crdb-operator"] {
