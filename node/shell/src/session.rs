@@ -24,6 +24,9 @@ use crate::wire::{ConnectError, Connection, Event, ServerMessage};
 /// Longest time the delivery of a cancel request may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Asks the server how long the last statement took it.
+const SERVER_TIME: &str = "SHOW LAST QUERY STATISTICS RETURNING service_latency";
+
 /// Why the shell ends early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {
@@ -86,6 +89,8 @@ pub(crate) struct Session {
     /// Whether a statement since the last look may have changed the database.
     pub(crate) database_may_have_changed: bool,
     interrupt: Interrupt,
+    /// Whether the server can say how long a statement took it, as far as known.
+    server_times: bool,
 }
 
 impl Session {
@@ -106,6 +111,7 @@ impl Session {
             connection,
             database_may_have_changed,
             interrupt,
+            server_times: true,
         }
     }
 
@@ -140,7 +146,8 @@ impl Session {
         };
         if self.settings.show_times && outcome == Outcome::Ok {
             let elapsed = now().saturating_duration_since(start);
-            self.print(&format!("\nTime: {}\n\n", duration(elapsed)))?;
+            let line = time_line(elapsed, self.server_time().await);
+            self.print(&format!("\n{line}\n\n"))?;
         }
         self.streams.out.flush()?;
         Ok(outcome)
@@ -265,6 +272,7 @@ impl Session {
                     self.complain(&notice.to_string())?;
                 }
                 target.database.clone_into(&mut self.database);
+                self.server_times = true;
                 self.target = target;
                 Ok(Outcome::Ok)
             }
@@ -293,6 +301,17 @@ impl Session {
                 | Event::CopyData(_) => {}
             }
         }
+    }
+
+    /// How long the last statement took the server; a server that cannot tell is not asked again.
+    async fn server_time(&mut self) -> Option<Duration> {
+        if !self.server_times || self.connection.is_broken() {
+            return None;
+        }
+        let answer = self.ask(SERVER_TIME).await;
+        let time = answer.as_deref().and_then(clock_span);
+        self.server_times = time.is_some();
+        time
     }
 
     pub(crate) fn interrupt(&self) -> Interrupt {
@@ -337,9 +356,44 @@ pub(crate) fn duration(elapsed: Duration) -> String {
     }
 }
 
+/// The line on a statement's time: in all, and the server's share if it is known.
+fn time_line(total: Duration, server: Option<Duration>) -> String {
+    let Some(server) = server else { return format!("Time: {}", duration(total)) };
+    // Two clocks may disagree by a little.
+    let server = server.min(total);
+    format!(
+        "Time: {} total (execution {} / network {})",
+        duration(total),
+        duration(server),
+        duration(total - server)
+    )
+}
+
+/// Reads a time span written as `00:00:00.001234`.
+fn clock_span(text: &str) -> Option<Duration> {
+    let mut parts = text.split(':');
+    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
+    let seconds = Duration::try_from_secs_f64(parts.next()?.parse().ok()?).ok()?;
+    let whole = hours.checked_mul(60)?.checked_add(minutes)?.checked_mul(60)?;
+    if parts.next().is_some() { None } else { Duration::from_secs(whole).checked_add(seconds) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_line_splits_the_time_when_the_server_knows_its_share() {
+        let ms = Duration::from_millis;
+        assert_eq!(time_line(ms(10), None), "Time: 10ms");
+        let line = time_line(ms(10), clock_span("00:00:00.009000"));
+        assert_eq!(line, "Time: 10ms total (execution 9ms / network 1ms)");
+        assert_eq!(time_line(ms(1), Some(ms(2))), "Time: 1ms total (execution 1ms / network 0µs)");
+        assert_eq!(clock_span("01:02:03.5"), Some(ms(3_723_500)));
+        for bad in ["", "1", "1:2", "1:2:x", "1:2:3:4", "1:2:-3", "99999999999999999999:0:0"] {
+            assert_eq!(clock_span(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn durations() {

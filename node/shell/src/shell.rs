@@ -10,7 +10,7 @@ use crate::help;
 use crate::meta::{self, Meta};
 use crate::render::{self, Column};
 use crate::session::{Outcome, Session, Stop};
-use crate::split::split;
+use crate::split::Splitter;
 use crate::target::{ConnectionArgs, Target, parse_address};
 
 /// How deep files may include files.
@@ -31,7 +31,7 @@ pub(crate) enum Flow {
 pub(crate) struct Shell {
     pub(crate) session: Session,
     /// Text of the statement entered so far.
-    pub(crate) buffer: String,
+    pub(crate) buffer: Splitter,
     /// Whether anything failed so far.
     pub(crate) failed: bool,
     /// Files being read, the innermost last.
@@ -40,20 +40,19 @@ pub(crate) struct Shell {
 
 impl Shell {
     pub(crate) fn new(session: Session) -> Self {
-        Self { session, buffer: String::new(), failed: false, files: Vec::new() }
+        Self { session, buffer: Splitter::default(), failed: false, files: Vec::new() }
     }
 
     /// Whether the next line continues a statement.
     pub(crate) fn is_mid_statement(&self) -> bool {
-        !self.buffer.is_empty()
+        !self.buffer.text().is_empty()
     }
 
     /// Takes a line; runs the statements it completes, or the command it is.
     pub(crate) async fn line(&mut self, line: &str) -> Result<Flow, Stop> {
-        let pending = split(&self.buffer);
         // A backslash within a quote is text, and a word within a statement is SQL.
-        let may_be_command = pending.open.is_none()
-            && (!pending.rest_is_statement || line.trim_start().starts_with('\\'));
+        let may_be_command = self.buffer.open().is_none()
+            && (!self.buffer.is_statement() || line.trim_start().starts_with('\\'));
         if may_be_command && let Some(parsed) = meta::parse(line) {
             return match parsed {
                 Ok(meta) => Box::pin(self.command(meta)).await,
@@ -63,15 +62,11 @@ impl Shell {
                 }
             };
         }
-        self.buffer.push_str(line);
-        self.buffer.push('\n');
-        let split = split(&self.buffer);
-        self.buffer = if split.rest_is_statement || split.open.is_some() {
-            split.rest
-        } else {
-            String::new()
-        };
-        for statement in split.statements {
+        let statements = self.buffer.push(&format!("{line}\n"));
+        if !self.buffer.is_statement() && self.buffer.open().is_none() {
+            self.buffer.clear();
+        }
+        for statement in statements {
             if self.session.execute(&statement).await? == Outcome::Failed {
                 // What was entered together with a failed statement may rely on it.
                 return Ok(self.after(Outcome::Failed));
@@ -83,15 +78,14 @@ impl Shell {
     /// Ends an input: runs the statement that lacks its semicolon.
     pub(crate) async fn end_of_input(&mut self) -> Result<Flow, Stop> {
         let buffer = std::mem::take(&mut self.buffer);
-        let split = split(&buffer);
-        if split.open.is_some() {
+        if buffer.open().is_some() {
             self.session.complain("ERROR: the input ends within a quote or a comment")?;
             return Ok(self.after(Outcome::Failed));
         }
-        if !split.rest_is_statement {
+        if !buffer.is_statement() {
             return Ok(Flow::Continue);
         }
-        let outcome = self.session.execute(split.rest.trim()).await?;
+        let outcome = self.session.execute(buffer.text().trim()).await?;
         Ok(self.after(outcome))
     }
 
@@ -162,7 +156,7 @@ impl Shell {
             Meta::SqlHelp(words) => self.session.print(&help::statement_help(&words)).map(Ok)?,
             Meta::Echo(text) => self.session.print(&format!("{text}\n")).map(Ok)?,
             Meta::Print => {
-                let text = self.buffer.clone();
+                let text = self.buffer.text().to_owned();
                 self.session.print(&text).map(Ok)?
             }
             Meta::Reset => {

@@ -46,32 +46,86 @@ pub(crate) enum Open {
 /// Splits `input` at the semicolons that end statements.
 #[must_use]
 pub(crate) fn split(input: &str) -> Split {
-    let mut result = Split::default();
-    let mut start = 0;
-    let mut position = 0;
-    let mut has_content = false;
-    let mut previous_is_word = false;
-    while let Some(tail) = input.get(position..) {
-        let Some(first) = tail.chars().next() else { break };
-        let token = token(tail, first, previous_is_word);
-        if token.kind == Kind::Semicolon {
-            if has_content {
-                let text = input.get(start..position).unwrap_or_default();
-                result.statements.push(text.trim().to_owned());
-            }
-            start = position + token.len;
-            has_content = false;
-        } else if token.kind == Kind::Content {
-            has_content = true;
-        }
-        result.open = token.open;
-        previous_is_word =
-            token.kind == Kind::Content && is_word(first) && token.len == first.len_utf8();
-        position += token.len;
+    let mut splitter = Splitter::default();
+    let statements = splitter.push(input);
+    Split {
+        statements,
+        rest: splitter.text,
+        rest_is_statement: splitter.has_content,
+        open: splitter.open,
     }
-    input.get(start..).unwrap_or_default().clone_into(&mut result.rest);
-    result.rest_is_statement = has_content;
-    result
+}
+
+/// Splits input that arrives line by line. A line is looked at once, unless it stands in a quote or
+/// comment that is still open: a statement may be as long as a dump.
+///
+/// No token but a quote or a comment may reach over the end of a piece; lines with their line end
+/// are such pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    /// What was entered after the last complete statement.
+    text: String,
+    /// Where in it the next token starts.
+    position: usize,
+    has_content: bool,
+    previous_is_word: bool,
+    open: Option<Open>,
+}
+
+impl Splitter {
+    /// Adds a piece; returns the statements that it completes.
+    pub(crate) fn push(&mut self, piece: &str) -> Vec<String> {
+        self.text.push_str(piece);
+        let mut statements = Vec::new();
+        let mut start = 0;
+        self.open = None;
+        while let Some(tail) = self.text.get(self.position..) {
+            let Some(first) = tail.chars().next() else { break };
+            let token = token(tail, first, self.previous_is_word);
+            if token.open.is_some() {
+                // It is looked at again once there is more of it.
+                self.has_content |= token.kind == Kind::Content;
+                self.open = token.open;
+                break;
+            }
+            if token.kind == Kind::Semicolon {
+                if self.has_content {
+                    let text = self.text.get(start..self.position).unwrap_or_default();
+                    statements.push(text.trim().to_owned());
+                }
+                start = self.position + token.len;
+                self.has_content = false;
+            } else if token.kind == Kind::Content {
+                self.has_content = true;
+            }
+            self.previous_is_word =
+                token.kind == Kind::Content && is_word(first) && token.len == first.len_utf8();
+            self.position += token.len;
+        }
+        self.text.drain(..start);
+        self.position -= start;
+        statements
+    }
+
+    /// What was entered after the last complete statement.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether that holds anything but white space and comments.
+    pub(crate) fn is_statement(&self) -> bool {
+        self.has_content
+    }
+
+    /// What that leaves open.
+    pub(crate) fn open(&self) -> Option<Open> {
+        self.open
+    }
+
+    /// Forgets what was entered.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -240,6 +294,31 @@ mod tests {
             assert_eq!(split.rest, input);
             assert!(split.rest_is_statement, "{input}");
         }
+    }
+
+    #[test]
+    fn line_by_line_is_as_at_once() {
+        let input = "select 1; select\n'a;\n;b', $x$ ;\n$x$ -- c;\n, e'\\';\n' /* ;\n/* */ ; */\n; x\ny; z 'o";
+        let whole = split(input);
+        let mut splitter = Splitter::default();
+        let statements: Vec<String> =
+            input.split_inclusive('\n').flat_map(|line| splitter.push(line)).collect();
+        assert_eq!(statements, whole.statements);
+        assert_eq!(statements.len(), 3);
+        assert_eq!(
+            (splitter.text(), splitter.is_statement(), splitter.open()),
+            (&*whole.rest, true, Some(Open::SingleQuote))
+        );
+    }
+
+    #[test]
+    fn a_statement_of_very_many_lines_is_no_burden() {
+        let mut splitter = Splitter::default();
+        assert!(splitter.push("insert into t values\n").is_empty());
+        for _ in 0..100_000 {
+            assert!(splitter.push("(1, 'a line of a dump'),\n").is_empty());
+        }
+        assert_eq!(splitter.push("(2);\n").len(), 1);
     }
 
     #[test]
