@@ -13,7 +13,7 @@ use crdb_sql::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -21,6 +21,7 @@ use crate::OUTPUT_HIGH_WATER;
 use crate::cancel::Interrupt;
 use crate::extended::{Portal, Statement};
 use crate::frame::{Frame, FrameError, Message, next_frame};
+use crate::latency::{self, Latencies};
 use crate::output::{Formats, Output};
 use crate::report::{Fatal, error_fields, from_parse, notice_fields, violation};
 use crate::server::PgServer;
@@ -73,10 +74,12 @@ struct Queued {
     _share: Option<OwnedSemaphorePermit>,
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve<S>(server: &PgServer, mut stream: S, peer: &str)
+/// Serves one connection to its end. `admission` is its place among those that have not said who
+/// they are: a client that is refused keeps it to its end.
+pub(crate) async fn serve<S, A>(server: &PgServer, mut stream: S, peer: &str, admission: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
+    A: Send,
 {
     let config = server.config;
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
@@ -88,6 +91,7 @@ where
     let fatal = match opening {
         Ok(Ok(Opening::Session(_))) if server.is_draining() => shutting_down(),
         Ok(Ok(Opening::Session(startup))) => {
+            drop(admission);
             match session(server, stream, buffer, startup, peer).await {
                 Ok(()) | Err(End::Gone | End::Sql(_) | End::Fatal(_)) => {}
                 Err(End::Io(error)) => debug!(%peer, %error, "SQL connection broke"),
@@ -216,6 +220,7 @@ where
         guard,
         statements: HashMap::new(),
         portals: HashMap::new(),
+        latencies: Latencies::default(),
         skipping: false,
         in_batch: false,
     };
@@ -385,6 +390,8 @@ pub(crate) struct Worker<'a, W> {
     pub(crate) guard: Guard,
     pub(crate) statements: HashMap<String, Arc<Statement>>,
     pub(crate) portals: HashMap<String, Portal>,
+    /// Times of the last statement of the simple protocol.
+    pub(crate) latencies: Latencies,
     /// An error was answered; everything up to the next Sync is ignored.
     skipping: bool,
     /// Messages of the extended protocol came after the last Sync.
@@ -426,6 +433,13 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
 
     /// Waits for the next message; between statements also for whatever ends the session.
     async fn next(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Step<Queued> {
+        // In the middle of a batch nothing ends the session, and statements watch for the stop
+        // themselves: the waits below, on tokens that all sessions share, are saved.
+        if self.in_batch
+            && let Ok(queued) = queue.try_recv()
+        {
+            return Ok(queued);
+        }
         let idle = self.session.idle_timeout();
         let idle_over = async {
             match idle {
@@ -518,13 +532,20 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         // A simple query replaces the unnamed statement and portal.
         self.statements.remove("");
         self.portals.remove("");
-        let outcome = match crdb_sqlfront::parse(text) {
-            Err(error) => Err(End::Sql(from_parse(error))),
-            Ok(statements) if statements.is_empty() => {
-                self.output.empty_query();
-                Ok(())
+        let outcome = match latency::asked(text) {
+            Some(Ok(wanted)) => self.tell_latencies(wanted).await,
+            Some(Err(error)) => Err(End::Sql(error)),
+            None => {
+                let began = Instant::now();
+                match crdb_sqlfront::parse(text) {
+                    Err(error) => Err(End::Sql(from_parse(error))),
+                    Ok(statements) if statements.is_empty() => {
+                        self.output.empty_query();
+                        Ok(())
+                    }
+                    Ok(statements) => self.simple_statements(statements, began.elapsed()).await,
+                }
             }
-            Ok(statements) => self.simple_statements(statements).await,
         };
         match outcome {
             Err(End::Sql(error)) => self.output.error(error_fields(&error, "ERROR")),
@@ -533,7 +554,11 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         self.ready().await
     }
 
-    async fn simple_statements(&mut self, statements: Vec<crdb_sqlfront::Parsed>) -> Step {
+    async fn simple_statements(
+        &mut self,
+        statements: Vec<crdb_sqlfront::Parsed>,
+        parse: Duration,
+    ) -> Step {
         for parsed in statements {
             if parsed.placeholders > 0 {
                 let message = format!("there is no parameter ${}", parsed.placeholders);
@@ -543,13 +568,16 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             self.guard.interrupt.flag.reset();
             let flag = self.guard.interrupt.flag.clone();
             let session = &mut self.session;
-            let result = self
+            let began = Instant::now();
+            let (result, planned) = self
                 .guard
                 .run(async move {
                     let prepared = session.prepare(&parsed, &[]).await?;
-                    session.execute(&prepared, &[], &flag).await
+                    let planned = Instant::now();
+                    Ok((session.execute(&prepared, &[], &flag).await?, planned))
                 })
                 .await?;
+            self.latencies = Latencies { parse, plan: planned - began, exec: planned.elapsed() };
             let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
             self.aside(&notices, &parameters);
             self.effect(effect)?;

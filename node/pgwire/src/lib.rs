@@ -26,6 +26,7 @@ mod cancel;
 mod connection;
 mod extended;
 mod frame;
+mod latency;
 mod output;
 mod report;
 mod server;

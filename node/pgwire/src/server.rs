@@ -93,9 +93,19 @@ impl PgServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
+        self.serve_admitted(stream, peer, ()).await;
+    }
+
+    /// The same for a listener that bounds the clients that have not said who they are: `admission`
+    /// is dropped once this one has.
+    pub async fn serve_admitted<S, A>(&self, stream: S, peer: &str, admission: A)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        A: Send,
+    {
         self.connections.fetch_add(1, Ordering::AcqRel);
         let _counted = Counted(self);
-        Box::pin(connection::serve(self, stream, peer)).await;
+        Box::pin(connection::serve(self, stream, peer, admission)).await;
     }
 
     /// Open connections.

@@ -81,6 +81,30 @@ async fn simple_and_prepared_statements_in_both_formats() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shell_learns_how_long_its_last_statement_took() {
+    let (_node, port) = started().await;
+    let client = client(port).await;
+    client.simple_query("SELECT count(*) FROM generate_series(1, 1000)").await.unwrap();
+    let ask = "SHOW LAST QUERY STATISTICS RETURNING exec_latency, service_latency";
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let messages = client.simple_query(ask).await.unwrap();
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1)?.to_owned())),
+            _ => None,
+        });
+        answers.push(row.unwrap());
+    }
+    let (exec, service) = &answers[0];
+    assert!(exec.starts_with("00:00:0") && exec <= service, "{exec} {service}");
+    assert!(exec > &"00:00:00.000000".to_owned(), "{exec}");
+    // Asking is not the last statement.
+    assert_eq!(answers[0], answers[1]);
+    let error = client.simple_query("SHOW LAST QUERY STATISTICS RETURNING x").await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::UNDEFINED_COLUMN));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn portals_suspend_and_the_session_survives_errors() {
     let (_node, port) = started().await;
     let client = client(port).await;
