@@ -87,6 +87,8 @@ enum Event {
 struct Round {
     tried: Vec<NodeId>,
     hint: Option<NodeId>,
+    /// A node said that the range is not there, and nobody where it is.
+    moved: bool,
     backoff: Duration,
 }
 
@@ -129,7 +131,11 @@ impl DistSender {
                     }
                 }
                 None => {
-                    // Every replica refused or is out of reach: an election, most likely.
+                    // Every replica refused or is out of reach: an election, most likely. If one
+                    // has no replica any more, the others may not have one either.
+                    if std::mem::take(&mut round.moved) {
+                        self.forget(&range.descriptor);
+                    }
                     round.tried.clear();
                     round.hint = None;
                     self.transport.sleep(round.backoff).await;
@@ -314,8 +320,11 @@ impl DistSender {
                 for descriptor in e.descriptors {
                     rerouted |= self.cache.insert(descriptor);
                 }
+                round.moved |= !rerouted;
                 next(format!("{node}: {}", error.message), None, rerouted)
             }
+            // Of a kind that a later version invented: it does not say that nothing was written.
+            None if writes => Verdict::Fail(SendError::Ambiguous { message: error.message }),
             Some(Kind::Unavailable(_)) | None => {
                 next(format!("{node}: {}", error.message), None, false)
             }
@@ -369,6 +378,14 @@ impl DistSender {
             return Err(SendError::CrossRange { message });
         }
         Ok(range)
+    }
+
+    /// Has the next look-up ask the meta range where a range is. The location of the meta range
+    /// itself is all there is to find the others by, so it stays until somebody tells a later one.
+    fn forget(&self, range: &RangeDescriptor) {
+        if !layout::meta_span().contains_key(&range.start_key) {
+            self.cache.evict(&range.start_key);
+        }
     }
 
     /// Reads the meta range for the range that holds `key`.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use crdb_keys::NodeId;
 use crdb_proto::kv::{
-    BatchRequest, BatchResponse, Error, GetRequest, NotLeaseholder, PutRequest, PutResponse,
-    RangeDescriptor, RangeMismatch, ReplicaDescriptor, Request, Response, Unavailable, error,
-    request, response,
+    BatchRequest, BatchResponse, Error, GetRequest, KeyValue, NotLeaseholder, PutRequest,
+    PutResponse, RangeDescriptor, RangeMismatch, ReplicaDescriptor, Request, Response,
+    ScanResponse, Unavailable, error, request, response,
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::time::Instant;
 
 use crate::{
@@ -25,7 +26,11 @@ enum Behaviour {
     Serves,
     NotLeaseholder(Option<u32>),
     Mismatch(Vec<RangeDescriptor>),
+    /// Has the meta range, and not the range it is asked for, which is described so there.
+    Moved(RangeDescriptor),
     Unavailable,
+    /// An error of a later version.
+    Unknown,
     Refuses,
     Dies,
     Silent,
@@ -63,6 +68,9 @@ impl Transport for Script {
         let behaviour = self.nodes.lock().get(&node.get()).cloned().unwrap_or(Behaviour::Refuses);
         Box::pin(async move {
             let kind = match behaviour {
+                Behaviour::Moved(descriptor) if scans(&batch) => return Ok(found(&descriptor)),
+                Behaviour::Moved(_) => error::Kind::RangeMismatch(RangeMismatch::default()),
+                Behaviour::Unknown => return Ok(failed(None)),
                 Behaviour::Serves => return Ok(served()),
                 Behaviour::NotLeaseholder(hint) => error::Kind::NotLeaseholder(NotLeaseholder {
                     leaseholder: hint.map(replica),
@@ -78,8 +86,7 @@ impl Transport for Script {
                 Behaviour::Dies => return Err(TransportError::Lost("reset".into())),
                 Behaviour::Silent => std::future::pending().await,
             };
-            let error = Error { message: "scripted".into(), kind: Some(kind) };
-            Ok(BatchResponse { error: Some(error), ..BatchResponse::default() })
+            Ok(failed(Some(kind)))
         })
     }
 
@@ -90,6 +97,22 @@ impl Transport for Script {
     fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
+}
+
+fn failed(kind: Option<error::Kind>) -> BatchResponse {
+    let error = Error { message: "scripted".into(), kind };
+    BatchResponse { error: Some(error), ..BatchResponse::default() }
+}
+
+fn scans(batch: &BatchRequest) -> bool {
+    batch.requests.iter().any(|request| matches!(request.kind, Some(request::Kind::Scan(_))))
+}
+
+fn found(descriptor: &RangeDescriptor) -> BatchResponse {
+    let row = KeyValue { key: Bytes::new(), value: descriptor.encode_to_vec().into() };
+    let scan = ScanResponse { rows: vec![row], ..ScanResponse::default() };
+    let scan = Response { kind: Some(response::Kind::Scan(scan)) };
+    BatchResponse { responses: vec![scan], ..BatchResponse::default() }
 }
 
 fn served() -> BatchResponse {
@@ -237,6 +260,26 @@ async fn a_mismatch_corrects_the_cache() {
     outcome.unwrap();
     assert_eq!(sender.cache().lookup(b"n").unwrap().descriptor.range_id, 9);
     assert_eq!(sender.cache().lookup(b"b").unwrap().descriptor.range_id, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_that_moved_away_is_looked_up_again() {
+    let there = RangeDescriptor { replicas: vec![replica(4)], ..range(4, "a", "z", 7) };
+    let (script, sender) = cluster([1, 2, 3].map(|_| Behaviour::Moved(there.clone())));
+    script.set(4, Behaviour::Serves);
+    sender.cache().insert(range(1, "\x02", "\x03", 1));
+    sender.send(put("b")).await.unwrap();
+    assert_eq!(script.writes_sent_to(), [1, 2, 3, 4]);
+    assert!(script.elapsed() < Duration::from_secs(1), "{:?}", script.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_error_does_not_say_that_nothing_was_written() {
+    let (script, sender) = cluster([Behaviour::Unknown, Behaviour::Serves, Behaviour::Serves]);
+    let error = sender.send(put("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Ambiguous { .. }), "{error}");
+    assert_eq!(script.writes_sent_to(), [1]);
+    sender.send(get("b")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
