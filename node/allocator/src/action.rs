@@ -93,7 +93,7 @@ pub fn next_action(range: &RangeDescriptor, progress: &Progress, stores: &[Store
             .map(|replica| StoreId(replica.store_id))
     };
     if range.replicas.iter().any(is_joint) {
-        return Action::LeaveJoint;
+        return leave_joint(range, progress);
     }
     let find = |id: StoreId| stores.iter().find(|store| store.store_id == id);
     let is_bad = |id: &StoreId| find(*id).is_some_and(StoreInfo::is_bad);
@@ -129,6 +129,23 @@ pub fn next_action(range: &RangeDescriptor, progress: &Progress, stores: &[Store
     }
     let excess = (voters.len() + missing).saturating_sub(target);
     Action::Promote { promote, demote: bad.into_iter().take(excess).collect() }
+}
+
+/// The step out of a joint configuration. Who became leader in it may be the very replica that it
+/// demotes: then the lease goes first to a voter that stays and is caught up.
+fn leave_joint(range: &RangeDescriptor, progress: &Progress) -> Action {
+    let leaves = range.replicas.iter().any(|replica| {
+        replica.store_id == progress.leaseholder.get()
+            && replica.r#type() == ReplicaType::VoterOutgoing
+    });
+    let stays = |replica: &&ReplicaDescriptor| {
+        matches!(replica.r#type(), ReplicaType::Voter | ReplicaType::VoterIncoming)
+    };
+    let staying = range.replicas.iter().filter(stays).map(|replica| StoreId(replica.store_id));
+    staying
+        .filter(|store| leaves && progress.caught_up.contains(store))
+        .min()
+        .map_or(Action::LeaveJoint, Action::TransferLease)
 }
 
 /// The step that rids a range with enough good voters of what it has too much of.

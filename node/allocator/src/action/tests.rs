@@ -122,17 +122,24 @@ impl goldenscript::Runner for World {
                     replicas,
                 });
             }
-            // range s1 s2 s3 learner=s4 lease=s1
+            // range s1 s2 s3 learner=s4 incoming=s5 outgoing=s6 lease=s1
             "range" => {
                 let leaseholder = parse_store(args.take_key("lease").unwrap_or("s1"))?;
                 self.progress = Progress { leaseholder, ..Progress::default() };
-                let learner = args.take_key("learner").map(|store| (store, ReplicaType::Learner));
+                let mut others = Vec::new();
+                for (key, kind) in [
+                    ("learner", ReplicaType::Learner),
+                    ("incoming", ReplicaType::VoterIncoming),
+                    ("outgoing", ReplicaType::VoterOutgoing),
+                ] {
+                    others.extend(args.take_key(key).map(|store| (store, kind)));
+                }
                 let mut replicas = Vec::new();
                 while let Some(store) = args.next_pos() {
                     replicas.push((store, ReplicaType::Voter));
                 }
                 self.range = RangeDescriptor::default();
-                for (store, kind) in replicas.into_iter().chain(learner) {
+                for (store, kind) in replicas.into_iter().chain(others) {
                     let store = parse_store(store)?;
                     self.range.next_replica_id += 1;
                     self.range.replicas.push(ReplicaDescriptor {
@@ -154,6 +161,12 @@ impl goldenscript::Runner for World {
                     "draining" => store.draining = true,
                     "decommissioning" => store.decommissioning = true,
                     _ => return Err("unknown status".into()),
+                }
+            }
+            // caught-up s1 s2
+            "caught-up" => {
+                while let Some(store) = args.next_pos() {
+                    self.progress.caught_up.insert(parse_store(store)?);
                 }
             }
             "action" => {
