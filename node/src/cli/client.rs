@@ -7,7 +7,7 @@ use std::time::Duration;
 use crdb_proto::admin::admin_client::AdminClient;
 use crdb_proto::admin::{ClusterStatusRequest, ClusterStatusResponse};
 use crdb_shell::render::Format;
-use crdb_shell::{ConnectionArgs, process_environment};
+use crdb_shell::{ConnectionArgs, Target, TargetError, process_environment};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -37,6 +37,19 @@ pub(crate) fn block_on<T>(command: impl Future<Output = T>) -> Result<T, Failure
     Ok(outcome)
 }
 
+/// The server that the flags and the environment name.
+pub(crate) fn target(args: &ConnectionArgs) -> Result<Target, Failure> {
+    args.resolve(&process_environment).map_err(|error| match error {
+        TargetError::SecureModeMissing => Failure::new(error.to_string()),
+        TargetError::Address { .. } if args.host.is_some() => {
+            Failure::bad_flag(format!("invalid value for --host: {error}"))
+        }
+        TargetError::Address { .. } | TargetError::Url(_) | TargetError::Environment { .. } => {
+            Failure::bad_flag(error.to_string())
+        }
+    })
+}
+
 /// The admin service of one node.
 pub(crate) struct Admin {
     /// Client of the service.
@@ -48,8 +61,7 @@ pub(crate) struct Admin {
 impl Admin {
     /// Connects to the node that the flags name.
     pub(crate) async fn connect(args: &ConnectionArgs) -> Result<Self, Failure> {
-        let target =
-            args.resolve(&process_environment).map_err(|error| Failure::new(error.to_string()))?;
+        let target = target(args)?;
         let address = target.address();
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| Failure::new(format!("invalid address {address:?}: {error}")))?

@@ -9,6 +9,7 @@ use crdb_server::{HttpAddress, Node, NodeConfig, StartMode, StoreDir};
 use crdb_shell::{ShellArgs, Target};
 use tempfile::TempDir;
 
+use super::signals::{Signals, exit_code};
 use super::{Failure, notice, version};
 
 /// Ports tried for SQL of the first node before any free one is taken.
@@ -61,10 +62,20 @@ async fn start_and_use(
     stores: &TempDir,
     nodes: &mut Vec<Node>,
 ) -> Result<ExitCode, Failure> {
+    // Whatever ends the demo, its stores are removed.
+    let mut interrupts = Signals::to_stop()?;
+    let mut leave = Signals::to_leave()?;
     for n in 1..=args.nodes {
         let node = start(args, stores, nodes.first(), n)?;
-        node.serving().await.map_err(|error| Failure::new(error.to_string()))?;
         nodes.push(node);
+        let Some(node) = nodes.last() else { continue };
+        tokio::select! {
+            serving = node.serving() => {
+                serving.map_err(|error| Failure::new(error.to_string()))?;
+            }
+            signal = interrupts.next() => return Ok(exit_code(signal)),
+            signal = leave.next() => return Ok(exit_code(signal)),
+        }
     }
     let first = nodes.first().ok_or_else(|| Failure::new("a demo needs a node"))?;
     let mut text = format!(
@@ -91,8 +102,11 @@ async fn start_and_use(
         application_name: "$ crdb demo".to_owned(),
         options: None,
     };
-    let exit = Box::pin(crdb_shell::run(&args.shell, target)).await;
-    Ok(ExitCode::from(exit.code()))
+    // Ctrl-C belongs to the shell from here on.
+    tokio::select! {
+        exit = Box::pin(crdb_shell::run(&args.shell, target)) => Ok(ExitCode::from(exit.code())),
+        signal = leave.next() => Ok(exit_code(signal)),
+    }
 }
 
 fn start(args: &DemoArgs, stores: &TempDir, first: Option<&Node>, n: u32) -> Result<Node, Failure> {

@@ -5,6 +5,7 @@ mod client;
 mod demo;
 mod init;
 mod node;
+mod signals;
 mod sql;
 mod start;
 mod values;

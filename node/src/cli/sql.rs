@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use crdb_shell::{ConnectionArgs, ShellArgs, ShellExit, process_environment};
+use crdb_shell::{ConnectionArgs, ShellArgs, ShellExit};
 
 use super::{Failure, client};
 
@@ -18,10 +18,7 @@ pub(crate) struct SqlArgs {
 
 /// Runs `crdb sql`.
 pub(crate) fn run(args: &SqlArgs) -> Result<ExitCode, Failure> {
-    let target = args
-        .connection
-        .resolve(&process_environment)
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let target = client::target(&args.connection)?;
     let exit = client::block_on(Box::pin(crdb_shell::run(&args.shell, target)))?;
     if exit == ShellExit::Failure {
         // The shell has printed the error itself.

@@ -9,9 +9,13 @@ use clap::Args;
 use crdb_server::address::{Address, DEFAULT_HTTP_PORT, DEFAULT_PORT, JoinList, PartialAddress};
 use crdb_server::{HttpAddress, Node, NodeConfig, Serving, StartError, StartMode, StoreDir};
 
+use super::signals::{Signals, exit_code};
 use super::values::{Size, parse_duration, parse_locality, parse_size, parse_store};
 use super::{Failure, background, notice};
 use crate::logging;
+
+/// After this long without serving, the user is told what may be missing.
+const SLOW_START: Duration = Duration::from_secs(10);
 
 /// Flags shared by `start` and `start-single-node`.
 #[derive(Debug, Clone, Args)]
@@ -46,6 +50,9 @@ pub(crate) struct NodeArgs {
     /// Where the node is: ordered tiers from broad to narrow, as in region=us-east,zone=a
     #[arg(long, value_name = "TIERS", default_value = "", value_parser = LocalityParser)]
     locality: Locality,
+    /// File that holds what --locality takes
+    #[arg(long, value_name = "FILE", conflicts_with = "locality")]
+    locality_file: Option<PathBuf>,
     /// Return when the node listens, and let it run on in the background
     #[arg(long)]
     background: bool,
@@ -62,7 +69,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_sql_memory: Option<Size>,
     /// Largest difference between the clocks of two nodes
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_max_offset)]
     max_offset: Duration,
     /// Send log lines of this level and above to stderr too: ERROR, WARN, INFO or DEBUG
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "INFO",
@@ -111,6 +118,13 @@ impl clap::builder::TypedValueParser for LocalityParser {
     }
 }
 
+fn parse_max_offset(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("clocks are never quite the same: give a time above zero".to_owned()),
+        offset => Ok(offset),
+    }
+}
+
 fn parse_level(text: &str) -> Result<tracing::Level, String> {
     match text.to_ascii_uppercase().as_str() {
         "ERROR" | "FATAL" => Ok(tracing::Level::ERROR),
@@ -147,7 +161,7 @@ fn run(args: NodeArgs, mode: StartMode) -> Result<ExitCode, Failure> {
     if args.certs_dir.is_some() {
         notice("WARNING: --certs-dir has no effect with --insecure.");
     }
-    let config = config(&args, mode);
+    let config = config(&args, mode, locality(&args)?);
     if let Some(code) = already_running(&config)? {
         return Ok(code);
     }
@@ -157,7 +171,16 @@ fn run(args: NodeArgs, mode: StartMode) -> Result<ExitCode, Failure> {
     serve(&args, config)
 }
 
-fn config(args: &NodeArgs, mode: StartMode) -> NodeConfig {
+fn locality(args: &NodeArgs) -> Result<Vec<(String, String)>, Failure> {
+    let Some(path) = &args.locality_file else { return Ok(args.locality.0.clone()) };
+    let bad = |reason: String| {
+        Failure::bad_flag(format!("invalid --locality-file {}: {reason}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    parse_locality(text.trim()).map_err(bad)
+}
+
+fn config(args: &NodeArgs, mode: StartMode, locality: Vec<(String, String)>) -> NodeConfig {
     let with_port = |mut address: PartialAddress, port: Option<u16>| {
         address.port = port.or(address.port);
         address
@@ -180,7 +203,7 @@ fn config(args: &NodeArgs, mode: StartMode) -> NodeConfig {
         http: if explicit_http { HttpAddress::Exact(http) } else { HttpAddress::Default(http) },
         advertise_http: args.advertise_http_addr.clone(),
         mode,
-        locality: args.locality.0.clone(),
+        locality,
         cache_bytes: args.cache.of(memory_bytes()),
         max_offset: args.max_offset,
         build_tag: super::version::build_tag(),
@@ -228,13 +251,13 @@ fn serve(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> {
 async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> {
     let began = super::wall_clock();
     let listen = config.listen.clone();
-    let joins = matches!(config.mode, StartMode::Join { .. });
+    let mode = config.mode.clone();
     let locality = config.locality.clone();
     let store = StoreDir::open(&config.store).map_err(|error| Failure::new(error.to_string()))?;
     logging::start(&store.logs(), args.logtostderr)
         .map_err(|error| Failure::new(format!("cannot write logs: {error}")).exit_code(6))?;
     tracing::info!(version = super::version::build_tag(), pid = std::process::id(), "starting");
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::to_stop()?;
     let node = Node::start(config, store).map_err(failure)?;
     print_insecure_warning(&listen);
     if args.max_sql_memory.is_some() {
@@ -246,7 +269,7 @@ async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> 
     if let Some(path) = &args.pid_file {
         write_file(path, &format!("{}\n", std::process::id()))?;
     }
-    if joins && !node.is_member() {
+    if matches!(mode, StartMode::Join { .. }) && !node.is_member() {
         notice(
             "INFO: initial startup completed.\nNode will now attempt to join a running cluster, \
              or wait for `crdb init`.\nClient connections will be accepted after this completes \
@@ -254,12 +277,9 @@ async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> 
         );
     }
     background::detach().map_err(|error| Failure::new(format!("cannot detach: {error}")))?;
-    let serving = tokio::select! {
-        serving = node.serving() => serving.map_err(fatal)?,
-        signal = signals.next() => {
-            node.stop_now().await;
-            return Ok(ExitCode::from(128_u8.saturating_add(signal)));
-        }
+    let serving = match until_serving(&node, &mode, &mut signals).await? {
+        Came::Serving(serving) => serving,
+        Came::Signal(signal) => return Ok(stop(args, &node, signal, &mut signals).await),
     };
     let url = node.sql_url();
     if let Some(path) = &args.listening_url_file {
@@ -270,13 +290,69 @@ async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> 
         error = node.failed() => return Err(fatal(error)),
         signal = signals.next() => signal,
     };
+    Ok(stop(args, &node, signal, &mut signals).await)
+}
+
+/// What came first.
+enum Came {
+    Serving(Serving),
+    Signal(u8),
+}
+
+/// Waits until the node serves; says what may be missing when that takes long.
+async fn until_serving(
+    node: &Node,
+    mode: &StartMode,
+    signals: &mut Signals,
+) -> Result<Came, Failure> {
+    let mut serving = std::pin::pin!(node.serving());
+    let mut patience = std::pin::pin!(tokio::time::sleep(SLOW_START));
+    let mut told = false;
+    loop {
+        tokio::select! {
+            serving = &mut serving => return serving.map(Came::Serving).map_err(fatal),
+            signal = signals.next() => return Ok(Came::Signal(signal)),
+            () = &mut patience, if !told => {
+                told = true;
+                notice(&slow_start(node.is_member(), node.rpc_address(), mode));
+            }
+        }
+    }
+}
+
+/// What to look at when a node does not come to serve.
+fn slow_start(member: bool, own: &Address, mode: &StartMode) -> String {
+    let list = match mode {
+        StartMode::Join { list, .. } if !member => list,
+        _ => {
+            return "WARNING: the node cannot reach enough nodes of its cluster to serve yet.\n\
+                    Please try:\n- starting the other nodes, if they do not run;\n\
+                    - checking that they can be reached from here."
+                .to_owned();
+        }
+    };
+    let mut text = "WARNING: the node has found no cluster to join yet.\nPlease try:\n\
+                    - starting the other nodes of --join, if they do not run;\n\
+                    - checking that --join, --listen-addr and --advertise-addr are right"
+        .to_owned();
+    if list.position(own).is_none() {
+        text.push_str(&format!(
+            " (this node is\n  known as {own}, which is not in its --join list)"
+        ));
+    }
+    text.push_str(";\n- running `crdb init`, if this is a new cluster.");
+    text
+}
+
+/// Stops gracefully; at once upon a second signal.
+async fn stop(args: &NodeArgs, node: &Node, signal: u8, signals: &mut Signals) -> ExitCode {
     tracing::info!(signal, "initiating graceful shutdown of server");
     notice_line("initiating graceful shutdown of server");
     tokio::select! {
         () = node.drain() => {}
         signal = signals.next() => {
             tracing::warn!(signal, "second signal: stopping at once");
-            return Ok(ExitCode::from(128_u8.saturating_add(signal)));
+            return exit_code(signal);
         }
     }
     if let Some(path) = &args.pid_file {
@@ -284,7 +360,7 @@ async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> 
     }
     tracing::info!("server drained and shutdown completed");
     notice_line("server drained and shutdown completed");
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 fn failure(error: StartError) -> Failure {
@@ -294,32 +370,6 @@ fn failure(error: StartError) -> Failure {
 fn fatal(error: impl std::fmt::Display) -> Failure {
     tracing::error!(%error, "the node cannot go on");
     Failure::new(error.to_string()).exit_code(7)
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("cannot handle signals: {error}")))
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Number of the next signal that asks for the end.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.terminate.recv() => 15,
-            _ = self.interrupt.recv() => 2,
-        }
-    }
 }
 
 fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
@@ -385,4 +435,49 @@ fn print_started(
 
 fn notice_line(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_slow_start_says_what_may_be_missing() {
+        let list = JoinList::parse(&["a:1,b:2"]).unwrap();
+        let mode = StartMode::Join { list, auto_init: true };
+        let mut text = slow_start(false, &"b:2".parse().unwrap(), &mode);
+        text += "\n\n";
+        text += &slow_start(false, &"c:3".parse().unwrap(), &mode);
+        text += "\n\n";
+        text += &slow_start(true, &"b:2".parse().unwrap(), &mode);
+        text += "\n";
+        expect![[r#"
+            WARNING: the node has found no cluster to join yet.
+            Please try:
+            - starting the other nodes of --join, if they do not run;
+            - checking that --join, --listen-addr and --advertise-addr are right;
+            - running `crdb init`, if this is a new cluster.
+
+            WARNING: the node has found no cluster to join yet.
+            Please try:
+            - starting the other nodes of --join, if they do not run;
+            - checking that --join, --listen-addr and --advertise-addr are right (this node is
+              known as c:3, which is not in its --join list);
+            - running `crdb init`, if this is a new cluster.
+
+            WARNING: the node cannot reach enough nodes of its cluster to serve yet.
+            Please try:
+            - starting the other nodes, if they do not run;
+            - checking that they can be reached from here.
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn offsets_of_zero_are_refused() {
+        assert_eq!(parse_max_offset("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_max_offset("0").unwrap_err().contains("above zero"));
+    }
 }
