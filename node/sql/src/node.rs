@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::catalog::Catalog;
 use crate::kv::Kv;
+use crate::session::cache::PlanCache;
 
 /// Waits on behalf of the SQL layer, which has no timer of its own.
 pub trait Timer: Send + Sync + 'static {
@@ -82,6 +83,7 @@ pub struct SqlNode {
     pub(crate) build_tag: String,
     pub(crate) limits: Limits,
     pub(crate) kv: Kv,
+    pub(crate) plans: PlanCache,
     catalog: Catalog,
     random: Mutex<RandomState>,
 }
@@ -106,6 +108,7 @@ impl SqlNode {
             build_tag: config.build_tag,
             limits: config.limits,
             kv,
+            plans: PlanCache::default(),
             random: Mutex::new(RandomState {
                 rng: StdRng::seed_from_u64(config.seed),
                 last_row_id_time: 0,

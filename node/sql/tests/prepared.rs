@@ -5,6 +5,7 @@
 mod harness;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crdb_sql::{CancelFlag, Datum, SqlState, SqlType};
 use harness::{Cluster, block_on, run, run_params, show};
@@ -113,6 +114,74 @@ fn plans_follow_the_catalog() {
 }
 
 #[test]
+fn texts_are_recalled_while_they_hold() {
+    let cluster = Cluster::new(2);
+    block_on(async {
+        let (mut a, mut b) = (cluster.session(0), cluster.session(0));
+        let mut elsewhere = cluster.session(1);
+        run(&mut a, "CREATE TABLE t (id INT PRIMARY KEY, s STRING)").await.unwrap();
+        run(&mut a, "INSERT INTO t VALUES (1, 'x')").await.unwrap();
+        let sql = "SELECT s FROM t WHERE id = 1";
+        assert!(a.recall(sql, &[]).is_none());
+        let prepared = Arc::new(a.prepare(&parsed(sql), &[]).await.unwrap());
+        a.keep(sql, &[], &prepared);
+        // Any session of the node finds it, but not with other types or settings.
+        let cancel = CancelFlag::new();
+        let found = b.recall(sql, &[]).unwrap();
+        assert_eq!(b.execute(&found, &[], &cancel).await.unwrap().rows.len(), 1);
+        assert!(b.recall(sql, &[20]).is_none());
+        assert!(elsewhere.recall(sql, &[]).is_none());
+        for (set, reset) in [
+            ("SET database = postgres", "SET database = defaultdb"),
+            ("SET search_path = nosuch", "RESET search_path"),
+            ("SET timezone = 'Europe/Berlin'", "RESET timezone"),
+            ("SET timezone = 'Europe/Berlin'", "DISCARD ALL"),
+            ("SET extra_float_digits = 0", "RESET ALL"),
+        ] {
+            run(&mut b, set).await.unwrap();
+            assert!(b.recall(sql, &[]).is_none(), "{set}");
+            run(&mut b, reset).await.unwrap();
+            assert!(b.recall(sql, &[]).is_some(), "{reset}");
+        }
+        // A schema change outdates it; running it makes it new again.
+        run(&mut elsewhere, "CREATE TABLE u (id INT PRIMARY KEY)").await.unwrap();
+        assert!(a.recall(sql, &[]).is_none());
+        assert_eq!(a.execute(&prepared, &[], &cancel).await.unwrap().rows.len(), 1);
+        assert!(a.recall(sql, &[]).is_some());
+        run(&mut elsewhere, "DROP TABLE t").await.unwrap();
+        assert!(a.recall(sql, &[]).is_none());
+        // Statements that run from the syntax tree are not kept.
+        let show = Arc::new(a.prepare(&parsed("SHOW timezone"), &[]).await.unwrap());
+        a.keep("SHOW timezone", &[], &show);
+        assert!(a.recall("SHOW timezone", &[]).is_none());
+    });
+}
+
+#[test]
+fn constants_that_follow_the_time_are_not_kept() {
+    let cluster = Cluster::new(1);
+    block_on(async {
+        let mut session = cluster.session(0);
+        let cancel = CancelFlag::new();
+        for sql in [
+            "SELECT 'now'::TIMESTAMPTZ",
+            "SELECT 'now'::TIMESTAMP",
+            "SELECT '{now}'::TIMESTAMPTZ[]",
+            "SELECT '{now}'::TEXT[]::TIMESTAMPTZ[]",
+            "SELECT now()",
+            "SELECT 'tomorrow'::DATE",
+        ] {
+            let prepared = session.prepare(&parsed(sql), &[]).await.unwrap();
+            let first = session.execute(&prepared, &[], &cancel).await.unwrap();
+            cluster.advance(Duration::from_secs(86_400));
+            cluster.heartbeat().await;
+            let second = session.execute(&prepared, &[], &cancel).await.unwrap();
+            assert_ne!(first.rows, second.rows, "{sql}");
+        }
+    });
+}
+
+#[test]
 fn statements_stop_when_asked() {
     let cluster = Cluster::new(1);
     let mut session = cluster.session(0);
@@ -126,6 +195,20 @@ fn statements_stop_when_asked() {
         cancel.reset();
         session.execute(&prepared, &[], &cancel).await.unwrap();
         assert!(!session.write_flag().in_flight());
+    });
+}
+
+#[test]
+fn a_join_yields_its_rows_piece_by_piece() {
+    let cluster = Cluster::new(1);
+    let mut session = cluster.session(0);
+    block_on(async {
+        // All pairs of the first rows of the left side would not fit the memory of the machine.
+        let sql = "SELECT a, b FROM generate_series(1, 20000) AS x(a), \
+                   generate_series(1, 20000) AS y(b) LIMIT 2";
+        let result = run(&mut session, sql).await.unwrap();
+        let rows: Vec<_> = result.rows.into_iter().flatten().collect();
+        assert_eq!(rows, [1, 1, 1, 2].map(Datum::Int));
     });
 }
 

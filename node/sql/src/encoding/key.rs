@@ -93,7 +93,7 @@ pub(super) fn decode_key_datum(input: &mut &[u8], ty: SqlType, descending: bool)
         SqlType::Time => Datum::Time(int()?),
         SqlType::Timestamp => Datum::Timestamp(int()?),
         SqlType::TimestampTz => Datum::TimestampTz(int()?),
-        SqlType::Oid | SqlType::Regclass | SqlType::Regtype => {
+        SqlType::Oid | SqlType::Regclass | SqlType::Regtype | SqlType::Regnamespace => {
             Datum::Oid(u32::try_from(int()?).map_err(corrupt)?)
         }
         SqlType::Date => Datum::Date(i32::try_from(int()?).map_err(corrupt)?),

@@ -43,49 +43,54 @@ pub(crate) fn encode_row_value(table: &TableDesc, row: &[Datum]) -> Bytes {
     out.into()
 }
 
-/// The values of the key columns of a stored key, in key order; composite ones are NULL.
-pub(crate) fn decode_key_values(table: &TableDesc, key: &[u8]) -> Result<Row> {
+/// Reads the values of the key columns of a stored key, in key order; composite ones are NULL.
+pub(super) fn decode_key_values(
+    table: &TableDesc,
+    key: &[u8],
+    mut take: impl FnMut(usize, Datum),
+) -> Result<()> {
     let (id, index, mut rest) =
         layout::parse_table_key(key).ok_or_else(|| corrupt("its key is not a table's"))?;
     if id != table.id || index != table.index_id {
         return Err(corrupt("its key belongs to another table"));
     }
-    let mut values = Vec::with_capacity(table.key.len());
     for part in &table.key {
         let ty =
             table.columns.get(part.column).map_or(crate::types::SqlType::Unknown, |c| c.spec.ty);
-        values.push(decode_key_datum(&mut rest, ty, part.descending)?);
+        take(part.column, decode_key_datum(&mut rest, ty, part.descending)?);
     }
     if prim::decode_uvarint(&mut rest).map_err(corrupt)? != FAMILY || !rest.is_empty() {
         return Err(corrupt("its key has bytes behind the columns"));
     }
-    Ok(values)
+    Ok(())
 }
 
 /// Reads rows of one table, only the columns that are asked for.
 #[derive(Debug)]
-pub(crate) struct RowDecoder {
+pub(crate) struct RowDecoder<'a> {
+    table: &'a TableDesc,
     /// By position in the table: whether the column is wanted.
-    wanted: Vec<bool>,
+    wanted: &'a [bool],
     key_wanted: bool,
 }
 
-impl RowDecoder {
+impl<'a> RowDecoder<'a> {
     /// A reader of the columns for which `wanted` is true; the others come back as NULL.
-    pub(crate) fn new(table: &TableDesc, wanted: Vec<bool>) -> Self {
+    pub(crate) fn new(table: &'a TableDesc, wanted: &'a [bool]) -> Self {
         let key_wanted = table.key.iter().any(|k| wanted.get(k.column).copied().unwrap_or(false));
-        Self { wanted, key_wanted }
+        Self { table, wanted, key_wanted }
     }
 
     /// Reads one row.
-    pub(crate) fn decode(&self, table: &TableDesc, key: &[u8], value: &[u8]) -> Result<Row> {
+    pub(crate) fn decode(&self, key: &[u8], value: &[u8]) -> Result<Row> {
+        let table = self.table;
         let mut row = vec![Datum::Null; table.columns.len()];
         if self.key_wanted {
-            for (part, datum) in table.key.iter().zip(decode_key_values(table, key)?) {
-                if let Some(slot) = row.get_mut(part.column) {
+            decode_key_values(table, key, |column, datum| {
+                if let Some(slot) = row.get_mut(column) {
                     *slot = datum;
                 }
-            }
+            })?;
         }
         let Some((&VERSION, mut rest)) = value.split_first() else {
             return Err(corrupt("its value has an unknown format"));

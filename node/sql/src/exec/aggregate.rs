@@ -71,6 +71,9 @@ impl<'p> AggregateOp<'p> {
                     if let Some((_, group)) = groups.get_mut(at) {
                         grown += add_row(&eval, self.aggs, group, row)?;
                     }
+                    if grown > ctx.limits.memory_bytes {
+                        return Err(super::out_of_memory(ctx.limits.memory_bytes));
+                    }
                 }
             }
             ctx.hold(grown)?;

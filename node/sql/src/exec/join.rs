@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::ExecCtx;
 use super::op::Op;
+use super::{BATCH_ROWS, ExecCtx};
 use crate::datum::{Datum, Row};
 use crate::error::Result;
 use crate::expr::{EvalCtx, Expr};
@@ -15,6 +15,8 @@ pub(crate) struct JoinOp<'p> {
     left: Op<'p>,
     right: Op<'p>,
     built: Option<Built>,
+    /// Rows of the left side that were read and not joined yet.
+    pending: std::vec::IntoIter<Row>,
     left_done: bool,
 }
 
@@ -33,6 +35,7 @@ impl<'p> JoinOp<'p> {
             left: Op::new(&join.left),
             right: Op::new(&join.right),
             built: None,
+            pending: Vec::new().into_iter(),
             left_done: false,
         }
     }
@@ -50,7 +53,11 @@ impl<'p> JoinOp<'p> {
             self.left_done = true;
             return Ok(None);
         }
-        let Some(rows) = self.left.next(ctx).await? else {
+        if self.pending.len() == 0
+            && let Some(rows) = self.left.next(ctx).await?
+        {
+            self.pending = rows.into_iter();
+        } else if self.pending.len() == 0 {
             self.left_done = true;
             if !matches!(self.join.kind, JoinKind::Right | JoinKind::Full) {
                 return Ok(None);
@@ -62,13 +69,15 @@ impl<'p> JoinOp<'p> {
                 pair
             });
             return Ok(Some(out.collect()));
-        };
+        }
+        // A batch of the left side may have very many partners: only some rows at once.
         let mut out = Vec::new();
-        for (i, left) in rows.into_iter().enumerate() {
-            if i % 64 == 0 {
-                ctx.cancel.check()?;
-            }
+        for left in self.pending.by_ref() {
+            ctx.cancel.check()?;
             probe(&ctx.eval(), self.join, built, left, keeps_left, &mut out)?;
+            if out.len() >= BATCH_ROWS {
+                break;
+            }
         }
         Ok(Some(out))
     }

@@ -14,7 +14,7 @@ mod write;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crdb_keys::{Span, Timestamp};
+use crdb_keys::{Key, Span, Timestamp};
 use crdb_kv::SendError;
 
 pub(crate) use op::Op;
@@ -25,7 +25,7 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{EvalCtx, SlotRows, SlotValue};
 use crate::kv::{Batch, Kv, Reply, to_sql_error};
 use crate::node::Limits;
-use crate::plan::{QueryPlan, SlotKind};
+use crate::plan::{Plan, QueryPlan, SlotKind};
 use crate::session::{CancelFlag, SessionInfo, WriteFlag};
 
 /// A concurrent change invalidated what was read: run the statement again. Never leaves the session.
@@ -63,6 +63,12 @@ impl Txn {
             spans.push(span.clone());
         }
     }
+
+    fn track_point(&mut self, key: &Key) {
+        if let Some(spans) = &mut self.spans {
+            spans.push(Span::point(key.clone()));
+        }
+    }
 }
 
 /// What a failed batch means to the statement.
@@ -87,7 +93,9 @@ pub(crate) struct ExecCtx<'a> {
     outer: Vec<Row>,
     slots: Vec<SlotValue>,
     memory: usize,
+    /// Rows of correlated subqueries that may be asked for again, and their bytes.
     scans: HashMap<(usize, Vec<Span>), Arc<Vec<Row>>>,
+    scan_bytes: usize,
 }
 
 impl<'a> ExecCtx<'a> {
@@ -109,6 +117,7 @@ impl<'a> ExecCtx<'a> {
             slots: Vec::new(),
             memory: 0,
             scans: HashMap::new(),
+            scan_bytes: 0,
         }
     }
 
@@ -121,20 +130,26 @@ impl<'a> ExecCtx<'a> {
     fn hold(&mut self, bytes: usize) -> Result<()> {
         self.memory = self.memory.saturating_add(bytes);
         if self.memory > self.limits.memory_bytes {
-            return Err(SqlError::new(
-                SqlState::OUT_OF_MEMORY,
-                format!(
-                    "statement needs more than its memory of {} bytes",
-                    self.limits.memory_bytes
-                ),
-            )
-            .with_hint("Select fewer rows or columns, or add a LIMIT."));
+            return Err(out_of_memory(self.limits.memory_bytes));
         }
         Ok(())
     }
 
     fn hold_row(&mut self, row: &[Datum]) -> Result<()> {
         self.hold(row_memory(row))
+    }
+
+    /// Keeps the rows of a scan, forgetting others when they would become too many.
+    fn keep_scan(&mut self, key: (usize, Vec<Span>), bytes: usize, rows: &Arc<Vec<Row>>) {
+        let most = self.limits.memory_bytes / 4;
+        if self.scan_bytes.saturating_add(bytes) > most {
+            self.scans.clear();
+            self.scan_bytes = 0;
+        }
+        if bytes <= most {
+            self.scan_bytes += bytes;
+            self.scans.insert(key, Arc::clone(rows));
+        }
     }
 
     /// Runs the subqueries that are computed once.
@@ -155,8 +170,57 @@ impl<'a> ExecCtx<'a> {
     /// Runs a query to its end.
     pub(crate) async fn run_query(&mut self, query: &QueryPlan) -> Result<Vec<Row>> {
         self.run_slots(query).await?;
+        // What most statements are needs no operators.
+        if let Some(rows) = self.values(&query.root)? {
+            return Ok(rows);
+        }
+        let (scan, exprs) = match &query.root {
+            Plan::Scan(scan) => (Some(scan), None),
+            Plan::Project { input, exprs } => match input.as_ref() {
+                Plan::Scan(scan) => (Some(scan), Some(exprs)),
+                _ => (None, None),
+            },
+            _ => (None, None),
+        };
+        if let Some(scan) = scan
+            && let Some(point) = scan.point(&self.eval())?
+        {
+            let Some(row) = scan::read_point(self, scan, point).await? else {
+                return Ok(Vec::new());
+            };
+            let rows = match exprs {
+                Some(exprs) => op::project(self, vec![row], exprs)?,
+                None => vec![row],
+            };
+            return Ok(rows);
+        }
         Op::new(&query.root).drain(self).await
     }
+
+    /// The rows of a short list of values; none for any other plan.
+    fn values(&mut self, plan: &Plan) -> Result<Option<Vec<Row>>> {
+        let Plan::Values(exprs) = plan else { return Ok(None) };
+        if exprs.len() > BATCH_ROWS {
+            return Ok(None);
+        }
+        let mut rows = Vec::with_capacity(exprs.len());
+        for exprs in exprs {
+            let eval = self.eval();
+            let row: Row = exprs.iter().map(|e| e.eval(&eval, &[])).collect::<Result<_>>()?;
+            self.hold_row(&row)?;
+            rows.push(row);
+        }
+        Ok(Some(rows))
+    }
+}
+
+/// The error of a statement that would hold more than it may.
+fn out_of_memory(limit: usize) -> SqlError {
+    SqlError::new(
+        SqlState::OUT_OF_MEMORY,
+        format!("statement needs more than its memory of {limit} bytes"),
+    )
+    .with_hint("Select fewer rows or columns, or add a LIMIT.")
 }
 
 fn row_memory(row: &[Datum]) -> usize {

@@ -119,11 +119,14 @@ impl<'p> Op<'p> {
         match self {
             Self::Values { rows } => {
                 let eval = ctx.eval();
-                let out = rows
-                    .by_ref()
-                    .take(super::BATCH_ROWS)
-                    .map(|row| row.iter().map(|e| e.eval(&eval, &[])).collect())
-                    .collect::<Result<Vec<Row>>>()?;
+                let mut size = BatchSize::new(ctx);
+                let mut out = Vec::new();
+                for exprs in rows.by_ref().take(super::BATCH_ROWS) {
+                    let row: Row =
+                        exprs.iter().map(|e| e.eval(&eval, &[])).collect::<Result<_>>()?;
+                    size.add(&row)?;
+                    out.push(row);
+                }
                 Ok((!out.is_empty()).then_some(out))
             }
             Self::Rows(rows) => {
@@ -144,7 +147,7 @@ impl<'p> Op<'p> {
             }
             Self::Project { input, exprs } => {
                 let Some(rows) = input.next(ctx).await? else { return Ok(None) };
-                project(&ctx.eval(), rows, exprs).map(Some)
+                project(ctx, rows, exprs).map(Some)
             }
             Self::ProjectSet { input, calls } => {
                 let Some(rows) = input.next(ctx).await? else { return Ok(None) };
@@ -179,10 +182,13 @@ impl<'p> Op<'p> {
             Self::Combine(setop) => setop.next(ctx).await,
             Self::Apply { input, items } => {
                 let Some(rows) = input.next(ctx).await? else { return Ok(None) };
+                let mut size = BatchSize::new(ctx);
                 let mut out = Vec::with_capacity(rows.len());
                 for row in rows {
                     ctx.cancel.check()?;
-                    out.push(apply(ctx, row, items).await?);
+                    let row = apply(ctx, row, items).await?;
+                    size.add(&row)?;
+                    out.push(row);
                 }
                 Ok(Some(out))
             }
@@ -248,7 +254,28 @@ pub(super) fn keep(eval: &EvalCtx<'_>, rows: &mut Vec<Row>, predicate: &Expr) ->
     failed.map_or(Ok(()), Err)
 }
 
-fn project(eval: &EvalCtx<'_>, mut rows: Vec<Row>, exprs: &[Expr]) -> Result<Vec<Row>> {
+/// The bytes of the rows that an operator makes for one batch. They are not held for the statement,
+/// but a batch alone must not take all memory either.
+struct BatchSize {
+    bytes: usize,
+    limit: usize,
+}
+
+impl BatchSize {
+    fn new(ctx: &ExecCtx<'_>) -> Self {
+        Self { bytes: 0, limit: ctx.limits.memory_bytes }
+    }
+
+    fn add(&mut self, row: &[Datum]) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(super::row_memory(row));
+        if self.bytes > self.limit { Err(super::out_of_memory(self.limit)) } else { Ok(()) }
+    }
+}
+
+/// The rows with the expressions in place of their columns.
+pub(super) fn project(ctx: &ExecCtx<'_>, mut rows: Vec<Row>, exprs: &[Expr]) -> Result<Vec<Row>> {
+    let eval = &ctx.eval();
+    let mut size = BatchSize::new(ctx);
     let identity = exprs.iter().enumerate().all(|(i, e)| matches!(e, Expr::Column(c) if *c == i));
     if identity {
         for row in &mut rows {
@@ -261,6 +288,7 @@ fn project(eval: &EvalCtx<'_>, mut rows: Vec<Row>, exprs: &[Expr]) -> Result<Vec
         for e in exprs {
             out.push(e.eval(eval, row)?);
         }
+        size.add(&out)?;
         *row = out;
     }
     Ok(rows)

@@ -11,7 +11,7 @@ use crate::datum::Row;
 use crate::encoding::RowDecoder;
 use crate::error::{Result, SqlState};
 use crate::kv::Batch;
-use crate::plan::Scan;
+use crate::plan::{Point, Scan};
 
 /// Points asked for in one batch.
 const POINTS: usize = 512;
@@ -19,7 +19,7 @@ const POINTS: usize = 512;
 /// A scan that runs.
 pub(crate) struct ScanOp<'p> {
     scan: &'p Scan,
-    decoder: RowDecoder,
+    decoder: RowDecoder<'p>,
     state: State,
 }
 
@@ -34,7 +34,7 @@ enum State {
 
 impl<'p> ScanOp<'p> {
     pub(super) fn new(scan: &'p Scan) -> Self {
-        let decoder = RowDecoder::new(&scan.table, scan.needed.clone());
+        let decoder = RowDecoder::new(&scan.table, &scan.needed);
         Self { scan, decoder, state: State::Start }
     }
 
@@ -78,6 +78,11 @@ impl<'p> ScanOp<'p> {
     async fn start(&mut self, ctx: &mut ExecCtx<'_>) -> Result<()> {
         let mut spans =
             self.scan.constraint.spans(&self.scan.table, &ctx.eval(), self.scan.reverse)?;
+        // A look-up of one key is the common case, and too small to count.
+        if spans.len() > 1 {
+            let bytes = spans.iter().map(|s| 2 * s.start.len() + size_of::<Span>()).sum();
+            ctx.hold(bytes)?;
+        }
         for span in &spans {
             ctx.txn.track(span);
         }
@@ -95,14 +100,16 @@ impl<'p> ScanOp<'p> {
         }
         let mut all = Vec::new();
         let mut left = limit;
+        let mut bytes = key.1.iter().map(|s| 2 * s.start.len() + size_of::<Span>()).sum::<usize>();
         while let Some(rows) = self.read(ctx, &mut spans, &mut left).await? {
             for row in &rows {
                 ctx.hold_row(row)?;
+                bytes += super::row_memory(row);
             }
             all.extend(rows);
         }
         let rows = Arc::new(all);
-        ctx.scans.insert(key, Arc::clone(&rows));
+        ctx.keep_scan(key, bytes, &rows);
         self.state = State::Cached(rows, 0);
         Ok(())
     }
@@ -140,7 +147,7 @@ impl<'p> ScanOp<'p> {
         let mut rows = Vec::with_capacity(keys.len());
         for (i, key) in keys.iter().enumerate() {
             if let Some(value) = reply.value(i) {
-                rows.push(self.decoder.decode(&self.scan.table, key, &value)?);
+                rows.push(self.decoder.decode(key, &value)?);
             }
         }
         Ok(rows)
@@ -159,9 +166,25 @@ impl<'p> ScanOp<'p> {
         let mut reply = ctx.txn.read(batch).await?;
         let (pairs, resume) = reply.rows(0);
         spans.extend(resume);
-        pairs
-            .iter()
-            .map(|pair| self.decoder.decode(&self.scan.table, &pair.key, &pair.value))
-            .collect()
+        pairs.iter().map(|pair| self.decoder.decode(&pair.key, &pair.value)).collect()
+    }
+}
+
+/// The row of a scan whose key is known, without the operators: what most statements are.
+pub(super) async fn read_point(
+    ctx: &mut ExecCtx<'_>,
+    scan: &Scan,
+    point: Point,
+) -> Result<Option<Row>> {
+    ctx.cancel.check()?;
+    let Point::Key(key) = point else { return Ok(None) };
+    ctx.txn.track_point(&key);
+    let mut batch = Batch::new();
+    batch.get(key.clone());
+    let Some(value) = ctx.txn.read(batch).await?.value(0) else { return Ok(None) };
+    let row = RowDecoder::new(&scan.table, &scan.needed).decode(&key, &value)?;
+    match &scan.filter {
+        Some(filter) if !filter.eval_bool(&ctx.eval(), &row)? => Ok(None),
+        _ => Ok(Some(row)),
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crdb_keys::{Key, Span};
 use crdb_kv::SendError;
 
-use super::{CONFLICT, ExecCtx, Op, batch_error};
+use super::{CONFLICT, ExecCtx, batch_error};
 use crate::catalog::TableDesc;
 use crate::datum::{Datum, Row};
 use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
@@ -29,8 +29,6 @@ struct Writes {
     batch: Batch,
     keys: usize,
     bytes: usize,
-    /// Rows behind the conditional puts, for the error of a duplicate.
-    inserted: HashMap<Key, Row>,
 }
 
 impl Writes {
@@ -50,9 +48,9 @@ impl Writes {
         Ok(())
     }
 
-    fn insert(&mut self, ctx: &ExecCtx<'_>, key: Key, value: Bytes, row: &Row) -> Result<()> {
+    /// A row that must be new.
+    fn insert(&mut self, ctx: &ExecCtx<'_>, key: Key, value: Bytes) -> Result<()> {
         self.account(ctx, key.len() + value.len())?;
-        self.inserted.insert(key.clone(), row.clone());
         self.batch.conditional_put(key, value, None);
         Ok(())
     }
@@ -69,18 +67,29 @@ impl Writes {
         Ok(())
     }
 
-    /// Sends all writes together with the proof that what was read still holds.
-    async fn commit(self, ctx: &mut ExecCtx<'_>, table: &TableDesc) -> Result<()> {
+    /// Sends all writes together with the proof that what was read still holds. `rows` are those
+    /// written, for the error of one that exists.
+    async fn commit(
+        self,
+        ctx: &mut ExecCtx<'_>,
+        table: &TableDesc,
+        rows: impl IntoIterator<Item = &Row>,
+    ) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
         ctx.cancel.check()?;
-        let mut batch = Batch::new();
         let spans = merge(ctx.txn.spans.take().unwrap_or_default());
-        if let (Some(since), false) = (ctx.txn.read_at, spans.is_empty()) {
-            batch.validate(&spans, since);
-        }
-        batch.append(self.batch);
+        let batch = match ctx.txn.read_at {
+            // First: what was read on a wrong assumption must not look like a duplicate.
+            Some(since) if !spans.is_empty() => {
+                let mut batch = Batch::new();
+                batch.validate(&spans, since);
+                batch.append(self.batch);
+                batch
+            }
+            _ => self.batch,
+        };
         // From here on the fate of the statement is the batch's.
         let guard = ctx.write_flag.raise();
         let result = ctx.txn.kv.send(batch, None, Some(ctx.txn.deadline)).await;
@@ -88,7 +97,7 @@ impl Writes {
         match result {
             Ok(_) => Ok(()),
             Err(SendError::ConditionFailed { key, .. }) => {
-                match self.inserted.get(key.as_slice()) {
+                match rows.into_iter().find(|row| encode_row_key(table, row) == key) {
                     Some(row) => Err(duplicate(ctx, table, row)),
                     None => Err(SqlError::new(CONFLICT, "a row read was written to")),
                 }
@@ -160,16 +169,21 @@ pub(crate) async fn run_insert(ctx: &mut ExecCtx<'_>, plan: &InsertPlan) -> Resu
     let table = &plan.table;
     let input = ctx.run_query(&plan.query).await?;
     let mut rows = Vec::with_capacity(input.len());
-    for source in input {
-        let mut source: Vec<Option<Datum>> = source.into_iter().map(Some).collect();
-        let mut row = Vec::with_capacity(table.columns.len());
-        for (from, default) in plan.sources.iter().zip(&plan.defaults) {
-            row.push(match (from, default) {
-                (Some(at), _) => source.get_mut(*at).and_then(Option::take).unwrap_or_default(),
-                (None, Some(default)) => default.eval(&ctx.eval(), &[])?,
-                (None, None) => Datum::Null,
-            });
-        }
+    let in_place = plan.sources.iter().enumerate().all(|(at, from)| *from == Some(at));
+    for mut source in input {
+        let row = if in_place {
+            source
+        } else {
+            let mut row = Vec::with_capacity(table.columns.len());
+            for (from, default) in plan.sources.iter().zip(&plan.defaults) {
+                row.push(match (from, default) {
+                    (Some(at), _) => source.get_mut(*at).map(std::mem::take).unwrap_or_default(),
+                    (None, Some(default)) => default.eval(&ctx.eval(), &[])?,
+                    (None, None) => Datum::Null,
+                });
+            }
+            row
+        };
         check_not_null(ctx, table, &row)?;
         let key = encode_row_key(table, &row);
         rows.push((key, row));
@@ -184,7 +198,7 @@ pub(crate) async fn run_insert(ctx: &mut ExecCtx<'_>, plan: &InsertPlan) -> Resu
     let count = written.len();
     // Before the commit: what fails here must not have written.
     let rows = returned(ctx, &written, plan.returning.as_deref())?;
-    writes.commit(ctx, table).await?;
+    writes.commit(ctx, table, &written).await?;
     Ok(WriteOutcome { count, rows })
 }
 
@@ -194,13 +208,15 @@ fn insert_new(
     rows: Vec<(Key, Row)>,
 ) -> Result<(Writes, Vec<Row>)> {
     let mut writes = Writes::default();
+    let several = rows.len() > 1;
+    let mut seen: HashSet<Key> = HashSet::new();
     let mut out = Vec::with_capacity(rows.len());
     for (key, row) in rows {
-        if writes.inserted.contains_key(&key) {
+        if several && !seen.insert(key.clone()) {
             return Err(duplicate(ctx, table, &row));
         }
         let value = encode_row_value(table, &row);
-        writes.insert(ctx, key, value, &row)?;
+        writes.insert(ctx, key, value)?;
         out.push(row);
     }
     Ok((writes, out))
@@ -212,18 +228,19 @@ async fn existing(
     table: &TableDesc,
     rows: &[(Key, Row)],
 ) -> Result<HashMap<Key, Row>> {
-    let decoder = RowDecoder::new(table, vec![true; table.columns.len()]);
+    let wanted = vec![true; table.columns.len()];
+    let decoder = RowDecoder::new(table, &wanted);
     let mut found = HashMap::new();
     for chunk in rows.chunks(512) {
         let mut batch = Batch::new();
         for (key, _) in chunk {
             batch.get(key.clone());
-            ctx.txn.track(&Span::point(key.clone()));
+            ctx.txn.track_point(key);
         }
         let mut reply = ctx.txn.read(batch).await?;
         for (i, (key, _)) in chunk.iter().enumerate() {
             if let Some(value) = reply.value(i) {
-                found.insert(key.clone(), decoder.decode(table, key, &value)?);
+                found.insert(key.clone(), decoder.decode(key, &value)?);
             }
         }
     }
@@ -244,6 +261,14 @@ async fn upsert(
     rows: Vec<(Key, Row)>,
 ) -> Result<(Writes, Vec<Row>)> {
     let table = &plan.table;
+    // A number that was just drawn names no row that exists; should it ever, that row must stay.
+    let drawn = |column: usize| {
+        table.columns.get(column).is_some_and(|c| c.hidden)
+            && plan.sources.get(column).is_none_or(Option::is_none)
+    };
+    if table.key.iter().any(|k| drawn(k.column)) {
+        return insert_new(ctx, table, rows);
+    }
     let distinct: HashSet<&Key> = rows.iter().map(|(key, _)| key).collect();
     if distinct.len() != rows.len() {
         return Err(twice("UPSERT"));
@@ -286,7 +311,7 @@ async fn insert_or_update(
             (_, _) if again => {}
             (_, None) => {
                 let value = encode_row_value(table, &row);
-                writes.insert(ctx, key, value, &row)?;
+                writes.insert(ctx, key, value)?;
                 out.push(row);
             }
             (Conflict::DoUpdate { sets, filter }, Some(old)) => {
@@ -304,7 +329,7 @@ async fn insert_or_update(
                     writes.put(ctx, key, value)?;
                 } else {
                     writes.delete(ctx, key)?;
-                    writes.insert(ctx, new_key, value, &new)?;
+                    writes.insert(ctx, new_key, value)?;
                 }
                 out.push(new);
             }
@@ -337,8 +362,7 @@ fn assigned(
 pub(crate) async fn run_update(ctx: &mut ExecCtx<'_>, plan: &UpdatePlan) -> Result<WriteOutcome> {
     let table = &plan.table;
     let width = table.columns.len();
-    ctx.run_slots(&plan.query).await?;
-    let input = Op::new(&plan.query.root).drain(ctx).await?;
+    let input = ctx.run_query(&plan.query).await?;
     let mut changed: Vec<(Key, Key, Row)> = Vec::with_capacity(input.len());
     let mut out = Vec::with_capacity(input.len());
     let mut old_keys: HashSet<Key> = HashSet::new();
@@ -375,11 +399,11 @@ pub(crate) async fn run_update(ctx: &mut ExecCtx<'_>, plan: &UpdatePlan) -> Resu
         if old_keys.contains(new_key) {
             writes.put(ctx, new_key.clone(), value)?;
         } else {
-            writes.insert(ctx, new_key.clone(), value, new)?;
+            writes.insert(ctx, new_key.clone(), value)?;
         }
     }
     let rows = returned(ctx, &out, plan.returning.as_deref())?;
-    writes.commit(ctx, table).await?;
+    writes.commit(ctx, table, changed.iter().map(|(_, _, new)| new)).await?;
     Ok(WriteOutcome { count, rows })
 }
 
@@ -387,8 +411,7 @@ pub(crate) async fn run_update(ctx: &mut ExecCtx<'_>, plan: &UpdatePlan) -> Resu
 pub(crate) async fn run_delete(ctx: &mut ExecCtx<'_>, plan: &DeletePlan) -> Result<WriteOutcome> {
     let table = &plan.table;
     let width = table.columns.len();
-    ctx.run_slots(&plan.query).await?;
-    let input = Op::new(&plan.query.root).drain(ctx).await?;
+    let input = ctx.run_query(&plan.query).await?;
     let mut writes = Writes::default();
     let mut keys: HashSet<Key> = HashSet::new();
     let mut out = Vec::with_capacity(input.len());
@@ -401,12 +424,19 @@ pub(crate) async fn run_delete(ctx: &mut ExecCtx<'_>, plan: &DeletePlan) -> Resu
     }
     let count = out.len();
     let rows = returned(ctx, &out, plan.returning.as_deref())?;
-    writes.commit(ctx, table).await?;
+    // A deletion meets no row that exists.
+    writes.commit(ctx, table, []).await?;
     Ok(WriteOutcome { count, rows })
 }
 
-fn returned(ctx: &ExecCtx<'_>, rows: &[Row], returning: Option<&[Expr]>) -> Result<Vec<Row>> {
+fn returned(ctx: &mut ExecCtx<'_>, rows: &[Row], returning: Option<&[Expr]>) -> Result<Vec<Row>> {
     let Some(exprs) = returning else { return Ok(Vec::new()) };
-    let eval = ctx.eval();
-    rows.iter().map(|row| exprs.iter().map(|e| e.eval(&eval, row)).collect()).collect()
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        let eval = ctx.eval();
+        let row: Row = exprs.iter().map(|e| e.eval(&eval, row)).collect::<Result<_>>()?;
+        ctx.hold_row(&row)?;
+        out.push(row);
+    }
+    Ok(out)
 }

@@ -2,6 +2,15 @@
 
 use super::{Expr, SubqueryKind};
 use crate::error::Result;
+use crate::types::SqlType;
+
+/// The type itself, or that of an array's elements.
+fn element(ty: SqlType) -> SqlType {
+    match ty {
+        SqlType::Array(elem) => *elem,
+        ty => ty,
+    }
+}
 
 impl Expr {
     /// Calls `f` for every direct part.
@@ -173,9 +182,10 @@ impl Expr {
             | Self::Slot(_)
             | Self::InSlot { .. } => true,
             Self::Call(f, _) => f.0.volatile || f.0.stable,
-            // Text forms of times depend on the session.
+            // Text forms of times depend on the session, and some texts on the time.
             Self::Cast { from, to, .. } => {
-                from.category() != to.ty.category() && !from.is_number() || to.ty.is_oid()
+                let (from, to) = (element(*from), element(to.ty));
+                from.category() != to.category() && !from.is_number() || to.is_oid()
             }
             _ => false,
         })

@@ -1,7 +1,7 @@
 //! Which keys of a table a condition allows: spans from equalities, lists and ranges on a prefix of
 //! the primary key.
 
-use crdb_keys::{Span, encoding as prim, layout};
+use crdb_keys::{Key, Span, encoding as prim, layout};
 
 use crate::catalog::{KeyColumn, TableDesc};
 use crate::datum::Datum;
@@ -9,8 +9,9 @@ use crate::encoding::encode_key_datum;
 use crate::error::Result;
 use crate::expr::{CmpOp, EvalCtx, Expr};
 
-/// Most points that lists span; beyond, the list is tested on the rows.
-const MAX_POINTS: usize = 16_384;
+/// Most keys that lists of values name together. A further list is tested on the rows; a list that
+/// alone is longer, and whose length is known only when the statement runs, is refused.
+const MAX_POINTS: usize = 200_000;
 
 /// What is allowed for one key column.
 #[derive(Clone, Debug)]
@@ -27,6 +28,14 @@ pub(crate) struct Constraint {
     /// Bounds of the column behind the parts; true for inclusive.
     low: Option<(Expr, bool)>,
     high: Option<(Expr, bool)>,
+}
+
+/// Where the only row that a constraint allows is.
+#[derive(Clone, Debug)]
+pub(crate) enum Point {
+    Key(Key),
+    /// A value is NULL, and nothing is equal to it.
+    Nowhere,
 }
 
 /// A condition on one column that a constraint can take.
@@ -75,6 +84,7 @@ impl Constraint {
     /// Takes what it can from conditions; those it covers wholly are removed from the list.
     pub(crate) fn extract(table: &TableDesc, conditions: &mut Vec<Expr>) -> Self {
         let mut constraint = Self::default();
+        let mut points = 1usize;
         for key in &table.key {
             let position = conditions
                 .iter()
@@ -86,6 +96,14 @@ impl Constraint {
                 })
                 .min();
             if let Some((_, at)) = position {
+                if let Some(Atom::Part(Part::In(list))) =
+                    conditions.get(at).and_then(|c| atom(c, key.column))
+                {
+                    points = points.saturating_mul(list.len());
+                    if points > MAX_POINTS {
+                        break;
+                    }
+                }
                 if let Some(Atom::Part(part)) = atom(&conditions.remove(at), key.column) {
                     constraint.parts.push(part);
                 }
@@ -127,6 +145,25 @@ impl Constraint {
         }
         let range = usize::from(self.low.is_some() || self.high.is_some());
         format!("prefix of {} primary key column(s)", self.parts.len() + range)
+    }
+
+    /// The key, when every key column has a single value; none when the constraint is another.
+    pub(crate) fn point(&self, table: &TableDesc, ctx: &EvalCtx<'_>) -> Result<Option<Point>> {
+        if self.parts.len() != table.key.len() || self.equal_columns() != table.key.len() {
+            return Ok(None);
+        }
+        let mut key = layout::index_prefix(table.id, table.index_id);
+        key.reserve(24);
+        for (part, column) in self.parts.iter().zip(&table.key) {
+            let Part::Equal(e) = part else { return Ok(None) };
+            let value = e.eval_ref(ctx, &[])?;
+            if value.is_null() {
+                return Ok(Some(Point::Nowhere));
+            }
+            encode_key_datum(&mut key, &value, column.descending);
+        }
+        prim::encode_uvarint(&mut key, 0);
+        Ok(Some(Point::Key(key.into())))
     }
 
     /// The spans in key order (largest first when `reverse`), without overlap.

@@ -6,11 +6,12 @@ mod push;
 
 use std::sync::Arc;
 
-pub(crate) use constraint::Constraint;
+pub(crate) use constraint::{Constraint, Point};
 pub(crate) use push::{push_filter, use_columns, with_condition};
 
 use crate::catalog::TableDesc;
-use crate::expr::{AggCall, Expr, SrfKind, SubqueryKind};
+use crate::error::Result;
+use crate::expr::{AggCall, EvalCtx, Expr, SrfKind, SubqueryKind};
 use crate::types::{SqlType, TypeSpec};
 use crate::vtable::VirtualTable;
 
@@ -214,14 +215,34 @@ pub(crate) enum StatementPlan {
     Utility,
 }
 
+/// What of a session the analysis of its statements depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct PlanSettings {
+    pub(crate) database: String,
+    pub(crate) search_path: String,
+    /// Constants are computed once, and the text forms of some depend on the zone and the digits.
+    pub(crate) zone: String,
+    pub(crate) extra_float_digits: i32,
+}
+
 /// A plan and what it holds for.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedPlan {
+    /// Version of the catalog.
     pub(crate) version: u64,
-    pub(crate) database: String,
-    pub(crate) search_path: String,
-    pub(crate) zone: String,
+    pub(crate) settings: Arc<PlanSettings>,
     pub(crate) statement: StatementPlan,
+}
+
+impl Scan {
+    /// The key of the only row that is read; none when the scan is no look-up of a key, or has a
+    /// LIMIT that would have to be looked at.
+    pub(crate) fn point(&self, ctx: &EvalCtx<'_>) -> Result<Option<Point>> {
+        match self.limit {
+            None => self.constraint.point(&self.table, ctx),
+            Some(_) => Ok(None),
+        }
+    }
 }
 
 impl Plan {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crdb_sqlfront::Parsed;
+use parking_lot::Mutex;
 
 use crate::datum::Row;
 use crate::error::{SqlError, SqlState};
+use crate::plan::CachedPlan;
 use crate::types::SqlType;
 
 /// What a client says when it connects.
@@ -55,7 +57,19 @@ pub struct Prepared {
     pub param_types: Vec<SqlType>,
     /// Columns of the result; none for a statement that returns no rows.
     pub columns: Option<Arc<[Column]>>,
-    pub(crate) plan: crate::plan::CachedPlan,
+    /// The newest plan; replaced when the catalog or the session's settings have changed.
+    pub(super) plan: Mutex<Arc<CachedPlan>>,
+}
+
+impl Prepared {
+    pub(crate) fn plan(&self) -> Arc<CachedPlan> {
+        Arc::clone(&self.plan.lock())
+    }
+
+    pub(super) fn replace_plan(&self, plan: Arc<CachedPlan>) {
+        let old = std::mem::replace(&mut *self.plan.lock(), plan);
+        drop(old);
+    }
 }
 
 /// How serious a notice is.

@@ -1,6 +1,7 @@
 //! A client's session: prepares and executes statements one after the other.
 
 mod api;
+pub(crate) mod cache;
 mod show;
 mod utility;
 mod vars;
@@ -11,10 +12,12 @@ use std::time::Duration;
 use crdb_sqlfront::Parsed;
 use crdb_sqlfront::ast::{self, Statement};
 use futures::future::{Either, select};
+use parking_lot::Mutex;
 
 pub use api::{
     CancelFlag, Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag,
 };
+pub(crate) use show::key_list;
 pub(crate) use vars::Vars;
 
 use crate::analyze::{self, Analyzed, OFFLINE};
@@ -25,7 +28,7 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::exec::{CONFLICT, EXPIRED, ExecCtx, Txn, run_delete, run_insert, run_update};
 use crate::kv::retry_error;
 use crate::node::SqlNode;
-use crate::plan::{CachedPlan, StatementPlan};
+use crate::plan::{CachedPlan, PlanSettings, StatementPlan};
 use crate::types::SqlType;
 
 /// Pause before a statement looks again at a table that is being truncated.
@@ -53,6 +56,11 @@ impl SessionInfo {
 pub struct Session {
     info: SessionInfo,
     write_flag: WriteFlag,
+    /// What of the session its plans depend on.
+    plan_settings: Arc<PlanSettings>,
+    /// `statement_timeout` and `idle_session_timeout` in milliseconds, 0 for none.
+    statement_timeout: u64,
+    idle_timeout: u64,
 }
 
 /// How one attempt at a statement ended.
@@ -84,7 +92,11 @@ impl Session {
                 format: FormatSettings::default(),
             },
             write_flag: WriteFlag::default(),
+            plan_settings: Arc::default(),
+            statement_timeout: 0,
+            idle_timeout: 0,
         };
+        session.apply_variables()?;
         for (name, value) in &args.settings {
             session.set_variable(&name.to_ascii_lowercase(), value)?;
         }
@@ -133,8 +145,7 @@ impl Session {
     /// `idle_session_timeout`; none when it is off.
     #[must_use]
     pub fn idle_timeout(&self) -> Option<Duration> {
-        let millis = self.info.vars.get("idle_session_timeout").ok()?.parse().ok()?;
-        (millis > 0).then(|| Duration::from_millis(millis))
+        (self.idle_timeout > 0).then(|| Duration::from_millis(self.idle_timeout))
     }
 
     fn set_variable(&mut self, name: &str, value: &str) -> Result<Option<(String, String)>> {
@@ -143,14 +154,26 @@ impl Session {
         Ok(told)
     }
 
-    /// Makes what statements read follow the variables.
+    /// Makes what statements read follow the variables and the database.
     fn apply_variables(&mut self) -> Result<()> {
-        let zone = self.info.vars.get("timezone")?;
+        let vars = &self.info.vars;
+        let zone = vars.get("timezone")?;
         if let Some(zone) = parse_zone(zone) {
             self.info.format.zone = zone;
         }
-        let digits = self.info.vars.get("extra_float_digits")?;
+        let digits = vars.get("extra_float_digits")?;
         self.info.format.extra_float_digits = digits.parse().unwrap_or(1);
+        self.statement_timeout = vars.milliseconds("statement_timeout")?;
+        self.idle_timeout = vars.milliseconds("idle_session_timeout")?;
+        let settings = PlanSettings {
+            database: self.info.database.clone(),
+            search_path: vars.get("search_path")?.to_owned(),
+            zone: zone.to_owned(),
+            extra_float_digits: self.info.format.extra_float_digits,
+        };
+        if *self.plan_settings != settings {
+            self.plan_settings = Arc::new(settings);
+        }
         Ok(())
     }
 
@@ -208,27 +231,43 @@ impl Session {
             (Statement::Show(show), _) => Some(show::show_columns(show)?),
             (_, columns) => columns,
         };
+        let plan = CachedPlan {
+            version: snapshot.version(),
+            settings: Arc::clone(&self.plan_settings),
+            statement: plan,
+        };
         Ok(Prepared {
             parsed: Arc::clone(parsed),
             param_types: params,
             columns: columns.map(Arc::from),
-            plan: CachedPlan {
-                version: snapshot.version(),
-                database: self.info.database.clone(),
-                search_path: self.info.vars.get("search_path")?.to_owned(),
-                zone: self.info.vars.get("timezone")?.to_owned(),
-                statement: plan,
-            },
+            plan: Mutex::new(Arc::new(plan)),
         })
     }
 
-    /// Whether a plan still holds.
-    fn is_current(&self, snapshot: &Snapshot, plan: &CachedPlan) -> bool {
-        let var = |name: &str| self.info.vars.get(name).unwrap_or_default();
-        plan.version == snapshot.version()
-            && plan.database == self.info.database
-            && plan.search_path == var("search_path")
-            && plan.zone == var("timezone")
+    /// Whether a plan still holds at a version of the catalog.
+    fn is_current(&self, version: u64, plan: &CachedPlan) -> bool {
+        plan.version == version
+            && (Arc::ptr_eq(&plan.settings, &self.plan_settings)
+                || plan.settings == self.plan_settings)
+    }
+
+    /// The statement that a text was prepared as before, by whichever session of this node, if
+    /// nothing it depends on has changed since. Saves parsing and analyzing it again.
+    #[must_use]
+    pub fn recall(&self, text: &str, param_oids: &[u32]) -> Option<Arc<Prepared>> {
+        let node = &self.info.node;
+        let found = node.plans.get(text, param_oids, &self.plan_settings)?;
+        self.is_current(node.catalog().version(), &found.plan()).then_some(found)
+    }
+
+    /// Keeps a statement for whoever sends the same text: one that is prepared now and is all there
+    /// is in the text.
+    pub fn keep(&self, text: &str, param_oids: &[u32], prepared: &Arc<Prepared>) {
+        let plan = prepared.plan();
+        // What runs from the syntax tree is rare or quick to parse.
+        if !matches!(plan.statement, StatementPlan::Utility) {
+            self.info.node.plans.insert(text, param_oids, &plan.settings, prepared);
+        }
     }
 
     /// Runs a statement. Dropping the future stops it; see [`Self::write_flag`] before doing so.
@@ -238,7 +277,7 @@ impl Session {
         params: &[Datum],
         cancel: &CancelFlag,
     ) -> Result<ExecResult> {
-        let timeout = self.info.vars.statement_timeout();
+        let timeout = self.statement_timeout;
         if timeout == 0 {
             return self.run(prepared, params, cancel).await;
         }
@@ -272,7 +311,7 @@ impl Session {
                 ),
             ));
         }
-        if matches!(prepared.plan.statement, StatementPlan::Utility) {
+        if matches!(prepared.plan().statement, StatementPlan::Utility) {
             return Box::pin(self.utility(&prepared.parsed.statement, cancel)).await;
         }
         let mut tries = 0;
@@ -309,10 +348,8 @@ impl Session {
         cancel: &CancelFlag,
     ) -> Result<Attempt> {
         let snapshot = self.begin_statement().await?;
-        let fresh;
-        let plan = if self.is_current(&snapshot, &prepared.plan) {
-            &prepared.plan
-        } else {
+        let mut plan = prepared.plan();
+        if !self.is_current(snapshot.version(), &plan) {
             let given: Vec<Option<SqlType>> =
                 prepared.param_types.iter().copied().map(Some).collect();
             let again = match self.analyze(&snapshot, &prepared.parsed, &given) {
@@ -326,9 +363,10 @@ impl Session {
                     "cached plan must not change result type",
                 ));
             }
-            fresh = again.plan;
-            &fresh
-        };
+            plan = again.plan.into_inner();
+            // The next execution starts from here.
+            prepared.replace_plan(Arc::clone(&plan));
+        }
         let result = self.run_plan(&snapshot, &plan.statement, params, cancel).await;
         drop(snapshot);
         match result {

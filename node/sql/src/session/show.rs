@@ -254,7 +254,8 @@ fn table_indexes(table: &TableDesc) -> Vec<Row> {
         .collect()
 }
 
-fn key_list(table: &TableDesc) -> String {
+/// The columns of a table's primary key with their directions.
+pub(crate) fn key_list(table: &TableDesc) -> String {
     let parts: Vec<String> = table
         .key
         .iter()

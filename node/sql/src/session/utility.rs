@@ -57,7 +57,7 @@ impl Session {
                 self.apply_variables()?;
                 Ok(ExecResult { parameters, ..tagged("RESET") })
             }
-            Statement::Discard(target) => Ok(self.discard(*target)),
+            Statement::Discard(target) => self.discard(*target),
             Statement::Deallocate(name) => {
                 let effect = match name {
                     Some(name) => Effect::Deallocate(name.value.clone()),
@@ -72,8 +72,8 @@ impl Session {
                 Ok(result)
             }
             Statement::SetTransaction(modes) | Statement::SetSessionCharacteristics(modes) => {
-                check_modes(modes)?;
-                Ok(tagged("SET"))
+                let notices = check_modes(modes)?;
+                Ok(ExecResult { notices, ..tagged("SET") })
             }
             other => Err(refused(other)),
         }
@@ -207,35 +207,40 @@ impl Session {
         Ok(ExecResult { parameters: told.into_iter().collect(), ..tagged("SET") })
     }
 
-    fn discard(&mut self, target: ast::DiscardTarget) -> ExecResult {
-        match target {
+    fn discard(&mut self, target: ast::DiscardTarget) -> Result<ExecResult> {
+        Ok(match target {
             ast::DiscardTarget::All => {
                 let parameters = self.info.vars.reset_all();
+                self.apply_variables()?;
                 let result = tagged("DISCARD ALL");
                 ExecResult { parameters, effect: Effect::DiscardAll, ..result }
             }
             ast::DiscardTarget::Plans => tagged("DISCARD PLANS"),
             ast::DiscardTarget::Sequences => tagged("DISCARD SEQUENCES"),
             ast::DiscardTarget::Temp => tagged("DISCARD TEMP"),
-        }
+        })
     }
 }
 
-/// Only what every statement does anyway can be asked for.
-fn check_modes(modes: &ast::TransactionModes) -> Result<()> {
+/// Only what every statement does anyway can be asked for, or less.
+fn check_modes(modes: &ast::TransactionModes) -> Result<Vec<Notice>> {
+    let mut notices = Vec::new();
     for mode in &modes.modes {
         match mode {
             ast::BeginMode::ReadOnly(true) => {
                 return Err(SqlError::unsupported("READ ONLY transactions"));
             }
             ast::BeginMode::AsOf(_) => return Err(SqlError::unsupported("AS OF SYSTEM TIME")),
+            ast::BeginMode::Isolation(level) if *level != ast::IsolationLevel::Serializable => {
+                notices.push(Notice::new("statements stay SERIALIZABLE, which is stricter"));
+            }
             ast::BeginMode::Isolation(_)
             | ast::BeginMode::ReadOnly(false)
             | ast::BeginMode::Deferrable(_)
             | ast::BeginMode::Priority(_) => {}
         }
     }
-    Ok(())
+    Ok(notices)
 }
 
 fn refused(statement: &Statement) -> SqlError {

@@ -300,8 +300,9 @@ impl Vars {
         reported.collect()
     }
 
-    /// The statement timeout in milliseconds, 0 for none.
-    pub(crate) fn statement_timeout(&self) -> u64 {
-        self.get("statement_timeout").ok().and_then(|v| v.parse().ok()).unwrap_or(0)
+    /// The milliseconds of a variable that holds a duration.
+    pub(crate) fn milliseconds(&self, name: &str) -> Result<u64> {
+        let value = self.get(name)?;
+        value.parse().map_err(|_| invalid(name, value))
     }
 }
