@@ -39,10 +39,13 @@ pub(crate) fn cast_context(from: SqlType, to: SqlType) -> Option<CastContext> {
         (T::Float8, T::Float4) => Assignment,
         (T::Numeric | T::Float4 | T::Float8, T::Int2 | T::Int4 | T::Int8) => Assignment,
         (T::Float4 | T::Float8, T::Numeric) => Assignment,
-        (T::Int2 | T::Int4 | T::Int8, T::Oid | T::Regclass | T::Regtype) => Implicit,
-        (T::Oid | T::Regclass | T::Regtype, T::Int8) => Implicit,
-        (T::Oid | T::Regclass | T::Regtype, T::Int4) => Assignment,
-        (T::Regclass | T::Regtype, T::Oid) | (T::Oid, T::Regclass | T::Regtype) => Implicit,
+        (T::Int2 | T::Int4 | T::Int8, T::Oid | T::Regclass | T::Regtype | T::Regnamespace) => {
+            Implicit
+        }
+        (T::Oid | T::Regclass | T::Regtype | T::Regnamespace, T::Int8) => Implicit,
+        (T::Oid | T::Regclass | T::Regtype | T::Regnamespace, T::Int4) => Assignment,
+        (T::Regclass | T::Regtype | T::Regnamespace, T::Oid)
+        | (T::Oid, T::Regclass | T::Regtype | T::Regnamespace) => Implicit,
         (T::Int4 | T::Int8 | T::Int2, T::Bool) | (T::Bool, T::Int4 | T::Int8 | T::Int2) => Explicit,
         (T::Text | T::Varchar | T::Bpchar | T::Name, T::Text | T::Varchar | T::Bpchar) => Implicit,
         (T::Text | T::Varchar, T::Name) => Implicit,
@@ -127,7 +130,7 @@ pub(crate) fn cast(
         (Datum::Int(v), T::Float8) => Datum::Float(int_to_float(*v)),
         (Datum::Int(v), T::Float4) => Datum::Float(round_float4(int_to_float(*v))),
         (Datum::Int(v), T::Numeric) => Datum::decimal(Decimal::from(*v)),
-        (Datum::Int(v), T::Oid | T::Regclass | T::Regtype) => Datum::Oid(
+        (Datum::Int(v), T::Oid | T::Regclass | T::Regtype | T::Regnamespace) => Datum::Oid(
             u32::try_from(*v)
                 .map_err(|_| SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "OID out of range"))?,
         ),
@@ -156,7 +159,7 @@ pub(crate) fn cast(
             Datum::Float(if to == T::Float4 { to_float4(float)? } else { float })
         }
         (Datum::Oid(v), T::Int8 | T::Int4) => Datum::Int(check_int(i64::from(*v), to)?),
-        (Datum::Oid(v), T::Oid | T::Regclass | T::Regtype) => Datum::Oid(*v),
+        (Datum::Oid(v), T::Oid | T::Regclass | T::Regtype | T::Regnamespace) => Datum::Oid(*v),
         (Datum::Text(s), T::Text | T::Varchar | T::Unknown) => {
             // A char(n) loses its padding on the way to other strings.
             if from == T::Bpchar { Datum::text(s.trim_end_matches(' ')) } else { value.clone() }

@@ -17,6 +17,11 @@ use crate::types::{SqlType, TypeSpec};
 const MAX_COLUMNS: usize = 1600;
 const ROW_ID: &str = "rowid";
 
+/// Whether values are shown as names, which a stored row would not follow.
+fn names_object(ty: SqlType) -> bool {
+    ty.is_oid() && ty != SqlType::Oid
+}
+
 fn unsupported(what: &ast::Unsupported) -> SqlError {
     let error = SqlError::unsupported(&what.feature).with_position(what.pos.0);
     match &what.hint {
@@ -105,7 +110,7 @@ fn new_column(
         return Err(SqlError::unsupported("collations of columns").with_position(collation.pos().0));
     }
     let spec = type_spec(&def.ty)?;
-    if matches!(spec.ty, SqlType::Unknown | SqlType::Void | SqlType::Regclass | SqlType::Regtype) {
+    if matches!(spec.ty, SqlType::Unknown | SqlType::Void) || names_object(spec.ty) {
         return Err(SqlError::new(
             SqlState::INVALID_TABLE_DEFINITION,
             format!("column \"{}\" cannot be of type {}", def.name.value, spec.ty),

@@ -136,7 +136,7 @@ impl Datum {
                 })?;
                 Self::json(json::parse(utf8(body)?)?)
             }
-            SqlType::Oid | SqlType::Regclass | SqlType::Regtype => {
+            SqlType::Oid | SqlType::Regclass | SqlType::Regtype | SqlType::Regnamespace => {
                 Self::Oid(u32::from_be_bytes(fixed(bytes).ok_or_else(bad)?))
             }
             SqlType::Void => Self::Null,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Datum, Decimal, FormatSettings, Interval, array, datetime, json};
 use crate::error::{Result, SqlError, SqlState};
+use crate::func::system_names::{schema_name, schema_oid};
 use crate::types::SqlType;
 
 /// An error for text that is not a literal of its type.
@@ -122,6 +123,15 @@ impl Datum {
                         .oid(),
                 ),
             },
+            SqlType::Regnamespace => match text.trim().parse::<u32>() {
+                Ok(oid) => Self::Oid(oid),
+                Err(_) => Self::Oid(schema_oid(text.trim()).ok_or_else(|| {
+                    SqlError::new(
+                        SqlState::INVALID_SCHEMA_NAME,
+                        format!("schema \"{text}\" does not exist"),
+                    )
+                })?),
+            },
             SqlType::Void => Self::Null,
             SqlType::Array(elem) => {
                 let items = array::split(text)?
@@ -152,6 +162,7 @@ fn push_oid(out: &mut String, oid: u32, ty: SqlType, settings: &FormatSettings) 
     let name = match ty {
         SqlType::Regtype => SqlType::from_oid(oid).map(SqlType::format_name),
         SqlType::Regclass => crate::func::relation_name(settings.catalog.as_deref(), oid),
+        SqlType::Regnamespace => schema_name(oid).map(ToOwned::to_owned),
         _ => None,
     };
     match name {

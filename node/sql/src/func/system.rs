@@ -124,6 +124,32 @@ fn array_append(array: Option<&Datum>, item: Option<&Datum>, front: bool) -> Dat
     }
 }
 
+fn oid_at(args: &[Datum]) -> u32 {
+    u32::try_from(int_at(args, 0)).unwrap_or(0)
+}
+
+/// The definition of an index, or of one of its columns.
+fn index_text(ctx: &EvalCtx<'_>, args: &[Datum]) -> Datum {
+    let Some(table) = crate::vtable::indexed_table(ctx.info, oid_at(args)) else {
+        return Datum::Null;
+    };
+    match usize::try_from(int_at(args, 1)) {
+        Ok(number @ 1..) => {
+            let column = table.key.get(number - 1).and_then(|k| table.columns.get(k.column));
+            column.map_or(Datum::Null, |c| Datum::text(crate::names::quote_ident(&c.name)))
+        }
+        _ => Datum::text(crate::vtable::index_definition(&ctx.info.database, &table)),
+    }
+}
+
+/// The definition of a constraint, of which there are only primary keys.
+fn constraint_text(ctx: &EvalCtx<'_>, args: &[Datum]) -> Datum {
+    match crate::vtable::indexed_table(ctx.info, oid_at(args)) {
+        Some(table) => Datum::text(format!("PRIMARY KEY ({})", crate::session::key_list(&table))),
+        None => Datum::Null,
+    }
+}
+
 fn current_setting(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Datum> {
     let name = str_at(args, 0).to_ascii_lowercase();
     match ctx.info.vars.get(&name) {
@@ -196,6 +222,19 @@ pub(super) const TABLE: &[Builtin] = &[
     Builtin::new("col_description", &[OID, INT], S::Text, |_, _| Ok(Datum::Null)),
     Builtin::new("shobj_description", &[OID, TEXT], S::Text, |_, _| Ok(Datum::Null)),
     Builtin::new("pg_get_expr", &[TEXT, OID], S::Text, |_, a| text(str_at(a, 0))),
+    Builtin::new("pg_get_expr", &[TEXT, OID, BOOL], S::Text, |_, a| text(str_at(a, 0))),
+    Builtin::new("pg_get_indexdef", &[OID], S::Text, |c, a| Ok(index_text(c, a))).stable(),
+    Builtin::new("pg_get_indexdef", &[OID, INT, BOOL], S::Text, |c, a| Ok(index_text(c, a)))
+        .stable(),
+    Builtin::new("pg_get_constraintdef", &[OID], S::Text, |c, a| Ok(constraint_text(c, a)))
+        .stable(),
+    Builtin::new("pg_get_constraintdef", &[OID, BOOL], S::Text, |c, a| Ok(constraint_text(c, a)))
+        .stable(),
+    // Nothing is replicated to subscribers.
+    Builtin::new("pg_relation_is_publishable", &[Arg::T(S::Regclass)], S::Bool, |_, _| {
+        Ok(Datum::Bool(false))
+    })
+    .stable(),
     Builtin::new("has_table_privilege", &[Arg::Any, TEXT], S::Bool, |_, _| Ok(Datum::Bool(true))),
     Builtin::new("has_schema_privilege", &[Arg::Any, TEXT], S::Bool, |_, _| Ok(Datum::Bool(true))),
     Builtin::new("has_database_privilege", &[Arg::Any, TEXT], S::Bool, |_, _| {

@@ -12,3 +12,19 @@ pub(crate) const PUBLIC_OID: u32 = 2200;
 pub(crate) const PG_CATALOG_OID: u32 = 11;
 /// Object id of `information_schema`.
 pub(crate) const INFORMATION_SCHEMA_OID: u32 = 13_000;
+
+const SCHEMAS: [(u32, &str); 3] = [
+    (PG_CATALOG_OID, PG_CATALOG),
+    (PUBLIC_OID, PUBLIC),
+    (INFORMATION_SCHEMA_OID, INFORMATION_SCHEMA),
+];
+
+/// The name of a schema.
+pub(crate) fn schema_name(oid: u32) -> Option<&'static str> {
+    SCHEMAS.iter().find(|(id, _)| *id == oid).map(|(_, name)| *name)
+}
+
+/// The object id of a schema.
+pub(crate) fn schema_oid(name: &str) -> Option<u32> {
+    SCHEMAS.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
+}

@@ -74,6 +74,8 @@ pub enum SqlType {
     Regclass,
     /// `regtype`.
     Regtype,
+    /// `regnamespace`.
+    Regnamespace,
     /// No value.
     Void,
     /// A one-dimensional array.
@@ -197,6 +199,7 @@ type_table! {
     (Oid, 26, 1028, 4, "oid", "OID", Numeric, "oid");
     (Regclass, 2205, 2210, 4, "regclass", "REGCLASS", Numeric, "regclass");
     (Regtype, 2206, 2211, 4, "regtype", "REGTYPE", Numeric, "regtype");
+    (Regnamespace, 4089, 4090, 4, "regnamespace", "REGNAMESPACE", Numeric, "regnamespace");
     (Void, 2278, 0, 4, "void", "VOID", User, "void");
 }
 
@@ -257,6 +260,7 @@ impl SqlType {
             "oid" => Self::Oid,
             "regclass" => Self::Regclass,
             "regtype" => Self::Regtype,
+            "regnamespace" => Self::Regnamespace,
             "unknown" => Self::Unknown,
             "void" => Self::Void,
             other => return other.strip_prefix('_').and_then(Self::from_name)?.array_of(),
@@ -290,7 +294,7 @@ impl SqlType {
     /// Whether values are object ids, shown plain or by name.
     #[must_use]
     pub fn is_oid(self) -> bool {
-        matches!(self, Self::Oid | Self::Regclass | Self::Regtype)
+        matches!(self, Self::Oid | Self::Regclass | Self::Regtype | Self::Regnamespace)
     }
 
     /// Whether the category prefers this type when a choice is open.

@@ -1,9 +1,12 @@
 //! Virtual tables: `pg_catalog` and `information_schema`, computed from the catalog of the statement.
 
+mod absent;
 mod information_schema;
 mod pg_catalog;
 
 use std::sync::Arc;
+
+pub(crate) use pg_catalog::{index_definition, indexed_table};
 
 use crate::catalog::{CatalogData, TableDesc};
 use crate::datum::{Datum, Row};
@@ -29,7 +32,7 @@ impl std::fmt::Debug for VirtualTable {
 
 /// All virtual tables.
 pub(crate) fn all() -> impl Iterator<Item = &'static VirtualTable> {
-    pg_catalog::TABLES.iter().chain(information_schema::TABLES)
+    pg_catalog::TABLES.iter().chain(absent::TABLES).chain(information_schema::TABLES)
 }
 
 /// A virtual table by name; without a schema only those of `pg_catalog`.

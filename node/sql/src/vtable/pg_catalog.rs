@@ -1,5 +1,7 @@
 //! `pg_catalog`.
 
+use std::sync::Arc;
+
 use super::{VirtualTable, int, tables, text};
 use crate::catalog::TableDesc;
 use crate::datum::{Datum, Row};
@@ -7,7 +9,8 @@ use crate::error::Result;
 use crate::func::system_names::{
     INFORMATION_SCHEMA, INFORMATION_SCHEMA_OID, PG_CATALOG, PG_CATALOG_OID, PUBLIC, PUBLIC_OID,
 };
-use crate::session::SessionInfo;
+use crate::names::quote_ident;
+use crate::session::{SessionInfo, key_list};
 use crate::types::{Category, SqlType as S};
 
 /// Object id of the only role.
@@ -15,17 +18,13 @@ const ROOT: u32 = 10;
 /// Indexes get the id of their table with this bit.
 const INDEX_BIT: u32 = 1 << 30;
 
-const fn table(
+pub(super) const fn table(
     oid: u32,
     name: &'static str,
     columns: &'static [(&'static str, S)],
     rows: fn(&SessionInfo) -> Result<Vec<Row>>,
 ) -> VirtualTable {
     VirtualTable { schema: PG_CATALOG, name, oid, columns, rows }
-}
-
-fn none(_: &SessionInfo) -> Result<Vec<Row>> {
-    Ok(Vec::new())
 }
 
 fn oid(value: u32) -> Datum {
@@ -68,6 +67,11 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("relreplident", S::QChar),
             ("reloptions", S::Array(&S::Text)),
             ("relpartbound", S::Text),
+            ("reloftype", S::Oid),
+            ("reltoastrelid", S::Oid),
+            ("relfilenode", S::Oid),
+            ("relhassubclass", S::Bool),
+            ("relacl", S::Array(&S::Text)),
         ],
         classes,
     ),
@@ -110,6 +114,10 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("attisdropped", S::Bool),
             ("attishidden", S::Bool),
             ("attcollation", S::Oid),
+            ("attislocal", S::Bool),
+            ("attinhcount", S::Int4),
+            ("attacl", S::Array(&S::Text)),
+            ("attoptions", S::Array(&S::Text)),
         ],
         attributes,
     ),
@@ -210,6 +218,9 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("indoption", S::Array(&S::Int2)),
             ("indexprs", S::Text),
             ("indpred", S::Text),
+            ("indcheckxmin", S::Bool),
+            ("indisready", S::Bool),
+            ("indislive", S::Bool),
         ],
         indexes,
     ),
@@ -229,6 +240,15 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("confrelid", S::Oid),
             ("conkey", S::Array(&S::Int2)),
             ("confkey", S::Array(&S::Int2)),
+            ("contypid", S::Oid),
+            ("conparentid", S::Oid),
+            ("confupdtype", S::QChar),
+            ("confdeltype", S::QChar),
+            ("confmatchtype", S::QChar),
+            ("conislocal", S::Bool),
+            ("coninhcount", S::Int4),
+            ("connoinherit", S::Bool),
+            ("conbin", S::Text),
         ],
         constraints,
     ),
@@ -274,10 +294,17 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("rolcreaterole", S::Bool),
             ("rolcreatedb", S::Bool),
             ("rolcanlogin", S::Bool),
+            ("rolinherit", S::Bool),
+            ("rolreplication", S::Bool),
+            ("rolbypassrls", S::Bool),
+            ("rolconnlimit", S::Int4),
+            ("rolvaliduntil", S::TimestampTz),
         ],
         |_| {
-            let yes = || Datum::Bool(true);
-            Ok(vec![vec![oid(ROOT), text("root"), yes(), yes(), yes(), yes()]])
+            let (yes, no) = (|| Datum::Bool(true), || Datum::Bool(false));
+            let mut row = vec![oid(ROOT), text("root"), yes(), yes(), yes(), yes(), yes()];
+            row.extend([no(), no(), int(-1), Datum::Null]);
+            Ok(vec![row])
         },
     ),
     table(
@@ -293,15 +320,24 @@ pub(super) const TABLES: &[VirtualTable] = &[
         Ok(vec![vec![oid(2631), text("prefix"), char1("i")]])
     }),
     table(
-        2609,
-        "pg_description",
+        12_003,
+        "pg_indexes",
         &[
-            ("objoid", S::Oid),
-            ("classoid", S::Oid),
-            ("objsubid", S::Int4),
-            ("description", S::Text),
+            ("schemaname", S::Name),
+            ("tablename", S::Name),
+            ("indexname", S::Name),
+            ("tablespace", S::Name),
+            ("indexdef", S::Text),
         ],
-        none,
+        |info| {
+            let tables = tables(info).1;
+            let rows = tables.iter().map(|t| {
+                let definition = index_definition(&info.database, t);
+                let (name, key) = (t.name.as_str(), t.key_name.as_str());
+                vec![text(PUBLIC), text(name), text(key), Datum::Null, text(definition)]
+            });
+            Ok(rows.collect())
+        },
     ),
     table(
         3456,
@@ -309,25 +345,23 @@ pub(super) const TABLES: &[VirtualTable] = &[
         &[("oid", S::Oid), ("collname", S::Name), ("collnamespace", S::Oid)],
         |_| Ok(vec![vec![oid(100), text("default"), oid(PG_CATALOG_OID)]]),
     ),
-    table(
-        2611,
-        "pg_inherits",
-        &[("inhrelid", S::Oid), ("inhparent", S::Oid), ("inhseqno", S::Int4)],
-        none,
-    ),
-    table(
-        3501,
-        "pg_enum",
-        &[
-            ("oid", S::Oid),
-            ("enumtypid", S::Oid),
-            ("enumsortorder", S::Float4),
-            ("enumlabel", S::Name),
-        ],
-        none,
-    ),
-    table(3541, "pg_range", &[("rngtypid", S::Oid), ("rngsubtype", S::Oid)], none),
 ];
+
+/// The table whose primary index has an object id.
+pub(crate) fn indexed_table(info: &SessionInfo, index: u32) -> Option<Arc<TableDesc>> {
+    tables(info).1.into_iter().find(|t| index_oid(t) == index)
+}
+
+/// The statement that would create a table's primary index.
+pub(crate) fn index_definition(database: &str, table: &TableDesc) -> String {
+    format!(
+        "CREATE UNIQUE INDEX {} ON {}.{PUBLIC}.{} USING btree ({})",
+        quote_ident(&table.key_name),
+        quote_ident(database),
+        quote_ident(&table.name),
+        key_list(table)
+    )
+}
 
 fn class(id: u32, name: &str, namespace: u32, kind: &str, columns: usize, indexed: bool) -> Row {
     let no = || Datum::Bool(false);
@@ -354,6 +388,11 @@ fn class(id: u32, name: &str, namespace: u32, kind: &str, columns: usize, indexe
         no(),
         char1("d"),
         Datum::Null,
+        Datum::Null,
+        oid(0),
+        oid(0),
+        oid(0),
+        no(),
         Datum::Null,
     ]
 }
@@ -398,6 +437,10 @@ fn attributes(info: &SessionInfo) -> Result<Vec<Row>> {
             Datum::Bool(false),
             Datum::Bool(hidden),
             oid(if ty.is_string() { 100 } else { 0 }),
+            Datum::Bool(true),
+            int(0),
+            Datum::Null,
+            Datum::Null,
         ]);
     };
     for t in tables(info).1 {
@@ -496,6 +539,9 @@ fn indexes(info: &SessionInfo) -> Result<Vec<Row>> {
             Datum::array(S::Int2, options),
             Datum::Null,
             Datum::Null,
+            no(),
+            yes(),
+            yes(),
         ]
     });
     Ok(rows.collect())
@@ -516,6 +562,15 @@ fn constraints(info: &SessionInfo) -> Result<Vec<Row>> {
             oid(index_oid(t)),
             oid(0),
             key_numbers(t),
+            Datum::Null,
+            oid(0),
+            oid(0),
+            char1(" "),
+            char1(" "),
+            char1(" "),
+            Datum::Bool(true),
+            int(0),
+            Datum::Bool(true),
             Datum::Null,
         ]
     });
