@@ -50,6 +50,7 @@ states! {
     INVALID_OFFSET = "2201X", "OFFSET is negative.";
     NEGATIVE_SUBSTRING = "22011", "The length of a substring is negative.";
     LOG_ARGUMENT = "2201E", "The argument of a logarithm is not positive.";
+    WIDTH_BUCKET_ARGUMENT = "2201G", "The arguments of width_bucket name no buckets.";
     POWER_ARGUMENT = "2201F", "The arguments of a power have no real result.";
     ARRAY_SUBSCRIPT = "2202E", "An array subscript is wrong.";
     INVALID_TEXT = "22P02", "Text is not a literal of its type.";

@@ -33,4 +33,4 @@ macro_rules! scripts {
     };
 }
 
-scripts! { ddl dml expressions queries subqueries errors catalog settings types }
+scripts! { ddl dml expressions queries subqueries errors catalog settings types psql sqlstates }

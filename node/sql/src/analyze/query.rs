@@ -271,12 +271,13 @@ impl Analyzer<'_> {
         let ty = typed.ty();
         let mut expr = self
             .coerce(typed, TypeSpec::plain(SqlType::Int8), CastContext::Assignment)
-            .map_err(|_| {
-                SqlError::new(
+            .map_err(|error| match error.code {
+                SqlState::DATATYPE_MISMATCH => SqlError::new(
                     SqlState::DATATYPE_MISMATCH,
                     format!("argument of {clause} must be type bigint, not type {ty}"),
                 )
-                .with_position(e.pos().0)
+                .with_position(e.pos().0),
+                _ => error,
             })?;
         self.attach(Plan::one_row(), 0, &mut [&mut expr])?;
         Ok(expr)

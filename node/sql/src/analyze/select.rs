@@ -229,7 +229,10 @@ impl Analyzer<'_> {
         let mut keys = Vec::new();
         for key in order_by {
             let expr = match output_position(&key.expr, &columns)?.and_then(|at| items.get(at)) {
-                Some(item) => item.typed.expr.clone(),
+                Some(item) => {
+                    check_one_meaning(&key.expr, items, item)?;
+                    item.typed.expr.clone()
+                }
                 None => {
                     let typed = self.expr(scope, &key.expr, Place::Grouped("ORDER BY"))?;
                     let listed = items.iter().any(|i| i.typed.expr == typed.expr);
@@ -430,6 +433,18 @@ const AGGREGATE: usize = 1 << 20;
 const DEPENDENT: usize = 1 << 24;
 /// Stand-ins for lifted subqueries, as parameters no statement has.
 const LIFTED: usize = 1 << 20;
+
+/// Fails when a name of ORDER BY means several columns of the result that differ.
+fn check_one_meaning(e: &ast::Expr, items: &[Item], chosen: &Item) -> Result<()> {
+    let ast::Expr::Column(reference) = e else { return Ok(()) };
+    let name = &reference.column().value;
+    let differs = |i: &Item| i.column.name == *name && i.typed.expr != chosen.typed.expr;
+    if !items.iter().any(differs) {
+        return Ok(());
+    }
+    let message = format!("ORDER BY \"{name}\" is ambiguous");
+    Err(SqlError::new(SqlState::AMBIGUOUS_COLUMN, message).with_position(reference.pos().0))
+}
 
 /// HAVING or an empty GROUP BY () makes one group.
 fn having_forces(select: &ast::Select) -> bool {

@@ -16,7 +16,7 @@ pub(crate) const MIN_DATE: i32 = -2_440_588;
 pub(crate) const MAX_DATE: i32 = 2_145_042_541;
 /// 4714-11-24 BC 00:00.
 pub(crate) const MIN_TIMESTAMP: i64 = MIN_DATE as i64 * DAY;
-/// The end of 294276.
+/// Where timestamps end: the last whole day in microseconds since 1970, in the year 294247.
 pub(crate) const MAX_TIMESTAMP: i64 = 106_751_991 * DAY;
 
 /// Days since 1970-01-01 of a date; year 0 is 1 BC.

@@ -37,14 +37,15 @@ pub(crate) fn offset_seconds(zone: &TimeZone, utc_micros: i64) -> i32 {
 /// UTC microseconds of a local time in a zone. A local time that a change of the clocks skips or
 /// repeats takes the offset before the change.
 pub(crate) fn local_to_utc(zone: &TimeZone, local_micros: i64) -> i64 {
-    let guess = local_micros - i64::from(offset_seconds(zone, local_micros)) * SECOND;
+    let offset = i64::from(offset_seconds(zone, local_micros)) * SECOND;
+    let guess = local_micros.saturating_sub(offset);
     let before = i64::from(offset_seconds(zone, guess.saturating_sub(DAY))) * SECOND;
-    let at = local_micros - before;
+    let at = local_micros.saturating_sub(before);
     if i64::from(offset_seconds(zone, at)) * SECOND == before {
         return at;
     }
     let after = i64::from(offset_seconds(zone, guess.saturating_add(DAY))) * SECOND;
-    let later = local_micros - after;
+    let later = local_micros.saturating_sub(after);
     if i64::from(offset_seconds(zone, later)) * SECOND == after { later } else { at }
 }
 
@@ -243,16 +244,15 @@ fn parse_words(text: &str) -> Option<Parsed> {
         });
     }
     if let (true, Some((year, _, _))) = (bc, parsed.date.as_mut()) {
-        *year = 1 - *year;
+        *year = 1i64.saturating_sub(*year);
     }
     Some(parsed)
 }
 
 fn checked_days(text: &str, (year, month, day): (i64, u32, u32)) -> Result<i64> {
     if !(1..=12).contains(&month)
-        || day < 1
-        || day > civil::days_in_month(year, month)
-        || year.abs() > 6_000_000
+        || !(-6_000_000..=6_000_000).contains(&year)
+        || !(1..=civil::days_in_month(year, month)).contains(&day)
     {
         return Err(out_of_range(text));
     }

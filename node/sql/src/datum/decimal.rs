@@ -127,7 +127,7 @@ impl Decimal {
         {
             return Err(invalid());
         }
-        if exponent.abs() > 150_000 {
+        if exponent.unsigned_abs() > 150_000 {
             return Err(overflow());
         }
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -73,6 +73,9 @@ impl Interval {
         let rest = ((days - whole_days) * 1e6).round() / 1e6;
         let micros = micros + rest * int_to_f64(DAY);
         let limit = f64::from(i32::MAX);
+        if !(whole_months.is_finite() && whole_days.is_finite() && micros.is_finite()) {
+            return Err(overflow());
+        }
         if whole_months.abs() > limit || whole_days.abs() > limit || micros.abs() > 9.2e18 {
             return Err(overflow());
         }

@@ -52,6 +52,24 @@ pub(crate) struct EvalCtx<'a> {
     pub(crate) slots: &'a [SlotValue],
 }
 
+/// Most bytes of the operands of a function or operator. What they build is a few times that, so
+/// that values cannot be doubled again and again until the memory of the node is gone.
+const MAX_OPERANDS: usize = 32 << 20;
+
+fn check_size<'d>(operands: impl IntoIterator<Item = &'d Datum>) -> Result<()> {
+    let mut bytes = 0usize;
+    for operand in operands {
+        bytes = bytes.saturating_add(operand.memory());
+    }
+    if bytes <= MAX_OPERANDS {
+        return Ok(());
+    }
+    Err(SqlError::new(
+        SqlState::PROGRAM_LIMIT,
+        format!("a value is built from more than {MAX_OPERANDS} bytes"),
+    ))
+}
+
 /// Three-valued result as a datum.
 fn truth(value: Option<bool>) -> Datum {
     value.map_or(Datum::Null, Datum::Bool)
@@ -128,6 +146,7 @@ impl Expr {
                 if l.is_null() || r.is_null() {
                     return Ok(Datum::Null);
                 }
+                check_size([l.as_ref(), r.as_ref()])?;
                 (op.f)(ctx, &l, &r)?
             }
             Self::And(left, right) => match left.eval_ref(ctx, row)?.as_bool() {
@@ -181,7 +200,9 @@ impl Expr {
                 cast::apply_typmod(value, *to, *explicit)?
             }
             Self::Array { elem, items } => {
-                let items = items.iter().map(|i| i.eval(ctx, row)).collect::<Result<_>>()?;
+                let items: Vec<Datum> =
+                    items.iter().map(|i| i.eval(ctx, row)).collect::<Result<_>>()?;
+                check_size(&items)?;
                 Datum::array(*elem, items)
             }
             _ => return self.compute_rare(ctx, row),
@@ -263,6 +284,7 @@ impl Expr {
             }
             values.push(value);
         }
+        check_size(&values)?;
         (func.0.f)(ctx, &values)
     }
 }

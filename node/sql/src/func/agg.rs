@@ -205,7 +205,9 @@ impl Accumulator {
             }
             AggKind::StringAgg => {
                 if self.count > 1 {
-                    self.text.push_str(args.get(1).and_then(Datum::as_str).unwrap_or(""));
+                    let separator = args.get(1).and_then(Datum::as_str).unwrap_or("");
+                    self.text.push_str(separator);
+                    grown += separator.len();
                 }
                 self.text.push_str(value.as_str().unwrap_or(""));
                 grown += value.memory();

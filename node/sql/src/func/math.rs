@@ -107,15 +107,33 @@ fn gcd(mut a: i64, mut b: i64) -> Result<i64> {
     a.checked_abs().ok_or_else(|| int_overflow(S::Int8))
 }
 
-fn width_bucket(x: f64, low: f64, high: f64, count: i64) -> Datum {
-    if x < low {
-        return Datum::Int(0);
+/// Which of `count` equal parts between two bounds holds a number; the bounds may fall.
+fn width_bucket(x: f64, low: f64, high: f64, count: i64) -> Result<Datum> {
+    let wrong = |what: &str| Err(SqlError::new(SqlState::WIDTH_BUCKET_ARGUMENT, what));
+    if !(1..i64::from(i32::MAX)).contains(&count) {
+        return wrong("count must be greater than zero and less than 2147483647");
     }
-    if x >= high {
-        return Datum::Int(count + 1);
+    if x.is_nan() || low.is_nan() || high.is_nan() {
+        return wrong("operand, lower bound, and upper bound cannot be NaN");
     }
+    if low.is_infinite() || high.is_infinite() {
+        return wrong("lower and upper bounds must be finite");
+    }
+    if low.total_cmp(&high).is_eq() {
+        return wrong("lower bound cannot equal upper bound");
+    }
+    let (before, after) = if low < high { (x < low, x >= high) } else { (x > low, x <= high) };
+    if before {
+        return Ok(Datum::Int(0));
+    }
+    if after {
+        return Ok(Datum::Int(count + 1));
+    }
+    // Halves, since the width of the bounds may be more than a float holds.
+    let part = (x / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0);
     #[expect(clippy::cast_possible_truncation, reason = "lies between 0 and count")]
-    Datum::Int(((x - low) / (high - low) * crate::cast::int_to_float(count)).floor() as i64 + 1)
+    let bucket = (part * crate::cast::int_to_float(count)).floor() as i64;
+    Ok(Datum::Int(bucket.min(count - 1) + 1))
 }
 
 pub(super) const TABLE: &[Builtin] = &[
@@ -206,7 +224,7 @@ pub(super) const TABLE: &[Builtin] = &[
         float(float_at(a, 0).atan2(float_at(a, 1)))
     }),
     Builtin::new("width_bucket", &[FLOAT, FLOAT, FLOAT, INT], S::Int8, |_, a| {
-        Ok(width_bucket(float_at(a, 0), float_at(a, 1), float_at(a, 2), int_at(a, 3)))
+        width_bucket(float_at(a, 0), float_at(a, 1), float_at(a, 2), int_at(a, 3))
     }),
     Builtin::new("random", &[], S::Float8, |c, _| float(c.info.node.random_f64())).volatile(),
     Builtin::new("greatest", &[Arg::Elem], S::Text, |_, a| {

@@ -8,6 +8,8 @@ mod resolve;
 mod string;
 mod system;
 pub(crate) mod system_names;
+#[cfg(test)]
+mod tests;
 mod time;
 mod to_char;
 

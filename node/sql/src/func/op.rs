@@ -283,7 +283,11 @@ fn temporal(name: &'static str, l: S, r: S) -> Option<BinaryFn> {
             make(S::Timestamp, S::Timestamp, S::Interval, minus_instant)
         }
         ("+", S::Date, S::Time) => make(l, r, S::Timestamp, |_, l, r| match r {
-            Datum::Time(t) => Ok(Datum::Timestamp(days(l)?.saturating_mul(DAY) + t)),
+            Datum::Time(t) => {
+                let micros = days(l)?.checked_mul(DAY).and_then(|day| day.checked_add(*t));
+                let micros = micros.and_then(crate::datum::datetime::check_timestamp);
+                micros.map(Datum::Timestamp).ok_or_else(time::out_of_range)
+            }
             _ => Err(mismatch()),
         }),
         ("*", S::Interval, r) if r.is_number() => make(l, S::Float8, S::Interval, scale_interval),

@@ -140,8 +140,19 @@ fn regexp_replace(args: &[Datum]) -> Result<Datum> {
         }
     }
     let source = str_at(args, 0);
-    let limit = usize::from(!all);
-    text(regex.replacen(source, limit, replacement.as_str()).into_owned())
+    let mut out = String::new();
+    let mut copied = 0;
+    for captures in regex.captures_iter(source).take(if all { usize::MAX } else { 1 }) {
+        let Some(found) = captures.get(0) else { break };
+        out.push_str(source.get(copied..found.start()).unwrap_or_default());
+        captures.expand(&replacement, &mut out);
+        copied = found.end();
+        if out.len() > MAX_STRING {
+            return Err(too_long());
+        }
+    }
+    out.push_str(source.get(copied..).unwrap_or_default());
+    text(out)
 }
 
 fn regexp_match(args: &[Datum]) -> Result<Datum> {
@@ -241,7 +252,11 @@ fn array_to_string(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Datum> {
             item => Some(item.to_text(array.elem, &ctx.info.format)),
         })
         .collect();
-    text(shown.join(str_at(args, 1)))
+    let separator = str_at(args, 1);
+    if shown.len().saturating_mul(separator.len()) > MAX_STRING {
+        return Err(too_long());
+    }
+    text(shown.join(separator))
 }
 
 fn string_to_array(args: &[Datum]) -> Result<Datum> {
@@ -325,7 +340,15 @@ pub(super) const TABLE: &[Builtin] = &[
     }),
     Builtin::new("replace", &[TEXT, TEXT, TEXT], S::Text, |_, a| {
         let (source, from) = (str_at(a, 0), str_at(a, 1));
-        if from.is_empty() { text(source) } else { text(source.replace(from, str_at(a, 2))) }
+        if from.is_empty() {
+            return text(source);
+        }
+        let to = str_at(a, 2);
+        let added = source.matches(from).count().saturating_mul(to.len());
+        if added > MAX_STRING {
+            return Err(too_long());
+        }
+        text(source.replace(from, to))
     }),
     Builtin::new("repeat", &[TEXT, INT], S::Text, |_, a| {
         let (source, n) = (str_at(a, 0), usize::try_from(int_at(a, 1)).unwrap_or(0));

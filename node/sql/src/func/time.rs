@@ -196,7 +196,7 @@ fn extract(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Decimal> {
             part(&unit, local, *t, Some((local - *t) / SECOND), S::TimestampTz)
         }
         Some(Datum::Date(_)) => {
-            let micros = micros_at(args, 1);
+            let micros = datetime::check_timestamp(micros_at(args, 1)).ok_or_else(out_of_range)?;
             part(&unit, micros, micros, None, S::Date)
         }
         _ => {
@@ -318,8 +318,16 @@ pub(super) const TABLE: &[Builtin] = &[
     Builtin::new("make_date", &[INT, INT, INT], S::Date, |_, a| make_date(a)),
     Builtin::new("make_timestamp", &[INT, INT, INT, INT, INT, FLOAT], S::Timestamp, |_, a| {
         let Datum::Date(days) = make_date(a)? else { return Ok(Datum::Null) };
-        let clock = int_at(a, 3) * HOUR + int_at(a, 4) * MINUTE + float_micros(float_at(a, 5))?;
-        Ok(Datum::Timestamp(i64::from(days) * DAY + clock))
+        let (hour, minute, second) = (int_at(a, 3), int_at(a, 4), float_micros(float_at(a, 5))?);
+        let known =
+            (0..=24).contains(&hour) && (0..60).contains(&minute) && (0..=MINUTE).contains(&second);
+        let clock = if known { hour * HOUR + minute * MINUTE + second } else { i64::MAX };
+        if clock > DAY {
+            return Err(out_of_range());
+        }
+        let micros = i64::from(days).checked_mul(DAY).and_then(|day| day.checked_add(clock));
+        let micros = micros.and_then(datetime::check_timestamp).ok_or_else(out_of_range)?;
+        Ok(Datum::Timestamp(micros))
     }),
     Builtin::new("to_timestamp", &[FLOAT], S::TimestampTz, |_, a| {
         Ok(Datum::TimestampTz(float_micros(float_at(a, 0))?))
@@ -329,7 +337,8 @@ pub(super) const TABLE: &[Builtin] = &[
         Ok(Datum::Timestamp(if infinite(utc) {
             utc
         } else {
-            utc + i64::from(datetime::offset_seconds(&zone, utc)) * SECOND
+            let offset = i64::from(datetime::offset_seconds(&zone, utc)) * SECOND;
+            utc.checked_add(offset).and_then(datetime::check_timestamp).ok_or_else(out_of_range)?
         }))
     }),
     Builtin::new("timezone", &[TEXT, TS], S::TimestampTz, |_, a| {
@@ -337,7 +346,8 @@ pub(super) const TABLE: &[Builtin] = &[
         Ok(Datum::TimestampTz(if infinite(local) {
             local
         } else {
-            datetime::local_to_utc(&zone, local)
+            let utc = datetime::local_to_utc(&zone, local);
+            datetime::check_timestamp(utc).ok_or_else(out_of_range)?
         }))
     }),
     Builtin::new("to_char", &[TS, TEXT], S::Text, |_, a| {
@@ -353,11 +363,13 @@ pub(super) const TABLE: &[Builtin] = &[
     Builtin::new("isfinite", &[TSTZ], S::Bool, |_, a| Ok(Datum::Bool(!infinite(micros_at(a, 0))))),
     Builtin::new("justify_days", &[INTERVAL], S::Interval, |_, a| {
         let i = interval_at(a, 0);
-        Ok(Datum::Interval(Interval { months: i.months + i.days / 30, days: i.days % 30, ..i }))
+        let months = i.months.checked_add(i.days / 30).ok_or_else(out_of_range)?;
+        Ok(Datum::Interval(Interval { months, days: i.days % 30, ..i }))
     }),
     Builtin::new("justify_hours", &[INTERVAL], S::Interval, |_, a| {
         let i = interval_at(a, 0);
         let days = i32::try_from(i.micros / DAY).map_err(|_| out_of_range())?;
-        Ok(Datum::Interval(Interval { days: i.days + days, micros: i.micros % DAY, ..i }))
+        let days = i.days.checked_add(days).ok_or_else(out_of_range)?;
+        Ok(Datum::Interval(Interval { days, micros: i.micros % DAY, ..i }))
     }),
 ];
