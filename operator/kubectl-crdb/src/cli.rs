@@ -37,18 +37,37 @@ pub(crate) struct Common {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     /// Show how a cluster is, what is wrong first, and what to do next
+    #[command(after_help = "Examples:\n  \
+        kubectl crdb status                     the only cluster of the namespace\n  \
+        kubectl crdb status prod -n db --watch  again at every change\n  \
+        kubectl crdb status prod -o yaml        the whole object")]
     Status(StatusArgs),
     /// List the nodes of a cluster
+    #[command(after_help = "Examples:\n  \
+        kubectl crdb nodes -c prod -o wide\n  \
+        kubectl crdb nodes --zone us-east-1a -o name   the pods of a zone")]
     Nodes(NodesArgs),
     /// Open a SQL shell on a cluster, or run statements, over a forwarded port
+    #[command(after_help = "Examples:\n  \
+        kubectl crdb sql -c prod\n  \
+        kubectl crdb sql -c prod -e 'SHOW TABLES' --format csv\n  \
+        kubectl crdb sql -c prod -d shop < schema.sql")]
     Sql(SqlArgs),
     /// Print the versions of plugin, operator and clusters
+    #[command(after_help = "Examples:\n  \
+        kubectl crdb version\n  \
+        kubectl crdb version --client   without asking the API server")]
     Version(VersionArgs),
     /// Print a completion script
-    #[command(long_about = "Print a completion script.\n\n\
+    #[command(
+        long_about = "Print a completion script.\n\n\
         For 'kubectl crdb <TAB>', put a link named kubectl_complete-crdb to this program next to it\n\
         on the PATH; kubectl asks it. The scripts printed here complete the program kubectl-crdb\n\
-        itself.")]
+        itself.",
+        after_help = "Examples:\n  \
+        source <(kubectl crdb completion bash)\n  \
+        ln -s \"$(command -v kubectl-crdb)\" ~/.local/bin/kubectl_complete-crdb"
+    )]
     Completion {
         /// Shell to complete in
         shell: clap_complete::Shell,
@@ -136,6 +155,16 @@ mod tests {
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_how_it_is_used() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let examples = help.split("Examples:").nth(1);
+            let name = command.get_name();
+            assert!(examples.is_some_and(|text| text.contains("kubectl")), "{name}: {help}");
+        }
     }
 
     #[test]

@@ -46,22 +46,32 @@ pub(crate) async fn connect(common: &Common) -> Result<(Client, String), Failure
 pub(crate) async fn find(common: &Common, name: Option<&str>) -> Result<Found, Failure> {
     let (client, namespace) = connect(common).await?;
     let api: Api<CrdbCluster> = Api::namespaced(client.clone(), &namespace);
-    let named = name.or(common.cluster.as_deref());
+    let cluster = find_in(&api, name.or(common.cluster.as_deref()), &namespace).await?;
+    Ok(Found { client, api, namespace, cluster })
+}
+
+async fn find_in(
+    api: &Api<CrdbCluster>,
+    named: Option<&str>,
+    namespace: &str,
+) -> Result<CrdbCluster, Failure> {
     let list = match named {
-        Some(name) => api.get_opt(name).await.map(|found| found.into_iter().collect()),
+        Some(name) => match api.get(name).await {
+            Ok(cluster) => Ok(vec![cluster]),
+            Err(kube::Error::Api(status)) if status.reason == "NotFound" => Ok(Vec::new()),
+            Err(error) => Err(error),
+        },
         None => api.list(&ListParams::default()).await.map(|list| list.items),
     };
-    let list: Vec<CrdbCluster> = match list {
-        Ok(list) => list,
+    match list {
+        Ok(list) => choose(list, named, namespace),
         // The answer to a path that nothing serves is no typed status: only its code tells.
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            return Err(Failure::new("this Kubernetes cluster does not know CrdbCluster")
-                .hint("install the chart crdb-operator-crds first"));
+            Err(Failure::new("this Kubernetes cluster does not know CrdbCluster")
+                .hint("install the chart crdb-operator-crds first"))
         }
-        Err(error) => return Err(Failure::request("read the clusters", &error)),
-    };
-    let cluster = choose(list, named, &namespace)?;
-    Ok(Found { client, api, namespace, cluster })
+        Err(error) => Err(Failure::request("read the clusters", &error)),
+    }
 }
 
 fn choose(
@@ -109,6 +119,34 @@ pub(crate) mod tests {
              metadata: {{name: {name}, namespace: db}}\n\
              spec: {{version: v0.1.0, tls: {{mode: Disabled}}, pools: [{{name: a, nodes: 3}}]}}\n"
         ))
+    }
+
+    /// An API server that answers everything alike.
+    fn answering(code: u16, body: &'static str) -> Api<CrdbCluster> {
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+            let body = kube::client::Body::from(body.as_bytes().to_vec());
+            let response = http::Response::builder().status(code).body(body);
+            response.map_err(Box::<dyn std::error::Error + Send + Sync>::from)
+        });
+        Api::namespaced(Client::new(service, "db"), "db")
+    }
+
+    #[tokio::test]
+    async fn a_missing_definition_is_told_from_a_missing_cluster() {
+        let unknown = answering(404, "404 page not found\n");
+        for named in [Some("prod"), None] {
+            let failure = find_in(&unknown, named, "db").await.unwrap_err();
+            assert!(failure.to_string().contains("does not know CrdbCluster"), "{failure}");
+        }
+        let absent = answering(
+            404,
+            r#"{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "crdbclusters.crdb.dev \"prod\" not found", "reason": "NotFound",
+                "details": {"name": "prod", "group": "crdb.dev", "kind": "crdbclusters"},
+                "code": 404}"#,
+        );
+        let failure = find_in(&absent, Some("prod"), "db").await.unwrap_err();
+        assert!(failure.to_string().contains("no CrdbCluster \"prod\""), "{failure}");
     }
 
     #[test]

@@ -39,8 +39,7 @@ impl Failure {
                     "ask for a role that allows it; 'kubectl auth can-i' shows what is allowed",
                 )
             }
-            kube::Error::Api(status) => Self::new(format!("cannot {what}: {}", status.message)),
-            error => Self::new(format!("cannot {what}: {}", causes(error))),
+            error => Self::new(format!("cannot {what}: {}", told(error))),
         }
     }
 
@@ -53,6 +52,14 @@ impl Failure {
         // Without a stderr there is nobody to tell.
         drop(std::io::stderr().write_all(text.as_bytes()));
         ExitCode::from(self.code)
+    }
+}
+
+/// What the API server said, or why it said nothing; without the client's wrapping.
+pub(crate) fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => causes(error),
     }
 }
 
@@ -69,4 +76,23 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_api_server_is_told_in_its_own_words() {
+        let status = |reason: &str, code| {
+            kube::core::Status::failure("pods is forbidden", reason).with_code(code).boxed()
+        };
+        let forbidden = kube::Error::Api(status("Forbidden", 403));
+        assert_eq!(told(&forbidden), "pods is forbidden");
+        let failure = Failure::request("list the pods", &forbidden);
+        assert_eq!(failure.to_string(), "may not list the pods: pods is forbidden");
+        let broken = kube::Error::Api(status("InternalError", 500));
+        let failure = Failure::request("list the pods", &broken);
+        assert_eq!(failure.to_string(), "cannot list the pods: pods is forbidden");
+    }
 }

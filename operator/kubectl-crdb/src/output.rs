@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use crdb_api::CrdbCluster;
 use futures::StreamExt as _;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
-use kube::runtime::{WatchStreamExt as _, watcher::Config};
+use kube::runtime::watcher::{Config, Event};
 use serde::Serialize;
 
 use crate::cluster::Found;
@@ -27,6 +28,13 @@ pub(crate) enum Output {
     Yaml,
     /// Names of objects, one a line.
     Name,
+}
+
+/// The object without what only machines keep in it, as kubectl prints it.
+pub(crate) fn shown(cluster: &CrdbCluster) -> CrdbCluster {
+    let mut cluster = cluster.clone();
+    cluster.metadata.managed_fields = None;
+    cluster
 }
 
 /// JSON with two blanks of indentation, as kubectl prints it.
@@ -53,12 +61,16 @@ pub(crate) async fn print_cluster(
     }
     let name = found.cluster.metadata.name.clone().unwrap_or_default();
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    let mut changes = pin!(watcher(found.api.clone(), config).default_backoff().applied_objects());
+    let mut changes = pin!(watcher(found.api.clone(), config).default_backoff());
     let terminal = std::io::stdout().is_terminal();
     let mut last = String::new();
     while let Some(change) = changes.next().await {
         let text = match change {
-            Ok(cluster) => render(&cluster)?,
+            Ok(Event::Apply(cluster) | Event::InitApply(cluster)) => render(&cluster)?,
+            Ok(Event::Delete(_)) => {
+                return Err(Failure::new(format!("CrdbCluster {name:?} was deleted")));
+            }
+            Ok(Event::Init | Event::InitDone) => continue,
             // The watch goes on by itself; the user learns why nothing moves.
             Err(error) => {
                 let text = format!("warning: {}\n", causes(&error));

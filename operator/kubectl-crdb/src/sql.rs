@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crdb_api::names;
-use crdb_shell::{ShellArgs, Target};
+use crdb_shell::{ShellArgs, ShellExit, Target};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{Common, SqlArgs};
 use crate::cluster;
-use crate::failure::{Failure, causes};
+use crate::failure::{Failure, told};
 
 /// Where connections are forwarded to.
 struct Backend {
@@ -82,8 +82,16 @@ async fn shell(backend: Backend, cluster: &str, args: &SqlArgs) -> Result<ExitCo
     name_cluster_in_prompt(&mut shell, cluster);
     // Ends with the shell: dropping the losing future ends the tasks it owns.
     tokio::select! {
-        exit = crdb_shell::run(&shell, target) => Ok(ExitCode::from(exit.code())),
+        exit = crdb_shell::run(&shell, target) => Ok(exit_code(exit)),
         error = forward(listener, Arc::new(backend)) => Err(error),
+    }
+}
+
+/// The shell's own code for an interrupt means a refusal in this program.
+fn exit_code(exit: ShellExit) -> ExitCode {
+    match exit {
+        ShellExit::Success => ExitCode::SUCCESS,
+        ShellExit::Failure | ShellExit::Interrupted => ExitCode::FAILURE,
     }
 }
 
@@ -115,7 +123,7 @@ async fn carry(mut local: TcpStream, backend: &Backend) {
         let mut forwarder = match backend.pods.portforward(pod, &[backend.port]).await {
             Ok(forwarder) => forwarder,
             Err(error) => {
-                warn(pod, &causes(&error));
+                warn(pod, &told(&error));
                 continue;
             }
         };

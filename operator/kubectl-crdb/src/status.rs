@@ -45,8 +45,8 @@ fn text(
     now: Timestamp,
 ) -> Result<String, Failure> {
     match args.printing.output {
-        Output::Json => output::json(cluster),
-        Output::Yaml => output::yaml(cluster),
+        Output::Json => output::json(&output::shown(cluster)),
+        Output::Yaml => output::yaml(&output::shown(cluster)),
         Output::Name => Ok(cluster::object_name(cluster) + "\n"),
         Output::Table => Ok(summary(cluster, palette, now, false, args.printing.no_headers)),
         Output::Wide => Ok(summary(cluster, palette, now, true, args.printing.no_headers)),
@@ -340,6 +340,21 @@ status:
               - kubectl -n db describe pod prod-a-2-0
         "#]]
         .assert_eq(&show(DOWN));
+    }
+
+    #[test]
+    fn the_object_is_shown_as_kubectl_shows_it() {
+        let yaml = HEALTHY.replace(
+            "generation: 1}",
+            "generation: 1, managedFields: [{manager: m, operation: Apply}]}",
+        );
+        let cluster = cluster::tests::from_yaml(&yaml);
+        assert!(cluster.metadata.managed_fields.is_some());
+        let printing = crate::cli::Printing { output: Output::Yaml, ..Default::default() };
+        let args = StatusArgs { name: None, printing };
+        let text = text(&cluster, &args, Palette(false), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(text.starts_with("apiVersion: crdb.dev/v1alpha1\nkind: CrdbCluster\n"), "{text}");
+        assert!(!text.contains("managedFields"), "{text}");
     }
 
     #[test]

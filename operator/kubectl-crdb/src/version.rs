@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 
 use crate::cli::{Common, VersionArgs};
 use crate::cluster;
-use crate::failure::{Failure, causes};
+use crate::failure::{Failure, told};
 
 /// Label selector of the operator's Deployment, as its chart writes it.
 const OPERATOR: &str = "app.kubernetes.io/name=crdb-operator";
@@ -25,12 +25,12 @@ pub(crate) async fn text(common: &Common, args: &VersionArgs) -> Result<String, 
     let operator = Api::<Deployment>::all(client.clone()).list(&params).await;
     text.push_str(&match operator {
         Ok(list) => operators(&list.items),
-        Err(error) => format!("Operator:  unknown: {}\n", causes(&error)),
+        Err(error) => format!("Operator:  unknown: {}\n", told(&error)),
     });
     let clusters = Api::<CrdbCluster>::namespaced(client, &namespace);
     text.push_str(&match clusters.list(&ListParams::default()).await {
         Ok(list) => versions(&list.items),
-        Err(error) => format!("Clusters:  unknown: {}\n", causes(&error)),
+        Err(error) => format!("Clusters:  unknown: {}\n", told(&error)),
     });
     Ok(text)
 }
