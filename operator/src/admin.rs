@@ -1,7 +1,9 @@
 //! Asks database nodes through their admin API.
 //!
 //! Every call is bounded in time and opens its own connection: passes are seconds apart, and a
-//! restarted node has a new address.
+//! restarted node has a new address. Nodes are called at the address of their pod, not by name:
+//! names are cached for longer than a pod takes to restart. Addresses are used again, so whoever
+//! answers must say that it is the node that was meant.
 
 use std::time::Duration;
 
@@ -22,7 +24,14 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where nodes are found unless the command line says otherwise.
 pub(crate) fn default_address_template() -> String {
-    format!("{{pod}}.{{cluster}}-peers.{{namespace}}.svc:{RPC_PORT}")
+    format!("{{podIP}}:{RPC_PORT}")
+}
+
+/// The node in a slot: where it is called, and the address by which it knows itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    address: String,
+    advertised: String,
 }
 
 /// A client of every node's admin API.
@@ -46,14 +55,16 @@ impl NodeAdmin {
         NodeAdmin { template }
     }
 
-    /// Address of the node in a slot.
-    pub(crate) fn address(&self, namespace: &str, slot: &SlotName, ip: &str) -> String {
+    /// The node in a slot.
+    pub(crate) fn target(&self, namespace: &str, slot: &SlotName, ip: &str) -> Target {
         let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-        self.template
+        let address = self
+            .template
             .replace("{podIP}", &ip)
             .replace("{pod}", &slot.pod())
             .replace("{cluster}", &slot.cluster)
-            .replace("{namespace}", namespace)
+            .replace("{namespace}", namespace);
+        Target { address, advertised: format!("{}:{RPC_PORT}", slot.host(namespace)) }
     }
 
     async fn connect(
@@ -78,38 +89,77 @@ impl NodeAdmin {
     }
 
     /// Asks a node what it is and how it sees the cluster.
-    pub(crate) async fn ask(&self, address: &str) -> Answer {
-        let call = "ClusterStatus";
+    pub(crate) async fn ask(&self, target: &Target) -> Answer {
         let answer = async {
-            let mut client = NodeAdmin::connect(call, address, ASK_TIMEOUT).await?;
-            let asked = client.cluster_status(ClusterStatusRequest {});
-            match tokio::time::timeout(ASK_TIMEOUT, asked).await {
-                Ok(Ok(response)) => Ok(response.into_inner()),
-                Ok(Err(status)) => Err(refused(call, address, &status)),
-                Err(late) => {
-                    Err(CallError { call, address: address.to_owned(), message: late.to_string() })
-                }
-            }
+            let mut client = NodeAdmin::connect(ASK, &target.address, ASK_TIMEOUT).await?;
+            status(&mut client, target).await
         };
         match answer.await {
             Ok(response) => interpret(response),
-            Err(error) => Answer::Unreachable(error.to_string()),
+            Err(error) => {
+                tracing::debug!(%error, "a node does not answer");
+                Answer::Unreachable(error.to_string())
+            }
         }
     }
 
-    /// Initializes the cluster on a node. The same id again succeeds.
-    pub(crate) async fn init(&self, address: &str, cluster_id: &str) -> Result<(), CallError> {
+    /// Initializes the cluster on a node, if it still has the store that was chosen. The same id
+    /// again succeeds.
+    pub(crate) async fn init(
+        &self,
+        target: &Target,
+        store_uuid: &str,
+        cluster_id: &str,
+    ) -> Result<(), CallError> {
         let call = "Init";
+        let address = &target.address;
         let mut client = NodeAdmin::connect(call, address, INIT_TIMEOUT).await?;
+        let found = status(&mut client, target).await?.answered_by_store_uuid;
+        if found != store_uuid {
+            let message = format!("the node has store {found}, not {store_uuid}, which was chosen");
+            return Err(CallError { call, address: address.clone(), message });
+        }
         let asked = client.init(InitRequest { cluster_id: cluster_id.to_owned() });
         match tokio::time::timeout(INIT_TIMEOUT, asked).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => Err(refused(call, address, &status)),
             Err(late) => {
-                Err(CallError { call, address: address.to_owned(), message: late.to_string() })
+                Err(CallError { call, address: address.clone(), message: late.to_string() })
             }
         }
     }
+}
+
+/// The name of the question that every pass asks.
+const ASK: &str = "ClusterStatus";
+
+/// Asks over an open connection, and checks who answers.
+async fn status(
+    client: &mut AdminClient<Channel>,
+    target: &Target,
+) -> Result<ClusterStatusResponse, CallError> {
+    let address = &target.address;
+    let asked = client.cluster_status(ClusterStatusRequest {});
+    match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+        Ok(Ok(response)) => meant(response.into_inner(), target),
+        Ok(Err(status)) => Err(refused(ASK, address, &status)),
+        Err(late) => {
+            Err(CallError { call: ASK, address: address.clone(), message: late.to_string() })
+        }
+    }
+}
+
+/// The answer, if it comes from the node that was meant.
+fn meant(
+    response: ClusterStatusResponse,
+    target: &Target,
+) -> Result<ClusterStatusResponse, CallError> {
+    if response.answered_by_address == target.advertised {
+        return Ok(response);
+    }
+    let message =
+        format!("{} answers in place of {}", response.answered_by_address, target.advertised);
+    Err(CallError { call: ASK, address: target.address.clone(), message })
 }
 
 fn refused(call: &'static str, address: &str, status: &tonic::Status) -> CallError {
@@ -183,10 +233,31 @@ mod tests {
     #[test]
     fn addresses_follow_the_template() {
         let slot = SlotName::new("prod", "a", 3);
-        let by_name = NodeAdmin::new(default_address_template());
-        assert_eq!(by_name.address("db", &slot, "10.0.0.1"), slot.host("db") + ":26258");
-        let by_ip = NodeAdmin::new("{podIP}:4000".to_owned());
-        assert_eq!(by_ip.address("db", &slot, "10.0.0.1"), "10.0.0.1:4000");
-        assert_eq!(by_ip.address("db", &slot, "fd00::1"), "[fd00::1]:4000");
+        let called = |template: &str, ip: &str| {
+            NodeAdmin::new(template.to_owned()).target("db", &slot, ip).address
+        };
+        let default = default_address_template();
+        assert_eq!(called(&default, "10.0.0.1"), "10.0.0.1:26258");
+        assert_eq!(called(&default, "fd00::1"), "[fd00::1]:26258");
+        let by_name = "{pod}.{cluster}-peers.{namespace}.svc:4000";
+        assert_eq!(called(by_name, "10.0.0.1"), slot.host("db") + ":4000");
+    }
+
+    #[test]
+    fn an_answer_of_another_node_is_none() {
+        let admin = NodeAdmin::new(default_address_template());
+        let target = admin.target("db", &SlotName::new("prod", "a", 3), "10.0.0.1");
+        let from = |address: &str| ClusterStatusResponse {
+            answered_by_address: address.to_owned(),
+            ..ClusterStatusResponse::default()
+        };
+        assert!(meant(from("prod-a-3-0.prod-peers.db.svc:26258"), &target).is_ok());
+        let error = meant(from("prod-a-1-0.prod-peers.db.svc:26258"), &target).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ClusterStatus of 10.0.0.1:26258: prod-a-1-0.prod-peers.db.svc:26258 answers in place \
+             of prod-a-3-0.prod-peers.db.svc:26258"
+        );
+        assert!(meant(from(""), &target).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! Leader election over a Lease.
 //!
 //! `step` decides, purely, from what was seen of the Lease and how long it has not changed;
-//! `Election` reads and writes. The Lease is advisory: passes are idempotent and their writes carry
+//! `Election` reads and writes; `Claim` tells, before an act that cannot be taken back, whether this
+//! process still leads. The Lease is advisory: passes are idempotent and their writes carry
 //! preconditions, which makes a short overlap harmless.
 //!
 //! Invariants:
@@ -58,6 +59,23 @@ fn step(seen: Option<&Seen>, me: &str) -> Move {
     }
 }
 
+/// What an act that cannot be taken back asks before it is done.
+pub(crate) struct Claim {
+    api: Api<Lease>,
+    name: String,
+    me: String,
+}
+
+impl Claim {
+    /// Whether the Lease still names this process; read anew, for this process may have stood
+    /// still for longer than the Lease lasts.
+    pub(crate) async fn holds(&self) -> Result<bool, kube::Error> {
+        let lease = self.api.get_opt(&self.name).await?;
+        let holder = lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity);
+        Ok(holder.as_deref() == Some(self.me.as_str()))
+    }
+}
+
 /// The part of one process in the election.
 pub(crate) struct Election {
     api: Api<Lease>,
@@ -73,13 +91,19 @@ impl Election {
         Election { api, name: name.to_owned(), me, last: None }
     }
 
+    /// What the work of this process asks before its acts.
+    pub(crate) fn claim(&self) -> Claim {
+        Claim { api: self.api.clone(), name: self.name.clone(), me: self.me.clone() }
+    }
+
     /// Waits until this process leads. False: `stop` came first.
     pub(crate) async fn acquire(&mut self, stop: &CancellationToken) -> bool {
         loop {
-            match self.attempt().await {
-                Ok(true) => return true,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "leader election"),
+            match tokio::time::timeout(RENEW_DEADLINE, self.attempt()).await {
+                Ok(Ok(true)) => return true,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "leader election"),
+                Err(_) => tracing::warn!("leader election: the API server does not answer"),
             }
             tokio::select! {
                 () = stop.cancelled() => return false,
@@ -111,6 +135,11 @@ impl Election {
 
     /// Gives the Lease up, so that the next process need not wait for it to run out.
     pub(crate) async fn release(&mut self) -> anyhow::Result<()> {
+        let released = tokio::time::timeout(RENEW_DEADLINE, self.clear_holder()).await;
+        released.context("the API server does not answer")?
+    }
+
+    async fn clear_holder(&mut self) -> anyhow::Result<()> {
         let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() == Some(&self.me) {
@@ -195,6 +224,32 @@ mod tests {
             duration: LEASE_DURATION,
             unchanged: Duration::from_secs(unchanged),
         }
+    }
+
+    /// A claim on a lease that the API server shows so.
+    fn claim(code: u16, lease: &serde_json::Value) -> Claim {
+        let body = lease.to_string();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let body = kube::client::Body::from(body.clone().into_bytes());
+            let response = http::Response::builder().status(code).body(body);
+            std::future::ready(response.map_err(Box::<dyn std::error::Error + Send + Sync>::from))
+        });
+        let client = Client::new(service, "ns");
+        Election::new(client, "ns", "lease", "me".to_owned()).claim()
+    }
+
+    #[tokio::test]
+    async fn a_claim_holds_while_the_lease_names_this_process() {
+        let held_by = |holder: &str| serde_json::json!({"spec": {"holderIdentity": holder}});
+        assert!(claim(200, &held_by("me")).holds().await.unwrap());
+        assert!(!claim(200, &held_by("other")).holds().await.unwrap());
+        assert!(!claim(200, &held_by("")).holds().await.unwrap());
+        let absent = serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "not found", "reason": "NotFound", "code": 404,
+        });
+        assert!(!claim(404, &absent).holds().await.unwrap());
+        assert!(claim(500, &serde_json::json!({})).holds().await.is_err());
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::telemetry::Metrics;
 /// Time between two looks for the custom resource definitions.
 const CRD_POLL: Duration = Duration::from_secs(2);
 
+/// How long one such look may take.
+const CRD_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Runs until a signal comes or an essential part ends.
 pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
@@ -86,6 +89,7 @@ async fn lead(
         recorder: Recorder::new(client.clone(), reporter),
         client,
         admin: NodeAdmin::new(options.node_address.clone()),
+        claim: election.claim(),
         operator: OperatorIdentity { namespace: options.namespace.clone() },
         metrics: metrics.clone(),
         fault: FaultPoints::new(options.exit_at),
@@ -122,12 +126,15 @@ async fn wait_for_definitions(client: &Client, stop: &CancellationToken) -> bool
     let group = format!("{}/{}", crdb_api::GROUP, crdb_api::VERSION);
     let mut told = false;
     loop {
-        match client.list_api_group_resources(&group).await {
-            Ok(list) if list.resources.iter().any(|found| found.kind == "CrdbCluster") => {
+        let asked = client.list_api_group_resources(&group);
+        match tokio::time::timeout(CRD_TIMEOUT, asked).await {
+            Ok(Ok(list)) if list.resources.iter().any(|found| found.kind == "CrdbCluster") => {
                 return true;
             }
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Ok(Ok(_)) => {}
+            // The answer to a path that nothing serves is no typed status: only its code tells.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the API server does not answer"),
             Err(error) => tracing::warn!(%error, "the API server does not answer"),
         }
         if !told {

@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -26,7 +27,10 @@ const EXPORTED: [&str; 5] = [
 /// Starts logging to standard error: text for people, or one JSON object a line.
 pub(crate) fn start_logs(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let started = if json { logs.json().try_init() } else { logs.try_init() };
     started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))
 }

@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use crdb_api::v1alpha1::{CrdbCluster, Liveness};
 use crdb_api::{conditions, keys};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -102,6 +102,16 @@ async fn colliding_names_are_reported_and_nothing_is_forced() -> Result<()> {
     for word in ["StatefulSet prod-east-a-1", "CrdbCluster prod", "nothing is changed"] {
         assert!(degraded.message.contains(word), "{word} in {}", degraded.message);
     }
+    // It stays so however often it is looked at: no other number is tried in its place.
+    let looked = bench.passes().await?;
+    bench.change("prod-east", json!({"metadata": {"labels": {"looked": "again"}}})).await?;
+    let deadline = Instant::now() + PATIENCE;
+    while bench.passes().await? < looked + 2 {
+        ensure!(Instant::now() < deadline, "the operator did no further passes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status = bench.reason("prod-east", conditions::DEGRADED, "NameConflict").await?;
+    assert_eq!(status.pools[0].last_slot, 0);
     assert_eq!(bench.versions_of::<StatefulSet>().await?, before);
     let all = bench.versions().await?;
     let made: Vec<_> = all.iter().filter(|(name, _)| name.contains("prod-east-sql")).collect();
@@ -194,5 +204,47 @@ async fn a_mended_image_needs_no_deleted_pod() -> Result<()> {
     bench.reason("prod", conditions::DEGRADED, "ImagePullFailed").await?;
     bench.change("prod", json!({"spec": {"image": {"repository": "crdb-node"}}})).await?;
     bench.settled("prod").await?;
+    Ok(())
+}
+
+/// A cluster that is declared in a pause is reported, not made, and not looked at without end.
+#[tokio::test]
+async fn a_paused_cluster_is_left_alone() -> Result<()> {
+    let mut bench = Bench::new("paused").await?;
+    bench.run(&[])?;
+    let mut paused = spec(&[("a", 1)]);
+    paused["reconcile"] = json!("Paused");
+    bench.create("prod", paused).await?;
+    bench.reason("prod", conditions::READY, "Paused").await?;
+    quiet(&bench).await?;
+    let looked = bench.passes().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ensure!(bench.passes().await? <= looked + 1, "every pass causes the next");
+    assert!(bench.versions_of::<StatefulSet>().await?.is_empty());
+    bench.change("prod", json!({"spec": {"reconcile": "Enabled"}})).await?;
+    let status = bench.settled("prod").await?;
+    assert_eq!(status.node_rows[0].name, "prod-a-1");
+    Ok(())
+}
+
+/// What the API server refuses is told in the status, and uses up no number.
+#[tokio::test]
+async fn a_refused_write_is_told_and_tried_again() -> Result<()> {
+    let mut bench = Bench::new("quota").await?;
+    let quotas = bench.api::<ResourceQuota>();
+    let quota = json!({
+        "metadata": {"name": "none"}, "spec": {"hard": {"count/statefulsets.apps": "0"}},
+    });
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    bench.run(&[])?;
+    bench.create("prod", spec(&[("a", 1)])).await?;
+    let status = bench.reason("prod", conditions::DEGRADED, "ReconcileError").await?;
+    let degraded = conditions::find(&status.conditions, conditions::DEGRADED).context("set")?;
+    for word in ["StatefulSet prod-a-1", "quota"] {
+        assert!(degraded.message.contains(word), "{word} in {}", degraded.message);
+    }
+    quotas.delete("none", &DeleteParams::default()).await?;
+    let status = bench.settled("prod").await?;
+    assert_eq!(status.node_rows[0].name, "prod-a-1");
     Ok(())
 }

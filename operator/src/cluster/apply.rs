@@ -5,7 +5,8 @@
 //!    first use of a name it is looked up, and two controllers of one object are refused by the
 //!    API server, should two first uses meet;
 //! 2. only whole objects are applied, never a fetched and edited one;
-//! 3. the sweep of what is not wanted any more touches Services, budgets and network policies only;
+//! 3. what the API server refuses is reported and keeps nothing else from being written;
+//! 4. the sweep of what is not wanted any more touches Services, budgets and network policies only;
 //!    StatefulSets, volume claims and Secrets never.
 
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ pub(crate) async fn apply(
 ) -> Result<Applied, kube::Error> {
     let mut applied = Applied {
         conflicts: find_conflicts(client, namespace, observed, objects).await?,
-        rejected: Vec::new(),
+        ..Applied::default()
     };
     if !applied.conflicts.is_empty() {
         return Ok(applied);
@@ -52,11 +53,14 @@ pub(crate) async fn apply(
             Object::PodDisruptionBudget(object) => write(client, namespace, object.as_ref()).await,
             Object::StatefulSet(object) => write(client, namespace, object.as_ref()).await,
         };
+        let (kind, name) = object.id();
         match written {
+            Ok(()) if kind == Kind::StatefulSet => {
+                applied.stateful_sets.insert(name);
+            }
             Ok(()) => {}
-            // Trying again changes nothing until the spec does.
-            Err(kube::Error::Api(status)) if status.is_invalid() => {
-                let (kind, name) = object.id();
+            // Trying again at once changes nothing: the spec, a right or a quota must change first.
+            Err(kube::Error::Api(status)) if is_refusal(&status) => {
                 applied.rejected.push(format!("{kind} {name}: {}", status.message));
             }
             Err(error) => return Err(error),
@@ -64,6 +68,12 @@ pub(crate) async fn apply(
     }
     sweep(client, namespace, observed, objects).await?;
     Ok(applied)
+}
+
+/// Whether the API server understood a request and will not have it. A conflict is somebody else's
+/// write, too many requests are a matter of time.
+fn is_refusal(status: &kube::core::Status) -> bool {
+    (400..500).contains(&status.code) && !matches!(status.code, 409 | 429)
 }
 
 async fn write<K>(client: &Client, namespace: &str, object: &K) -> Result<(), kube::Error>
@@ -224,4 +234,20 @@ pub(crate) async fn mark_volume(
         ..PersistentVolumeClaim::default()
     };
     write(client, namespace, &claim).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_refusal;
+
+    #[test]
+    fn what_is_told_in_the_status_and_what_is_tried_again() {
+        let status = |code| kube::core::Status::failure("no", "x").with_code(code);
+        for (code, refused) in
+            [(400, true), (403, true), (422, true), (404, true), (409, false), (429, false)]
+        {
+            assert_eq!(is_refusal(&status(code)), refused, "{code}");
+        }
+        assert!(!is_refusal(&status(500)) && !is_refusal(&status(503)));
+    }
 }

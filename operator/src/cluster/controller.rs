@@ -27,6 +27,7 @@ use super::build::OperatorIdentity;
 use super::{Error, pass};
 use crate::admin::NodeAdmin;
 use crate::fault::FaultPoints;
+use crate::leader::Claim;
 use crate::telemetry::Metrics;
 
 type Guarded = DeserializeGuard<CrdbCluster>;
@@ -39,26 +40,41 @@ const CONCURRENCY: u16 = 8;
 const BACKOFF_MIN: Duration = Duration::from_secs(2);
 /// Longest wait after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Longest time for a pass: requests to an API server that vanished without a word have no end of
+/// their own. Asking a hundred nodes that do not answer takes less than a minute.
+const PASS_LIMIT: Duration = Duration::from_secs(180);
+/// Failures in a row that may be over by themselves; the next one is told in the status.
+const FAILURES_BEFORE_TOLD: u32 = 2;
 
 /// What every pass shares.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) admin: NodeAdmin,
+    /// Tells whether this process still leads.
+    pub(crate) claim: Claim,
     pub(crate) operator: OperatorIdentity,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) fault: FaultPoints,
     /// Failures in a row of each cluster, by namespace and name.
     pub(crate) failures: Table<u32>,
-    /// When each cluster's status was written last, or first seen.
+    /// When each cluster's status was written last, or first seen; by namespace and name.
     pub(crate) writes: Table<Instant>,
 }
 
 impl Context {
     /// Drops what is remembered of a cluster that is gone.
     pub(super) fn forget(&self, namespace: &str, name: &str) {
-        self.failures.remove(&format!("{namespace}/{name}"));
+        let key = format!("{namespace}/{name}");
+        self.failures.remove(&key);
+        self.writes.remove(&key);
         self.metrics.forget(namespace, name);
+    }
+
+    /// Whether passes over a cluster failed so often in a row that its status should tell.
+    pub(super) fn fails_again(&self, namespace: &str, name: &str) -> bool {
+        let key = format!("{namespace}/{name}");
+        self.failures.get_or_insert(&key, 0) >= FAILURES_BEFORE_TOLD
     }
 
     /// Time since a cluster's status was written; counted from the first look at it.
@@ -98,6 +114,7 @@ impl<V: Copy> Table<V> {
 
 /// Runs passes over the clusters of one namespace, or of all, until `stop`.
 pub(crate) async fn run(ctx: Arc<Context>, namespace: Option<String>, stop: CancellationToken) {
+    let shared = &ctx;
     let client = &ctx.client;
     let managed = watcher::Config::default().labels(&keys::managed_selector());
     let clusters = api::<Guarded>(client, namespace.as_deref());
@@ -115,9 +132,10 @@ pub(crate) async fn run(ctx: Arc<Context>, namespace: Option<String>, stop: Canc
         .for_each(|result| async move {
             match result {
                 Ok(_) => {}
-                // The owner of a child was deleted meanwhile.
+                // The cluster was deleted: no pass comes any more, only changes of its children.
                 Err(controller::Error::ObjectNotFound(object)) => {
                     tracing::debug!(%object, "gone");
+                    shared.forget(object.namespace.as_deref().unwrap_or_default(), &object.name);
                 }
                 // Already counted and logged by the error policy.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
@@ -148,7 +166,9 @@ async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Er
     let result = match &object.0 {
         Ok(cluster) => {
             let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-            let result = pass(&ctx, &namespace, &name).await;
+            let result = pass(&ctx, &namespace, &name);
+            let result = tokio::time::timeout(PASS_LIMIT, result).await;
+            let result = result.unwrap_or(Err(Error::Late(PASS_LIMIT)));
             if result.is_ok() {
                 ctx.failures.remove(&format!("{namespace}/{name}"));
             }
@@ -190,11 +210,11 @@ fn error_policy(object: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Actio
             tracing::error!(cluster = name, text, "the object cannot be decoded");
             Action::await_change()
         }
-        Error::Conflict => {
-            tracing::debug!(cluster = name, "changed meanwhile");
+        Error::Conflict | Error::NotLeading => {
+            tracing::debug!(cluster = name, %error, "again soon");
             Action::requeue(Duration::from_secs(1))
         }
-        Error::Kube(_) | Error::Step(_) => {
+        Error::Kube(_) | Error::Step(_) | Error::Late(_) => {
             let failures = ctx.failures.get_or_insert(&name, 0);
             ctx.failures.insert(&name, failures.saturating_add(1));
             let wait = backoff(failures, &name);

@@ -14,7 +14,7 @@ pub(crate) enum ExecuteError {
     #[error(transparent)]
     Node(#[from] CallError),
     /// The API server refused.
-    #[error(transparent)]
+    #[error("Kubernetes API: {}", super::told(.0))]
     Kube(#[from] kube::Error),
 }
 
@@ -28,11 +28,11 @@ pub(crate) async fn execute(
 ) -> Result<(), ExecuteError> {
     match step {
         Step::None => Ok(()),
-        Step::Bootstrap { slot, cluster_id, .. } => {
+        Step::Bootstrap { slot, cluster_id, store_uuid } => {
             let pod = observed.slots.get(slot).and_then(|view| view.pod.as_ref());
             let Some(ip) = pod.and_then(|pod| pod.ip.as_deref()) else { return Ok(()) };
             tracing::info!(%slot, cluster_id, "initializing the cluster");
-            Ok(admin.init(&admin.address(namespace, slot, ip), cluster_id).await?)
+            Ok(admin.init(&admin.target(namespace, slot, ip), store_uuid, cluster_id).await?)
         }
         Step::ReplacePod { slot, pod_uid } => {
             tracing::info!(%slot, pod_uid, "replacing a pod that is down");

@@ -13,12 +13,15 @@
 //! 1. a pass assumes nothing about why it runs and nothing about the pass before;
 //! 2. a disruptive step is in `status.operation` before it is done; the record carries the
 //!    resourceVersion that was read, so a stale pass stops there;
-//! 3. a pass that must wait returns: nothing sleeps in here.
+//! 3. before a step is done, the Lease is read once more: only the leader does steps;
+//! 4. a pass that must wait returns: nothing sleeps in here;
+//! 5. whatever keeps a cluster from being worked on is told in its status, not in logs alone.
 
 mod apply;
 mod build;
 mod controller;
 mod execute;
+mod notices;
 mod observe;
 pub(crate) mod observed;
 mod plan;
@@ -51,6 +54,8 @@ use validate::Desired;
 
 /// Longest wait after a name conflict: the other object may be on its way out.
 const CONFLICT_RECHECK: Duration = Duration::from_secs(5);
+/// How often a cluster with an invalid spec is looked at: whether it serves is still reported.
+const INVALID_RECHECK: Duration = Duration::from_secs(60);
 
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +66,15 @@ pub(crate) enum Error {
     /// Something was changed in between: look again.
     #[error("the object changed while it was worked on")]
     Conflict,
+    /// Another process leads now: this one may do nothing that cannot be taken back.
+    #[error("another process holds the lease")]
+    NotLeading,
     /// The API server failed or refused.
-    #[error("Kubernetes API: {0}")]
+    #[error("Kubernetes API: {}", told(.0))]
     Kube(#[source] Box<kube::Error>),
+    /// The pass did not end in time; it was dropped where it stood, as if the process had ended.
+    #[error("the pass took longer than {0:?}")]
+    Late(Duration),
     /// A step failed.
     #[error(transparent)]
     Step(#[from] execute::ExecuteError),
@@ -75,7 +86,9 @@ impl Error {
         match self {
             Error::Undecodable(_) => "Undecodable",
             Error::Conflict => "Conflict",
+            Error::NotLeading => "NotLeading",
             Error::Kube(_) => "KubernetesApi",
+            Error::Late(_) => "Late",
             Error::Step(_) => "StepFailed",
         }
     }
@@ -87,6 +100,14 @@ impl From<kube::Error> for Error {
             kube::Error::Api(status) if status.is_conflict() => Error::Conflict,
             error => Error::Kube(Box::new(error)),
         }
+    }
+}
+
+/// What the API server said, without the client's wrapping.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
     }
 }
 
@@ -109,16 +130,35 @@ async fn pass(ctx: &Context, namespace: &str, name: &str) -> Result<Action, Erro
         ctx.forget(namespace, name);
         return Ok(Action::await_change());
     }
-    let uid = cluster.uid().unwrap_or_default();
-    let subject = Subject { name, namespace, uid: &uid };
+    let result = work(ctx, &api, namespace, &mut cluster).await;
+    if let Err(error @ Error::Kube(_)) = &result
+        && ctx.fails_again(namespace, name)
+    {
+        let new = status::failed(&cluster, error.to_string(), &now());
+        if let Err(error) = write_status(ctx, &api, &mut cluster, new).await {
+            tracing::debug!(%error, "the failure could not be reported");
+        }
+    }
+    result
+}
+
+/// What a pass does to a cluster that is there to stay.
+async fn work(
+    ctx: &Context,
+    api: &Api<CrdbCluster>,
+    namespace: &str,
+    cluster: &mut CrdbCluster,
+) -> Result<Action, Error> {
+    let (name, uid) = (cluster.name_any(), cluster.uid().unwrap_or_default());
+    let subject = Subject { name: &name, namespace, uid: &uid };
     let observed = observe::observe(&ctx.client, &ctx.admin, &subject).await?;
     ctx.fault.hit(FaultPoint::Observed);
-    let desired = match validate::validate(&cluster) {
+    let desired = match validate::validate(cluster) {
         Ok(desired) => desired,
         Err(faults) => {
-            let new = status::invalid(&cluster, &faults, &now());
-            write_status(ctx, &api, &mut cluster, new).await?;
-            return Ok(Action::await_change());
+            let new = status::invalid(cluster, &observed, &faults, &now());
+            write_status(ctx, api, cluster, new).await?;
+            return Ok(Action::requeue(INVALID_RECHECK));
         }
     };
     let stored = cluster.status.clone().unwrap_or_default();
@@ -131,7 +171,7 @@ async fn pass(ctx: &Context, namespace: &str, name: &str) -> Result<Action, Erro
         applied = apply::apply(&ctx.client, namespace, &observed, &objects).await?;
         ctx.fault.hit(FaultPoint::Applied);
         if applied.conflicts.is_empty() {
-            failed = act(ctx, &api, &mut cluster, &desired, &observed, &plan).await?;
+            failed = act(ctx, api, cluster, &desired, &observed, &plan).await?;
         } else {
             plan.step = Step::None;
             plan.recheck_after = plan.recheck_after.max(CONFLICT_RECHECK);
@@ -139,9 +179,14 @@ async fn pass(ctx: &Context, namespace: &str, name: &str) -> Result<Action, Erro
     } else {
         plan.step = Step::None;
     }
+    if let Some(error) = &failed
+        && ctx.fails_again(namespace, &name)
+    {
+        applied.failed = Some(error.to_string());
+    }
     let before = cluster.status.clone().unwrap_or_default();
     let new = status::status(&desired, &before, &observed, &plan, &applied, &now());
-    write_status(ctx, &api, &mut cluster, new).await?;
+    write_status(ctx, api, cluster, new).await?;
     ctx.fault.hit(FaultPoint::StatusWritten);
     match failed {
         Some(error) => Err(error),
@@ -174,6 +219,10 @@ async fn act(
         publish(ctx, cluster, &before, &recorded).await;
     }
     ctx.fault.hit(FaultPoint::Recorded);
+    // The record alone does not stop a process that resumes a step after a long pause.
+    if !ctx.claim.holds().await? {
+        return Err(Error::NotLeading);
+    }
     let (client, admin) = (&ctx.client, &ctx.admin);
     let done = execute::execute(client, admin, &desired.namespace, observed, &plan.step).await;
     ctx.fault.hit(FaultPoint::Executed);
@@ -193,7 +242,7 @@ async fn write_status(
         &cluster.name_any(),
         &new.conditions,
     );
-    let key = cluster.uid().unwrap_or_default();
+    let key = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
     if status::worth_writing(&old, &new, ctx.since_last_write(&key)) {
         patch_status(api, cluster, &new).await?;
         ctx.note_write(&key);
@@ -226,7 +275,7 @@ async fn publish(
     old: &CrdbClusterStatus,
     new: &CrdbClusterStatus,
 ) {
-    for notice in status::notices(old, new) {
+    for notice in notices::notices(old, new) {
         let type_ = if notice.warning { EventType::Warning } else { EventType::Normal };
         let event = Event {
             type_,

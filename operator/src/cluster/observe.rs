@@ -215,8 +215,8 @@ async fn ask_nodes(
 ) -> BTreeMap<SlotName, Answer> {
     let asked = slots.iter().filter_map(|(slot, view)| {
         let pod = view.pod.as_ref().filter(|pod| pod.running)?;
-        let address = admin.address(subject.namespace, slot, pod.ip.as_deref()?);
-        Some(async move { (slot.clone(), admin.ask(&address).await) })
+        let target = admin.target(subject.namespace, slot, pod.ip.as_deref()?);
+        Some(async move { (slot.clone(), admin.ask(&target).await) })
     });
     futures::stream::iter(asked.collect::<Vec<_>>()).buffer_unordered(ASKED_AT_ONCE).collect().await
 }

@@ -14,7 +14,8 @@
 //! 1. no id is ever chosen while a node or a volume of the cluster carries one;
 //! 2. Init is called on one slot only: the slot and its store are recorded before, and neither a
 //!    new store in that slot nor another slot is ever initialized in its place;
-//! 3. slot numbers rise and are never given out twice, whatever was deleted in between;
+//! 3. slot numbers rise and are never given out twice, whatever was deleted in between; a number is
+//!    given out when the slot's StatefulSet is written, so a refused write plans the same one again;
 //! 4. a running pod is never taken down by anything in here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,8 @@ use super::validate::Desired;
 pub(crate) struct Plan {
     /// Every slot that is wanted, in order.
     pub(crate) slots: Vec<PlannedSlot>,
-    /// Highest number ever given out in each pool.
+    /// Highest number given out so far in each pool; a slot that this pass makes counts once its
+    /// StatefulSet is written, or each refused write would use up a number.
     pub(crate) last_slots: BTreeMap<String, u32>,
     /// Id of the cluster, if it has one.
     pub(crate) cluster_id: Option<String>,
@@ -132,7 +134,7 @@ pub(crate) fn plan(
     plan.members = members.max(plan.slots.len());
     plan.marks = marks(desired, &plan, observed);
     if !plan.initialized {
-        plan.recheck_after = SOON;
+        plan.recheck_after = if all_run(&plan, observed) { SOON } else { WHILE_STARTING };
         if let Err(message) = plan_bootstrap(desired, status, observed, fresh_id, &mut plan) {
             return halted(plan, HaltReason::BootstrapVolumeLost, message);
         }
@@ -156,8 +158,8 @@ fn halted(mut plan: Plan, reason: HaltReason, message: String) -> Plan {
     plan
 }
 
-/// Initialized never turns back; a node or a volume that belongs to a cluster proves it too.
-fn is_initialized(status: &CrdbClusterStatus, observed: &Observed) -> bool {
+/// Whether the cluster was bootstrapped. Initialized never turns back; a node or a volume that belongs to a cluster proves it too.
+pub(crate) fn is_initialized(status: &CrdbClusterStatus, observed: &Observed) -> bool {
     conditions::is_true(&status.conditions, conditions::INITIALIZED)
         || observed.answers.values().any(|answer| answer.view().is_some())
         || live_volumes(observed).any(|(_, volume)| volume.mark.cluster_id.is_some())
@@ -235,6 +237,7 @@ fn plan_slots(
         let mut numbers: BTreeSet<u32> = BTreeSet::new();
         numbers.extend(remembered.iter().filter(|s| s.pool == pool.name).map(|s| s.number));
         let mut last = last_slot(desired, &pool.name, status, observed);
+        plan.last_slots.insert(pool.name.clone(), last);
         let wanted = usize::try_from(pool.nodes).unwrap_or(usize::MAX);
         if numbers.len() > wanted {
             return Err(format!(
@@ -248,7 +251,6 @@ fn plan_slots(
             last += 1;
             numbers.insert(last);
         }
-        plan.last_slots.insert(pool.name.clone(), last);
         for number in numbers {
             let slot = SlotName::new(&desired.name, &pool.name, number);
             let released = is_released(observed, &slot, &revision, plan.initialized);
@@ -355,6 +357,14 @@ fn plan_bootstrap(
         };
     }
     Ok(())
+}
+
+/// Whether every slot's process runs: then its answer comes by itself, and nothing else tells when.
+fn all_run(plan: &Plan, observed: &Observed) -> bool {
+    plan.slots.iter().all(|planned| {
+        let pod = observed.slots.get(&planned.slot).and_then(|view| view.pod.as_ref());
+        pod.is_some_and(|pod| pod.running)
+    })
 }
 
 fn all_ready(plan: &Plan, observed: &Observed) -> bool {

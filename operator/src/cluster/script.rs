@@ -2,9 +2,11 @@
 //! record what is planned, built and reported.
 //!
 //! Commands: `declare`, `spec` (a value at a JSON pointer of the object), `pod`, `answer`,
-//! `volume`, `external`, `ranges`, `liveness` set the scene; `plan` prints the plan; `pass` does a
-//! whole pass on the scene and prints the events; `status` prints the status; `object` prints a
-//! built object; `record` prints what is written before a step.
+//! `volume`, `external`, `ranges`, `liveness`, `conflict`, `reject` (a refused write), `fail` (a
+//! step that fails) set the scene; `plan` prints the plan; `pass` does a whole pass on the scene
+//! and prints the events, `broken` one that the API server ends; `status`, `conditions`, `rows`,
+//! `numbers` and `running` print the status or a part of it; `object` prints a built object;
+//! `record` prints what is written before a step.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,12 +14,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crdb_api::names::SlotName;
-use crdb_api::v1alpha1::{CrdbCluster, CrdbClusterStatus, Liveness, Membership};
+use crdb_api::v1alpha1::{CrdbCluster, CrdbClusterStatus, Liveness, Membership, Reconcile};
 use goldenscript::Command;
 use serde_json::{Value, json};
 use test_each_file::test_each_path;
 
 use super::build::{self, Object, OperatorIdentity};
+use super::notices::notices;
 use super::observed::{
     Answer, ClusterView, Kind, MemberView, Observed, PodView, RangeCounts, SlotView, Trouble,
     TroubleKind, VolumeMark, VolumeView,
@@ -74,11 +77,19 @@ impl goldenscript::Runner for Scene {
             ("liveness", [node, state]) => self.liveness(node, state)?,
             ("conflict", [text]) => self.applied.conflicts = vec![(*text).to_owned()],
             ("no-conflict", []) => self.applied.conflicts.clear(),
+            ("reject", [text]) => self.applied.rejected = vec![(*text).to_owned()],
+            ("no-reject", []) => self.applied.rejected.clear(),
+            ("fail", [text]) => self.applied.failed = Some((*text).to_owned()),
+            ("no-fail", []) => self.applied.failed = None,
+            ("broken", [text]) => return self.broken(text),
             ("forget-status", []) => self.status = CrdbClusterStatus::default(),
             ("plan", []) => return Ok(self.plan()),
             ("record", []) => return self.record(),
             ("pass", []) => return self.pass(),
             ("status", []) => return Ok(serde_yaml::to_string(&self.status)?),
+            ("rows", []) => return Ok(serde_yaml::to_string(&self.status.node_rows)?),
+            ("numbers", []) => return Ok(serde_yaml::to_string(&self.status.pools)?),
+            ("running", []) => return Ok(serde_yaml::to_string(&self.status.version)?),
             ("conditions", []) => return Ok(self.conditions()),
             ("object", [kind, name]) => return self.object(kind, name),
             ("objects", []) => return self.objects(),
@@ -193,7 +204,7 @@ impl Scene {
         Ok(())
     }
 
-    /// `answer a-1 uninitialized|unreachable|member store=.. [cluster=.. node=..]`
+    /// `answer a-1 uninitialized|unreachable|member store=.. [cluster=.. node=.. version=..]`
     fn answer(
         &mut self,
         slot: &str,
@@ -211,7 +222,7 @@ impl Scene {
                     node_id,
                     address: format!("{}:26258", slot.host("db")),
                     store_uuid: store_uuid.clone(),
-                    version: "v0.1.0".to_owned(),
+                    version: keys.get("version").map_or("v0.1.0", String::as_str).to_owned(),
                     liveness: Liveness::Live,
                     membership: Membership::Active,
                     draining: false,
@@ -258,7 +269,8 @@ impl Scene {
         };
         let uid = format!("volume-{slot}");
         let bound = keys.get("bound").is_none_or(|bound| bound == "true");
-        self.observed.volumes.insert(slot, VolumeView { uid, bound, terminating: false, mark });
+        let terminating = keys.get("terminating").is_some_and(|value| value == "true");
+        self.observed.volumes.insert(slot, VolumeView { uid, bound, terminating, mark });
         Ok(())
     }
 
@@ -309,20 +321,34 @@ impl Scene {
     /// A pass: the step, if any, is recorded but has no effect on the scene.
     fn pass(&mut self) -> Result<String, Box<dyn Error>> {
         let now = self.now();
-        let Ok((desired, plan)) = self.planned() else {
+        let Ok((desired, mut plan)) = self.planned() else {
             let faults = validate(&self.cluster()?).err().unwrap_or_default();
-            let new = status::invalid(&self.cluster()?, &faults, &now);
+            let new = status::invalid(&self.cluster()?, &self.observed, &faults, &now);
             return Ok(self.publish(new));
         };
         let before = self.status.clone();
-        if self.applied.conflicts.is_empty()
-            && let Some(recorded) = status::record(&before, &plan.step, &now)
-        {
+        self.applied.stateful_sets.clear();
+        let acts = plan.halt.is_none() && desired.spec.reconcile == Reconcile::Enabled;
+        if !acts || !self.applied.conflicts.is_empty() {
+            plan.step = Step::None;
+        } else if self.applied.rejected.is_empty() {
+            let sets = self.built()?.apply;
+            let sets = sets.iter().map(Object::id).filter(|(kind, _)| *kind == Kind::StatefulSet);
+            self.applied.stateful_sets = sets.map(|(_, name)| name).collect();
+        }
+        if let Some(recorded) = status::record(&before, &plan.step, &now) {
             self.status = recorded;
         }
         let stored = &self.status;
         let new = status::status(&desired, stored, &self.observed, &plan, &self.applied, &now);
         self.status = before;
+        Ok(self.publish(new))
+    }
+
+    /// A pass that the API server ends again and again.
+    fn broken(&mut self, text: &str) -> Result<String, Box<dyn Error>> {
+        let now = self.now();
+        let new = status::failed(&self.cluster()?, text.to_owned(), &now);
         Ok(self.publish(new))
     }
 
@@ -333,7 +359,7 @@ impl Scene {
             writeln!(text, "nothing worth writing").expect("a string takes all");
             return text;
         }
-        for notice in status::notices(&self.status, &new) {
+        for notice in notices(&self.status, &new) {
             let type_ = if notice.warning { "Warning" } else { "Normal" };
             writeln!(text, "{type_} {} {}: {}", notice.reason, notice.action, notice.note)
                 .expect("a string takes all");

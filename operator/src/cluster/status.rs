@@ -4,6 +4,7 @@
 //! enough from what is stored. Everything is computed from this pass's observation, apart from
 //! the transition times and Initialized, which never turns back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crdb_api::conditions::{self, State, condition, set_condition};
@@ -12,10 +13,10 @@ use crdb_api::v1alpha1::{
     CrdbCluster, CrdbClusterStatus, EndpointsStatus, Liveness, NodeCounts, NodeRow, Operation,
     OperationType, PoolStatus, RangeStatus, Reconcile, ServiceType, VersionStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Answer, ClusterView, MemberView, Observed, PodView};
-use super::plan::{HaltReason, Plan, PlannedSlot, Step, trouble_reason};
+use super::plan::{self, HaltReason, Plan, PlannedSlot, Step, trouble_reason};
 use super::validate::Desired;
 
 /// Rows that are kept; more would make the object too large.
@@ -33,22 +34,56 @@ pub(crate) struct Applied {
     /// Objects of the wanted names that belong to somebody else; if there are any, nothing was
     /// written.
     pub(crate) conflicts: Vec<String>,
-    /// Objects that the API server refused for good.
+    /// Objects that the API server refused.
     pub(crate) rejected: Vec<String>,
+    /// StatefulSets that were written.
+    pub(crate) stateful_sets: BTreeSet<String>,
+    /// Why the step failed, once it did so again and again.
+    pub(crate) failed: Option<String>,
 }
 
-/// Status of a cluster whose spec does not hold together: everything else stays as it was.
-pub(crate) fn invalid(cluster: &CrdbCluster, faults: &[String], now: &Time) -> CrdbClusterStatus {
+/// Status of a cluster whose spec does not hold together: whether it serves is still reported,
+/// everything else stays as it was.
+pub(crate) fn invalid(
+    cluster: &CrdbCluster,
+    observed: &Observed,
+    faults: &[String],
+    now: &Time,
+) -> CrdbClusterStatus {
     let mut status = cluster.status.clone().unwrap_or_default();
     let generation = cluster.metadata.generation;
     status.observed_generation = generation;
+    let initialized = plan::is_initialized(&status, observed);
     let message = faults.join("; ");
-    let ready =
-        condition(conditions::READY, State::False, "SpecInvalid", message.clone(), generation, now);
-    set_condition(&mut status.conditions, ready);
-    let progressing =
-        condition(conditions::PROGRESSING, State::False, "SpecInvalid", message, generation, now);
-    set_condition(&mut status.conditions, progressing);
+    let mut verdicts = vec![
+        (conditions::READY, State::False, "SpecInvalid", message.clone()),
+        available(initialized, observed),
+        (conditions::PROGRESSING, State::False, "SpecInvalid", message),
+    ];
+    if initialized && !conditions::is_true(&status.conditions, conditions::INITIALIZED) {
+        let text = "a node or a volume belongs to a cluster".to_owned();
+        verdicts.push((conditions::INITIALIZED, State::True, "Bootstrapped", text));
+    }
+    for (type_, state, reason, message) in verdicts {
+        let new = condition(type_, state, reason, message, generation, now);
+        set_condition(&mut status.conditions, new);
+    }
+    for type_ in conditions::ALL {
+        if conditions::find(&status.conditions, type_).is_none() {
+            let text = "not looked at: the spec is invalid";
+            let new = condition(type_, State::Unknown, "SpecInvalid", text, generation, now);
+            status.conditions.push(new);
+        }
+    }
+    status
+}
+
+/// Status of a cluster that the operator cannot work on: the one thing it can say.
+pub(crate) fn failed(cluster: &CrdbCluster, why: String, now: &Time) -> CrdbClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let generation = cluster.metadata.generation;
+    let new = condition(conditions::DEGRADED, State::True, "ReconcileError", why, generation, now);
+    set_condition(&mut status.conditions, new);
     status
 }
 
@@ -98,7 +133,7 @@ pub(crate) fn status(
         observed_generation: desired.generation,
         cluster_id: before.cluster_id.clone().or_else(|| plan.cluster_id.clone()),
         version: Some(pass.version()),
-        nodes: Some(pass.counts(&rows)),
+        nodes: Some(pass.counts()),
         ranges: pass.ranges(),
         endpoints: Some(pass.endpoints()),
         operation: pass.operation(),
@@ -110,7 +145,6 @@ pub(crate) fn status(
     if plan.slots.is_empty() {
         status.pools.clone_from(&before.pools);
         status.node_rows.clone_from(&before.node_rows);
-        status.nodes.clone_from(&before.nodes);
     }
     for (type_, state, reason, message) in pass.conditions(&status) {
         let new = condition(type_, state, reason, message, desired.generation, now);
@@ -183,10 +217,12 @@ impl Pass<'_> {
         if let Some(store) = volume {
             return view.by_store(store);
         }
-        view.nodes.iter().find(|node| {
-            let cluster = &self.desired.name;
+        // A node with a new store has the address of the one before it, and a higher id.
+        let cluster = &self.desired.name;
+        let here = view.nodes.iter().filter(|node| {
             SlotName::from_address(cluster, &[&slot.pool], &node.address).as_ref() == Some(slot)
-        })
+        });
+        here.max_by_key(|node| node.node_id)
     }
 
     fn row(&self, planned: &PlannedSlot) -> NodeRow {
@@ -216,12 +252,13 @@ impl Pass<'_> {
         }
     }
 
-    fn counts(&self, rows: &[NodeRow]) -> NodeCounts {
-        let live = rows.iter().filter(|row| row.liveness == Liveness::Live);
+    /// Counted from what was seen, since a halted pass plans no slots and has no rows.
+    fn counts(&self) -> NodeCounts {
+        let known = self.observed.view().map_or(&[][..], |view| &view.nodes);
         NodeCounts {
             desired: self.desired.spec.pools.iter().map(|pool| pool.nodes).sum(),
-            ready: count(rows.iter().filter(|row| row.ready)),
-            live: count(live),
+            ready: ready_pods(self.observed),
+            live: count(known.iter().filter(|node| node.liveness == Liveness::Live)),
         }
     }
 
@@ -231,10 +268,20 @@ impl Pass<'_> {
             name: pool.name.clone(),
             desired: pool.nodes,
             ready: count(rows.iter().filter(|row| row.pool == pool.name && row.ready)),
-            last_slot: self.plan.last_slots.get(&pool.name).copied().unwrap_or(0),
+            last_slot: self.last_slot(&pool.name),
             zone: pool.zone.clone(),
         });
         pools.collect()
+    }
+
+    /// Highest number ever given out in a pool, those of the slots made in this pass included.
+    fn last_slot(&self, pool: &str) -> u32 {
+        let before = self.plan.last_slots.get(pool).copied().unwrap_or(0);
+        let slots = self.plan.slots.iter().map(|planned| &planned.slot);
+        let made = slots
+            .filter(|slot| slot.pool == pool)
+            .filter(|slot| self.applied.stateful_sets.contains(&slot.stateful_set()));
+        made.map(|slot| slot.number).max().unwrap_or(0).max(before)
     }
 
     fn version(&self) -> VersionStatus {
@@ -243,7 +290,10 @@ impl Pass<'_> {
         let live = live.filter(|node| node.liveness == Liveness::Live && !node.version.is_empty());
         let known = self.before.version.clone().unwrap_or_default();
         VersionStatus {
-            running: live.map(|node| node.version.clone()).min().or(known.running),
+            running: live
+                .map(|node| node.version.clone())
+                .min_by_key(|version| numbers(version))
+                .or(known.running),
             active: view
                 .map(|view| view.active_version.clone())
                 .filter(|text| !text.is_empty())
@@ -293,7 +343,7 @@ impl Pass<'_> {
         let wanted = status.nodes.as_ref().map_or(0, |nodes| nodes.desired);
         vec![
             self.ready(ready, wanted),
-            self.available(ready),
+            available(self.plan.initialized, self.observed),
             self.progressing(ready, wanted),
             self.degraded(),
             self.initialized(),
@@ -322,39 +372,6 @@ impl Pass<'_> {
         (conditions::READY, state, reason, text)
     }
 
-    fn available(&self, ready: u32) -> Verdict {
-        let verdict = |state, reason, text: String| (conditions::AVAILABLE, state, reason, text);
-        if !self.plan.initialized {
-            return verdict(State::False, "NoSQLEndpoint", "not initialized yet".to_owned());
-        }
-        if ready == 0 {
-            return verdict(State::False, "NoSQLEndpoint", "no node is ready for SQL".to_owned());
-        }
-        match self.observed.view() {
-            None => verdict(
-                State::Unknown,
-                "Unknown",
-                "no node answers the operator; the database may serve all the same".to_owned(),
-            ),
-            Some(ClusterView { ranges: Some(ranges), .. }) if ranges.unavailable > 0 => verdict(
-                State::False,
-                "RangesUnavailable",
-                format!("{} of {} ranges have no quorum", ranges.unavailable, ranges.total),
-            ),
-            Some(ClusterView { ranges: Some(_), .. }) => verdict(
-                State::True,
-                "QuorumHealthy",
-                format!("{ready} nodes serve SQL, every range has a quorum"),
-            ),
-            // A ready node holds a valid liveness record, which takes a quorum.
-            Some(ClusterView { ranges: None, .. }) => verdict(
-                State::True,
-                "QuorumHealthy",
-                format!("{ready} nodes serve SQL; the counts of ranges are not known"),
-            ),
-        }
-    }
-
     fn progressing(&self, ready: u32, wanted: u32) -> Verdict {
         let verdict = |state, reason, text: String| (conditions::PROGRESSING, state, reason, text);
         if let Some(halt) = &self.plan.halt {
@@ -373,6 +390,9 @@ impl Pass<'_> {
             let waiting = self.plan.waiting.clone();
             let text = waiting.unwrap_or_else(|| "initializing the first node".to_owned());
             return verdict(State::True, "Initializing", text);
+        }
+        if let Some(text) = self.lost() {
+            return verdict(State::False, "NodeLost", text);
         }
         let joined = self.plan.slots.iter().filter(|p| self.member(&p.slot).is_some()).count();
         if joined < self.plan.slots.len() {
@@ -415,6 +435,9 @@ impl Pass<'_> {
         if !self.applied.conflicts.is_empty() {
             return verdict("NameConflict", self.applied.conflicts.join("; "));
         }
+        if let Some(text) = self.lost() {
+            return verdict("NodeLost", text);
+        }
         if !self.applied.rejected.is_empty() {
             return verdict("ReconcileError", self.applied.rejected.join("; "));
         }
@@ -440,12 +463,31 @@ impl Pass<'_> {
                 return verdict("NodeDown", format!("not alive: {}", down.join(", ")));
             }
         }
+        if let Some(text) = &self.applied.failed {
+            return verdict("ReconcileError", text.clone());
+        }
         (conditions::DEGRADED, State::False, "AsExpected", String::new())
+    }
+
+    /// The nodes of a cluster that was initialized all wait for Init: no store of it is there.
+    fn lost(&self) -> Option<String> {
+        let empty = self.plan.slots.iter().all(|planned| {
+            let answer = self.observed.answers.get(&planned.slot);
+            matches!(answer, Some(Answer::Uninitialized { .. }))
+        });
+        let id = self.plan.cluster_id.as_deref().unwrap_or("unknown");
+        (self.plan.initialized && empty && !self.plan.slots.is_empty()).then(|| {
+            format!(
+                "no node has a store of cluster {id}, which was initialized: the data is not here, \
+                 and no other cluster is made in its place. Bring the volumes back, or delete this \
+                 object and its volumes and declare the cluster again"
+            )
+        })
     }
 
     fn initialized(&self) -> Verdict {
         if self.plan.initialized {
-            let id = self.plan.cluster_id.clone().unwrap_or_default();
+            let id = self.plan.cluster_id.as_deref().unwrap_or("unknown");
             return (conditions::INITIALIZED, State::True, "Bootstrapped", format!("cluster {id}"));
         }
         let text = self.plan.waiting.clone().unwrap_or_default();
@@ -485,15 +527,23 @@ impl Pass<'_> {
     fn storage_ready(&self) -> Verdict {
         let mut pending = Vec::new();
         let mut ephemeral = Vec::new();
+        let mut leaving = Vec::new();
         for planned in &self.plan.slots {
             let Some(pool) = self.desired.pool(&planned.slot.pool) else { continue };
             if self.desired.spec.storage_of(pool).ephemeral {
                 ephemeral.push(planned.slot.to_string());
-            } else if !self.observed.volumes.get(&planned.slot).is_some_and(|v| v.bound) {
-                pending.push(planned.slot.volume_claim());
+                continue;
+            }
+            match self.observed.volumes.get(&planned.slot) {
+                Some(volume) if volume.terminating => leaving.push(planned.slot.volume_claim()),
+                Some(volume) if volume.bound => {}
+                _ => pending.push(planned.slot.volume_claim()),
             }
         }
-        let (state, reason, text) = if !pending.is_empty() {
+        let (state, reason, text) = if !leaving.is_empty() {
+            let text = format!("deleted, and gone when their pods stop: {}", leaving.join(", "));
+            (State::False, "Terminating", text)
+        } else if !pending.is_empty() {
             (State::False, "Pending", format!("not bound yet: {}", pending.join(", ")))
         } else if !ephemeral.is_empty() {
             let text = format!("data is lost with the pod: {}", ephemeral.join(", "));
@@ -522,66 +572,53 @@ impl Pass<'_> {
     }
 }
 
+/// Whether SQL can be served.
+fn available(initialized: bool, observed: &Observed) -> Verdict {
+    let ready = ready_pods(observed);
+    let verdict = |state, reason, text: String| (conditions::AVAILABLE, state, reason, text);
+    if !initialized {
+        return verdict(State::False, "NoSQLEndpoint", "not initialized yet".to_owned());
+    }
+    if ready == 0 {
+        return verdict(State::False, "NoSQLEndpoint", "no node is ready for SQL".to_owned());
+    }
+    match observed.view() {
+        None => verdict(
+            State::Unknown,
+            "Unknown",
+            "no node answers the operator; the database may serve all the same".to_owned(),
+        ),
+        Some(ClusterView { ranges: Some(ranges), .. }) if ranges.unavailable > 0 => verdict(
+            State::False,
+            "RangesUnavailable",
+            format!("{} of {} ranges have no quorum", ranges.unavailable, ranges.total),
+        ),
+        Some(ClusterView { ranges: Some(_), .. }) => verdict(
+            State::True,
+            "QuorumHealthy",
+            format!("{ready} nodes serve SQL, every range has a quorum"),
+        ),
+        // A ready node holds a valid liveness record, which takes a quorum.
+        Some(ClusterView { ranges: None, .. }) => verdict(
+            State::True,
+            "QuorumHealthy",
+            format!("{ready} nodes serve SQL; the counts of ranges are not known"),
+        ),
+    }
+}
+
+/// Slots whose pod is Ready.
+fn ready_pods(observed: &Observed) -> u32 {
+    let pods = observed.slots.values().filter_map(|view| view.pod.as_ref());
+    count(pods.filter(|pod| pod.ready))
+}
+
+/// The numbers in a version, by which versions are in order: v0.9.1 is older than v0.10.0.
+fn numbers(version: &str) -> Vec<u64> {
+    let parts = version.split(|c: char| !c.is_ascii_digit());
+    parts.filter(|part| !part.is_empty()).map(|part| part.parse().unwrap_or(u64::MAX)).collect()
+}
+
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
-}
-
-/// Something that people should hear about: a condition that changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Notice {
-    pub(crate) warning: bool,
-    pub(crate) reason: String,
-    pub(crate) action: &'static str,
-    pub(crate) note: String,
-}
-
-/// Events of a change of status: transitions only, never per-pass chatter.
-pub(crate) fn notices(old: &CrdbClusterStatus, new: &CrdbClusterStatus) -> Vec<Notice> {
-    let mut notices = Vec::new();
-    if let Some(operation) = &new.operation
-        && old.operation.as_ref().is_none_or(|before| before.start_time != operation.start_time)
-    {
-        let (reason, note) = match operation.type_ {
-            OperationType::Bootstrap => {
-                ("BootstrapStarted", format!("initializing {}", operation.slot))
-            }
-            OperationType::ReplacePod => {
-                ("PodReplaced", format!("replacing the broken pod of {}", operation.slot))
-            }
-        };
-        let reason = reason.to_owned();
-        notices.push(Notice { warning: false, reason, action: operation.type_.as_str(), note });
-    }
-    for condition in &new.conditions {
-        let before = conditions::find(&old.conditions, &condition.type_);
-        let flipped = before.is_none_or(|before| {
-            (&before.status, &before.reason) != (&condition.status, &condition.reason)
-        });
-        if let Some(notice) = flipped.then(|| notice(condition, before.is_none())).flatten() {
-            notices.push(notice);
-        }
-    }
-    notices
-}
-
-fn notice(condition: &Condition, first: bool) -> Option<Notice> {
-    let holds = condition.status == "True";
-    let (warning, told) = match condition.type_.as_str() {
-        conditions::READY => (condition.reason == "SpecInvalid", holds || !first),
-        conditions::AVAILABLE => (!holds, holds || !first),
-        conditions::DEGRADED => (holds, holds || !first),
-        conditions::INITIALIZED => (false, holds),
-        conditions::CERTIFICATES_VALID => (true, first),
-        conditions::STORAGE_READY => (condition.reason == "Ephemeral", true),
-        _ => (false, false),
-    };
-    // A summary that repeats another condition's news would only be noise.
-    let told = told && !(condition.type_ == conditions::READY && condition.reason == "Paused");
-    let note = if condition.message.is_empty() {
-        format!("{} is {}", condition.type_, condition.status)
-    } else {
-        condition.message.clone()
-    };
-    (told || condition.reason == "SpecInvalid" && condition.type_ == conditions::READY)
-        .then(|| Notice { warning, reason: condition.reason.clone(), action: "Reconcile", note })
 }

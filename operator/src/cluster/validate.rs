@@ -5,8 +5,8 @@
 
 use crdb_api::keys::RESERVED_PREFIX;
 use crdb_api::v1alpha1::{
-    CLUSTER_NAME_MAX, CrdbCluster, CrdbClusterSpec, POOL_NAME_MAX, Pool, Profile, ServiceType,
-    TlsMode, VolumePolicy,
+    CLUSTER_NAME_MAX, CrdbCluster, CrdbClusterSpec, ExternalTrafficPolicy, POOL_NAME_MAX, Pool,
+    Profile, ServiceType, SqlService, TlsMode, VolumePolicy, is_reserved_flag,
 };
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -54,16 +54,8 @@ pub(crate) fn validate(cluster: &CrdbCluster) -> Result<Desired, Vec<String>> {
     if [deletion.when_deleted, deletion.when_decommissioned] != [VolumePolicy::Retain; 2] {
         faults.push("spec.deletionPolicy: only Retain is accepted".to_owned());
     }
-    let service = &spec.load_balancer.service;
-    if service.per_zone {
-        faults.push("spec.loadBalancer.service.perZone: not served yet".to_owned());
-    }
-    if service.type_ == ServiceType::LoadBalancer && service.load_balancer_source_ranges.is_empty()
-    {
-        faults.push(
-            "spec.loadBalancer.service.loadBalancerSourceRanges: required without TLS".to_owned(),
-        );
-    }
+    check_service(&spec.load_balancer.service, &mut faults);
+    check_flags(spec, &mut faults);
     check_pools(spec, &mut faults);
     if let Some(seconds) = spec.node_defaults.termination_grace_period_seconds
         && seconds < GRACE_PERIOD_SECONDS
@@ -89,6 +81,42 @@ pub(crate) fn validate(cluster: &CrdbCluster) -> Result<Desired, Vec<String>> {
         pod_overlay,
         owner,
     })
+}
+
+fn check_service(service: &SqlService, faults: &mut Vec<String>) {
+    let field = "spec.loadBalancer.service";
+    if service.per_zone {
+        faults.push(format!("{field}.perZone: not served yet"));
+    }
+    let balancer = service.type_ == ServiceType::LoadBalancer;
+    if balancer && service.load_balancer_source_ranges.is_empty() {
+        faults.push(format!("{field}.loadBalancerSourceRanges: required without TLS"));
+    }
+    if !balancer && !service.load_balancer_source_ranges.is_empty() {
+        faults.push(format!("{field}.loadBalancerSourceRanges: only for type LoadBalancer"));
+    }
+    if service.type_ == ServiceType::ClusterIP {
+        if service.node_port.is_some() {
+            faults.push(format!("{field}.nodePort: only for types NodePort and LoadBalancer"));
+        }
+        if service.external_traffic_policy == ExternalTrafficPolicy::Local {
+            faults.push(format!(
+                "{field}.externalTrafficPolicy: Local only for types NodePort and LoadBalancer"
+            ));
+        }
+    }
+}
+
+fn check_flags(spec: &CrdbClusterSpec, faults: &mut Vec<String>) {
+    let field = "spec.nodeDefaults.extraArgs";
+    let Some(extra) = &spec.node_defaults.extra_args else { return };
+    for flag in extra.set.iter().chain(&extra.unset) {
+        if !flag.starts_with("--") {
+            faults.push(format!("{field}: `{flag}` is no flag such as --cache=1GiB"));
+        } else if is_reserved_flag(flag) {
+            faults.push(format!("{field}: `{flag}` belongs to the operator"));
+        }
+    }
 }
 
 fn check_pools(spec: &CrdbClusterSpec, faults: &mut Vec<String>) {
@@ -146,6 +174,10 @@ fn pod_overlay(spec: &CrdbClusterSpec, faults: &mut Vec<String>) -> PodTemplateS
             return PodTemplateSpec::default();
         }
     };
+    let known = serde_json::to_value(&overlay).unwrap_or_default();
+    let mut strays = Vec::new();
+    find_strays(&serde_json::Value::Object(template.0.clone()), &known, field, &mut strays);
+    faults.extend(strays.into_iter().map(|path| format!("{path}: no field of a pod template")));
     let metadata = overlay.metadata.clone().unwrap_or_default();
     let labels = metadata.labels.unwrap_or_default();
     let annotations = metadata.annotations.unwrap_or_default();
@@ -154,18 +186,58 @@ fn pod_overlay(spec: &CrdbClusterSpec, faults: &mut Vec<String>) -> PodTemplateS
             faults.push(format!("{field}.metadata: the key `{key}` belongs to the operator"));
         }
     }
-    for container in overlay.spec.iter().flat_map(|spec| &spec.containers) {
-        if container.name == super::build::CONTAINER
-            && (container.command.is_some() || container.args.is_some())
-        {
+    let pod = overlay.spec.clone().unwrap_or_default();
+    let node = pod.containers.iter().find(|container| container.name == super::build::CONTAINER);
+    if let Some(container) = node {
+        if container.command.is_some() || container.args.is_some() {
             faults.push(format!(
                 "{field}.spec.containers: command and args of `{}` belong to the operator, flags \
                  go to spec.nodeDefaults.extraArgs",
                 container.name
             ));
         }
+        if container.image.is_some() || container.image_pull_policy.is_some() {
+            faults.push(format!(
+                "{field}.spec.containers: the image of `{}` is that of spec.image and spec.version",
+                container.name
+            ));
+        }
+    }
+    if pod.termination_grace_period_seconds.is_some() {
+        faults.push(format!(
+            "{field}.spec.terminationGracePeriodSeconds: set \
+             spec.nodeDefaults.terminationGracePeriodSeconds instead"
+        ));
     }
     overlay
+}
+
+/// Finds what was written and is no field: decoding drops it without a word. Values are not
+/// compared, for a quantity may be written in several ways.
+fn find_strays(
+    written: &serde_json::Value,
+    known: &serde_json::Value,
+    path: &str,
+    strays: &mut Vec<String>,
+) {
+    use serde_json::Value::{Array, Object};
+    match (written, known) {
+        (Object(written), Object(known)) => {
+            for (key, value) in written.iter().filter(|(_, value)| !value.is_null()) {
+                let path = format!("{path}.{key}");
+                match known.get(key) {
+                    Some(known) => find_strays(value, known, &path, strays),
+                    None => strays.push(path),
+                }
+            }
+        }
+        (Array(written), Array(known)) => {
+            for (index, (written, known)) in written.iter().zip(known).enumerate() {
+                find_strays(written, known, &format!("{path}[{index}]"), strays);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn is_dns_label(name: &str) -> bool {
