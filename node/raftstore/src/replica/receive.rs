@@ -72,7 +72,7 @@ impl<E: Engine> Replica<E> {
             let what = format!("{kind:?} of term {} does not come from a network", message.term);
             return Err(Refusal::Malformed(what));
         }
-        self.check_entries(&message)?;
+        self.check_message(&message)?;
         self.learn_address(message.from, meta.from);
         self.heard.insert(message.from, ctx.now);
         if is_vote_request(kind) && !self.may_vote_now(ctx, &message) {
@@ -86,21 +86,44 @@ impl<E: Engine> Replica<E> {
         Ok(())
     }
 
-    /// Refuses entries and commit indexes that raft would panic on.
-    fn check_entries(&self, message: &Message) -> Result<(), Refusal> {
+    /// Refuses entries and indexes that raft would panic on.
+    fn check_message(&self, message: &Message) -> Result<(), Refusal> {
+        let kind = message.get_msg_type();
+        let last = self.raw.raft.raft_log.last_index();
+        let malformed = |why: String| Err(Refusal::Malformed(why));
+        // The terms behind it must be countable.
+        if message.term > u64::MAX / 2 {
+            return malformed(format!("{kind:?} of term {}", message.term));
+        }
+        // Raft takes term 0 for that of an index its log does not reach.
+        if kind == MessageType::MsgAppend && message.index > 0 && message.log_term == 0 {
+            return malformed(format!("an append behind entry {} of term 0", message.index));
+        }
         let mut previous = (message.index, message.log_term);
         for entry in message.get_entries() {
-            if entry.index != previous.0 + 1 || entry.term < previous.1 || entry.term > message.term
+            if Some(entry.index) != previous.0.checked_add(1)
+                || entry.term < previous.1
+                || entry.term > message.term
             {
-                return Err(Refusal::Malformed(format!(
+                return malformed(format!(
                     "entry {} of term {} does not follow entry {} of term {}",
                     entry.index, entry.term, previous.0, previous.1
-                )));
+                ));
             }
             previous = (entry.index, entry.term);
         }
-        let last = self.raw.raft.raft_log.last_index();
-        if message.get_msg_type() == MessageType::MsgHeartbeat
+        // A follower holds nothing that its leader does not hold.
+        if kind == MessageType::MsgAppendResponse
+            && self.is_leader()
+            && message.term == self.raw.raft.term
+            && message.index.max(message.reject_hint) > last
+        {
+            return malformed(format!(
+                "an acknowledgement of entry {}, rejected at {}, of a log that ends at {last}",
+                message.index, message.reject_hint
+            ));
+        }
+        if kind == MessageType::MsgHeartbeat
             && message.term >= self.raw.raft.term
             && message.commit > last
         {
@@ -147,7 +170,13 @@ impl<E: Engine> Replica<E> {
         self.promise.has_held().then(|| self.promise.deadline())
     }
 
+    /// Keeps the bound that came with a granted vote. Only that of the term the replica campaigns
+    /// in: a late vote of an earlier term must not displace those that already came, or the lease
+    /// would begin below what its predecessor served.
     fn note_vote(&mut self, message: &Message, bound: Option<Bound>) {
+        if message.term != self.raw.raft.term || self.raw.raft.state != StateRole::Candidate {
+            return;
+        }
         if self.votes_term != message.term {
             self.votes.clear();
             self.votes_term = message.term;
