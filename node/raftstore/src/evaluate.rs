@@ -36,7 +36,7 @@ use crdb_storage::{
 
 use crate::{
     config::{Mono, PlantedBug},
-    handle::{CompletionSlot, LatchGuard, ReplicaHandle, StoreHandle},
+    handle::{Completion, CompletionSlot, LatchGuard, ReplicaHandle, StoreHandle},
     io::{Proposal, ProposalResult},
     lease::Serving,
 };
@@ -378,7 +378,7 @@ impl<E: Engine> Evaluation<E> {
             lease_sequence: chosen.lease_sequence,
             batch,
             latch: Some(guard),
-            slot: Arc::clone(&slot),
+            slot: Completion::new(&slot),
         };
         self.stage = Stage::Proposed(slot, chosen, responses);
         Progress::Propose(proposal)

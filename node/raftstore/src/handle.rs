@@ -40,8 +40,7 @@ pub(crate) struct CompletionSlot {
 }
 
 impl CompletionSlot {
-    /// Fills the slot and wakes who waits for it. Only the first result counts.
-    pub(crate) fn complete(&self, result: ProposalResult) {
+    fn complete(&self, result: ProposalResult) {
         let waker = {
             let mut state = self.state.lock();
             if state.0.is_some() {
@@ -62,6 +61,29 @@ impl CompletionSlot {
             state.1 = Some(waker.clone());
         }
         state.0
+    }
+}
+
+/// The end of a [`CompletionSlot`] that fills it. Whoever drops it without an outcome does not know
+/// one: the slot then says ambiguous.
+#[derive(Debug)]
+pub(crate) struct Completion(Arc<CompletionSlot>);
+
+impl Completion {
+    pub(crate) fn new(slot: &Arc<CompletionSlot>) -> Self {
+        Self(Arc::clone(slot))
+    }
+
+    /// Fills the slot and wakes who waits for it.
+    pub(crate) fn complete(self, result: ProposalResult) {
+        self.0.complete(result);
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        // Only the first result counts.
+        self.0.complete(ProposalResult::Ambiguous);
     }
 }
 
@@ -182,6 +204,9 @@ pub struct RangeStatus {
     pub is_leader: bool,
     /// Whether this replica may serve.
     pub is_leaseholder: bool,
+    /// Whether this replica is giving its lease to another: it serves no more, but nobody else can
+    /// before it is done.
+    pub transferring: bool,
     /// Store of the leader, if known.
     pub leader: Option<StoreId>,
     /// Last index applied.
@@ -221,7 +246,7 @@ pub struct StoreCounts {
     pub replicas: u64,
     /// Ranges whose raft leader is here.
     pub leaders: u64,
-    /// Ranges whose lease is here.
+    /// Ranges whose lease is here, or on its way from here to another store.
     pub leases: u64,
     /// Ranges led from here that miss a voter.
     pub under_replicated: u64,
@@ -312,7 +337,7 @@ impl<E: Engine> StoreHandle<E> {
             let status = replica.status.lock();
             counts.replicas += 1;
             counts.leaders += u64::from(status.is_leader);
-            counts.leases += u64::from(status.is_leaseholder);
+            counts.leases += u64::from(status.is_leaseholder || status.transferring);
             counts.under_replicated += u64::from(status.under_replicated);
             counts.unavailable += u64::from(status.unavailable);
         }

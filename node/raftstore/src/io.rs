@@ -1,6 +1,6 @@
 //! What goes into one step of a store and what comes out of it.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use bytes::Bytes;
 use crdb_allocator::StoreInfo;
@@ -13,7 +13,7 @@ use crdb_storage::Engine;
 
 use crate::{
     config::Mono,
-    handle::{CompletionSlot, LatchGuard},
+    handle::{Completion, LatchGuard},
     snapshot::SnapshotStream,
 };
 
@@ -107,7 +107,7 @@ pub struct Proposal {
     pub(crate) batch: Bytes,
     /// Held until the command is applied or can no longer be.
     pub(crate) latch: Option<LatchGuard>,
-    pub(crate) slot: Arc<CompletionSlot>,
+    pub(crate) slot: Completion,
 }
 
 impl Proposal {
@@ -236,6 +236,14 @@ pub enum StoreError {
         /// Range concerned.
         range_id: RangeId,
         /// What happened.
+        detail: String,
+    },
+    /// A check within the store or the consensus library failed.
+    #[error("{store} stopped at a check that failed: {detail}; this is a bug, please report it")]
+    Panicked {
+        /// Store concerned.
+        store: StoreId,
+        /// What the check says.
         detail: String,
     },
     /// The store stopped earlier because of one of the other errors.

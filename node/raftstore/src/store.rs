@@ -33,7 +33,11 @@
 //!    heartbeats count for itself only under such a stamp as well.
 //! 3. After the first error nothing is taken in, written or served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use crdb_allocator::StoreInfo;
 use crdb_keys::{RangeId, Timestamp, hlc::Clock};
@@ -140,26 +144,28 @@ impl<E: Engine> Store<E> {
 
     /// The first half of a step: takes `inputs` in. What it returns can be sent at once.
     pub fn begin(&mut self, now: Mono, inputs: &mut Vec<Input>) -> Result<Outputs<E>, StoreError> {
-        self.check_running()?;
-        let result = self.begin_inner(now, inputs);
-        self.note_failure(result)
+        self.guarded(|store| store.begin_inner(now, inputs))
     }
 
     /// The second half: makes durable what the first half took in, and goes on from there.
     pub fn finish(&mut self, now: Mono) -> Result<Outputs<E>, StoreError> {
-        self.check_running()?;
-        let result = self.finish_inner(now);
-        self.note_failure(result)
+        self.guarded(|store| store.finish_inner(now))
     }
 
-    fn check_running(&self) -> Result<(), StoreError> {
+    /// Does half a step, unless the store has failed. The first failure is the last: also a panic,
+    /// which the consensus library answers to what contradicts its invariants, stops the store and
+    /// tells everybody who waits, instead of leaving a process behind that only seems to live.
+    fn guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let store = self.config().store_id;
         if self.failed {
-            return Err(StoreError::Stopped { store: self.handle.shared.config.store_id });
+            return Err(StoreError::Stopped { store });
         }
-        Ok(())
-    }
-
-    fn note_failure<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        // Nothing of the state that a panic may leave half changed is looked at again.
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)))
+            .unwrap_or_else(|panic| Err(StoreError::Panicked { store, detail: text_of(&*panic) }));
         if let Err(error) = &result {
             tracing::error!(%error, "the store stops");
             self.stop();
@@ -405,4 +411,11 @@ impl<E: Engine> Store<E> {
         let limit = clock.wall_nanos().saturating_add(nanos(clock.max_offset()));
         !sent_at.is_zero() && sent_at.wall_nanos <= limit
     }
+}
+
+/// What a panic said.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic of unknown kind").to_owned()
 }

@@ -6,15 +6,18 @@ mod cluster;
 use std::{task::Waker, time::Duration};
 
 use cluster::{Cluster, batch, get, key, outcome, put};
-use crdb_keys::{RangeId, StoreId, Timestamp};
+use crdb_keys::{
+    NodeId, RangeId, StoreId, Timestamp,
+    layout::{RangeLocal, range_local_key},
+};
 use crdb_proto::{
     kv::{self, BatchHeader, request},
     peer::{RaftBatch, RaftMessage, RangeHeartbeat},
 };
-use crdb_raftstore::{Input, Progress, StoreError};
-use crdb_storage::Reader as _;
+use crdb_raftstore::{Input, Progress, ReplicaChange, Store, StoreError};
+use crdb_storage::{Engine as _, Family, Reader as _, Sync, WriteBatch};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 /// Gives `to` a raft message of replica `from` (of the store with the same number) of r4.
 fn inject(cluster: &mut Cluster, to: u32, mut message: Message) {
@@ -134,6 +137,15 @@ fn a_failed_write_stops_the_store_and_its_proposals_are_ambiguous() {
     assert_eq!(outcome(&response), "ambiguous");
 }
 
+/// Whether a raft message carries the command to leave the joint configuration of r4.
+fn leaves_joint(envelope: &RaftMessage) -> bool {
+    let message = Message::parse_from_bytes(&envelope.message).unwrap();
+    envelope.range_id == 4
+        && message.get_entries().iter().any(|entry| {
+            entry.get_entry_type() == EntryType::EntryConfChangeV2 && entry.data.is_empty()
+        })
+}
+
 #[test]
 fn a_joint_configuration_is_left_by_the_next_leader() {
     let mut cluster = Cluster::bootstrap();
@@ -142,8 +154,12 @@ fn a_joint_configuration_is_left_by_the_next_leader() {
         cluster.start(id);
     }
     cluster.tell_stores();
-    // From the moment the joint configuration is applied, the leader's commands to leave it are
-    // lost, and then the leader is.
+    // The leader's command to leave the joint configuration is lost, and then the leader is.
+    cluster.filter = Some(Box::new(|from, _, batch: &mut RaftBatch| {
+        if from == 1 {
+            batch.messages.retain(|message| !leaves_joint(message));
+        }
+    }));
     let joint = |cluster: &Cluster, id: u32| {
         cluster.is_up(id)
             && cluster.status(id, 4).is_some_and(|status| {
@@ -160,6 +176,7 @@ fn a_joint_configuration_is_left_by_the_next_leader() {
         steps += 1;
         assert!(steps < 20_000, "no joint configuration\n{}", cluster.describe());
     }
+    cluster.filter = None;
     cluster.crash(1, 0);
     cluster.start(1);
     cluster.tell_stores();
@@ -350,4 +367,173 @@ fn doubled_and_delayed_batches_do_no_harm() {
     cluster.run(Duration::from_secs(1));
     assert_eq!(term(&cluster, 1), now);
     assert_eq!(cluster.get(1, "a").unwrap().as_deref(), Some("19"));
+}
+
+#[test]
+fn messages_that_would_stop_raft_are_dropped() {
+    let mut cluster = Cluster::of_three();
+    assert_eq!(outcome(&cluster.put(1, "a", "1")), "ok");
+    let now = term(&cluster, 1);
+    let last = cluster.status(1, 4).unwrap().last_index;
+    // Term 0 is what raft answers for an index beyond its log, so these would seem to fit.
+    let mut beyond = message(MessageType::MsgAppend, 1, now);
+    (beyond.index, beyond.commit) = (last + 50, last + 50);
+    inject(&mut cluster, 2, beyond.clone());
+    let entry = Entry { index: last + 51, term: now, ..Entry::default() };
+    beyond.set_entries(vec![entry].into());
+    inject(&mut cluster, 2, beyond);
+    // Acknowledgements of what the leader does not have.
+    let mut ack = message(MessageType::MsgAppendResponse, 2, now);
+    for index in [last + 50, u64::MAX] {
+        ack.index = index;
+        inject(&mut cluster, 1, ack.clone());
+    }
+    (ack.index, ack.reject, ack.reject_hint, ack.log_term) = (last, true, u64::MAX, now);
+    inject(&mut cluster, 1, ack);
+    // A term behind which there is none.
+    for kind in [MessageType::MsgRequestPreVote, MessageType::MsgAppend, MessageType::MsgHeartbeat]
+    {
+        inject(&mut cluster, 2, message(kind, 1, u64::MAX));
+    }
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(term(&cluster, 1), now);
+    assert_eq!(cluster.leaseholder(4), Some(1));
+    assert_eq!(outcome(&cluster.put(1, "a", "2")), "ok");
+    cluster.wait("all replicas", |cluster| {
+        let applied = |id| cluster.status(id, 4).unwrap().applied_index;
+        applied(1) == applied(2) && applied(2) == applied(3)
+    });
+}
+
+/// Whether every node knows four replicas of the tables' range or more that are of `kind`.
+fn has_four(cluster: &Cluster, kind: kv::ReplicaType) -> bool {
+    cluster.nodes.keys().all(|id| {
+        let status = cluster.status(*id, 4).unwrap();
+        status.descriptor.replicas.iter().filter(|replica| replica.r#type() == kind).count() >= 4
+    })
+}
+
+#[test]
+fn a_late_vote_does_not_displace_the_bounds_of_the_others() {
+    let mut cluster = Cluster::configured(|config| config.replicate_queue = false);
+    cluster.add(1);
+    let node = &cluster.nodes[&1];
+    let (engine, clock) = (node.engine.clone(), node.clock.clone());
+    Store::bootstrap(&engine, &clock, NodeId(1), StoreId(1), &[]).unwrap();
+    cluster.start(1);
+    let change = |cluster: &mut Cluster, what: &str, change, done: fn(&Cluster) -> bool| {
+        cluster.wait("the lease", |cluster| cluster.leaseholder(4) == Some(1));
+        cluster.input(1, Input::ChangeReplicas { range_id: RangeId(4), change });
+        cluster.wait(what, done);
+    };
+    for id in 2..=5 {
+        cluster.add(id);
+        cluster.start(id);
+        change(&mut cluster, "a learner", ReplicaChange::AddLearner(StoreId(id)), |cluster| {
+            cluster.nodes.keys().all(|id| cluster.status(*id, 4).is_some())
+        });
+    }
+    let promote = (2..=5).map(StoreId).collect();
+    let promote = ReplicaChange::Promote { promote, demote: Vec::new() };
+    change(&mut cluster, "a joint configuration", promote, |cluster| {
+        has_four(cluster, kv::ReplicaType::VoterIncoming)
+    });
+    change(&mut cluster, "five voters", ReplicaChange::LeaveJoint, |cluster| {
+        has_four(cluster, kv::ReplicaType::Voter)
+    });
+    // s4 is alone and would lead.
+    for id in [1, 2, 3, 5] {
+        cluster.crash(id, usize::MAX);
+    }
+    cluster.run(Duration::from_secs(3));
+    let old = term(&cluster, 4);
+    let vote = |cluster: &mut Cluster, from: u64, kind, term: u64, bound: Timestamp| {
+        let mut vote = message(kind, from, term);
+        vote.to = 4;
+        let envelope = RaftMessage {
+            range_id: 4,
+            from_replica: from,
+            to_replica: 4,
+            message: vote.write_to_bytes().unwrap().into(),
+            vote_bound: Some(bound.into()),
+            vote_bound_term: old,
+            ..RaftMessage::default()
+        };
+        let from = StoreId(u32::try_from(from).unwrap());
+        let batch = RaftBatch { messages: vec![envelope], ..RaftBatch::default() };
+        cluster.input(4, Input::Raft { from, batch });
+        cluster.settle();
+    };
+    let now = cluster.nodes[&4].clock.now();
+    let (far, near) = (now.add_nanos(300_000_000), now);
+    for from in [2, 3] {
+        let granted = MessageType::MsgRequestPreVoteResponse;
+        vote(&mut cluster, from, granted, old + 1, Timestamp::ZERO);
+    }
+    let granted = MessageType::MsgRequestVoteResponse;
+    vote(&mut cluster, 2, granted, old + 1, far);
+    vote(&mut cluster, 5, granted, old, near);
+    vote(&mut cluster, 3, granted, old + 1, near);
+    cluster.start(2);
+    cluster.start(3);
+    let lease = |cluster: &Cluster| cluster.handle(4).lease_of(RangeId(4), cluster.now);
+    cluster.wait("the lease of s4", |cluster| lease(cluster).is_some());
+    let lease = lease(&cluster).unwrap();
+    assert_eq!(lease.term, old + 1);
+    assert!(lease.start > far, "{lease:?} does not start above {far}");
+}
+
+#[test]
+fn a_proposal_that_nobody_takes_is_ambiguous() {
+    let mut cluster = Cluster::bootstrap();
+    let mut evaluation = cluster.handle(1).evaluate(put("a", "1"), cluster.now);
+    let proposal = loop {
+        if let Progress::Propose(proposal) = evaluation.poll(cluster.now, Waker::noop()) {
+            break proposal;
+        }
+    };
+    drop(proposal);
+    let Progress::Done(response) = evaluation.poll(cluster.now, Waker::noop()) else {
+        panic!("the fate of the proposal is known")
+    };
+    assert_eq!(outcome(&response), "ambiguous");
+    // Its latches are free again.
+    assert_eq!(outcome(&cluster.put(1, "a", "2")), "ok");
+}
+
+#[test]
+#[should_panic(expected = "n1 stopped: s1 stopped at a check that failed")]
+fn a_failed_check_stops_the_store() {
+    let mut cluster = Cluster::of_three();
+    cluster.crash(3, usize::MAX);
+    let next = cluster.status(1, 4).unwrap().last_index + 1;
+    for value in ["1", "2", "3"] {
+        assert_eq!(outcome(&cluster.put(1, "a", value)), "ok");
+    }
+    // The leader reads from its disk what s3 misses, and it is not there.
+    cluster.crash(1, usize::MAX);
+    cluster.crash(2, usize::MAX);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.wait("the same leader", |cluster| cluster.leaseholder(4) == Some(1));
+    let mut hole = WriteBatch::new();
+    hole.delete(Family::Raft, range_local_key(RangeId(4), RangeLocal::RaftLog(next)));
+    cluster.nodes[&1].engine.write(&hole, Sync::Yes).unwrap();
+    cluster.start(3);
+    cluster.run(Duration::from_secs(5));
+}
+
+#[test]
+fn a_drained_store_counts_its_leases_until_another_store_leads() {
+    let mut cluster = Cluster::of_three();
+    cluster.input(1, Input::Drain(true));
+    let mut steps = 0;
+    while cluster.handle(1).counts().leases > 0 {
+        cluster.run(Duration::from_millis(1));
+        steps += 1;
+        assert!(steps < 5_000, "the leases stay\n{}", cluster.describe());
+    }
+    for range in 1..=4 {
+        assert!(!cluster.status(1, range).unwrap().is_leader, "r{range}\n{}", cluster.describe());
+    }
 }

@@ -4,15 +4,13 @@
 //! decides: of the same term, it is the proposal; of another, the proposal was overwritten and
 //! never takes effect. Nothing is proposed twice.
 
-use std::sync::Arc;
-
 use crdb_storage::Engine;
 use prost::Message as _;
 
 use super::{Ctx, Replica};
 use crate::{
     command::{Command, Kind},
-    handle::{CompletionSlot, LatchGuard},
+    handle::{Completion, LatchGuard},
     io::{Proposal, ProposalResult},
 };
 
@@ -22,7 +20,7 @@ pub(crate) struct Pending {
     pub(crate) index: u64,
     pub(crate) term: u64,
     pub(crate) lease_sequence: u64,
-    slot: Option<Arc<CompletionSlot>>,
+    slot: Option<Completion>,
     latch: Option<LatchGuard>,
 }
 

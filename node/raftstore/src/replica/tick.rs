@@ -4,7 +4,7 @@ use crdb_keys::StoreId;
 use crdb_storage::Engine;
 use raft::StateRole;
 
-use super::{Ctx, Replica};
+use super::{Ctx, Leadership, Replica};
 use crate::{command::Kind, handle::RangeStatus};
 
 /// Ticks without a leader after which a replica asks whether it was removed, and between asking.
@@ -117,6 +117,7 @@ impl<E: Engine> Replica<E> {
             term: raft.term,
             is_leader,
             is_leaseholder,
+            transferring: self.leadership.as_ref().is_some_and(Leadership::is_transferring),
             leader: self.addresses.get(&raft.leader_id).copied(),
             applied_index: self.applied.index,
             last_index: self.raw.store().last_index(),

@@ -106,6 +106,11 @@ impl Default for Cluster {
 }
 
 impl Cluster {
+    /// A cluster without stores; those it gets are configured by `configure`.
+    pub fn configured(configure: fn(&mut StoreConfig)) -> Self {
+        Self { configure, ..Self::default() }
+    }
+
     /// A cluster of one store that holds all ranges.
     pub fn bootstrap() -> Self {
         let mut cluster = Self::default();
