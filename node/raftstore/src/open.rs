@@ -1,6 +1,6 @@
 //! Making a store and opening it again.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
 use crdb_keys::{
     Key, NodeId, RangeId, ReplicaId, Span, StoreId, Timestamp,
@@ -75,6 +75,7 @@ impl<E: Engine> Store<E> {
             // Without a stamp the store never acknowledged anything.
             None => Timestamp::ZERO,
             Some(stamp) => {
+                warn_of_clock(store_id, clock.wall_nanos(), stamp);
                 clock.forward(stamp);
                 let offset = nanos(clock.max_offset());
                 promise::bound_after_restart(clock.now(), stamp, offset, &config)
@@ -101,6 +102,19 @@ impl<E: Engine> Store<E> {
         // The stamp found covers what the process before acknowledged; this one writes its own
         // before it acknowledges anything.
         Ok(Self::assemble(handle, replicas, None, restart_bound, now))
+    }
+}
+
+/// Says so when the wall clock stands behind what this store has seen: leases begin above that, so
+/// nothing is served before the clock has caught up.
+fn warn_of_clock(store: StoreId, wall_nanos: u64, stamp: Timestamp) {
+    let behind = Duration::from_nanos(stamp.wall_nanos.saturating_sub(wall_nanos));
+    if behind > Duration::from_secs(1) {
+        tracing::warn!(
+            %store, ?behind,
+            "the wall clock was set back since this store ran; it serves again when the clock has \
+             caught up"
+        );
     }
 }
 

@@ -127,12 +127,18 @@ impl HardState {
 }
 
 impl ConfState {
+    /// Ascending, whatever order the library's sets are in: the records of replicas are equal.
     pub(crate) fn from_raft(state: &eraftpb::ConfState) -> Self {
+        let sorted = |replicas: &[u64]| {
+            let mut replicas = replicas.to_vec();
+            replicas.sort_unstable();
+            replicas
+        };
         Self {
-            voters: state.voters.clone(),
-            learners: state.learners.clone(),
-            voters_outgoing: state.voters_outgoing.clone(),
-            learners_next: state.learners_next.clone(),
+            voters: sorted(&state.voters),
+            learners: sorted(&state.learners),
+            voters_outgoing: sorted(&state.voters_outgoing),
+            learners_next: sorted(&state.learners_next),
             auto_leave: state.auto_leave,
         }
     }
@@ -153,12 +159,16 @@ impl ConfState {
         !self.voters_outgoing.is_empty()
     }
 
-    /// Voters of either configuration, ascending.
-    pub(crate) fn all_voters(&self) -> Vec<u64> {
-        let mut all: Vec<_> = self.voters.iter().chain(&self.voters_outgoing).copied().collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+    /// Voters of either configuration, each once.
+    pub(crate) fn all_voters(&self) -> impl Iterator<Item = u64> {
+        let old = self.voters_outgoing.iter().filter(|voter| !self.voters.contains(voter));
+        self.voters.iter().chain(old).copied()
+    }
+
+    /// Whether `replica` is the only voter.
+    pub(crate) fn is_sole_voter(&self, replica: u64) -> bool {
+        let mut all = self.all_voters();
+        all.next() == Some(replica) && all.next().is_none()
     }
 }
 

@@ -190,8 +190,8 @@ impl<E: Engine> Replica<E> {
 
     /// Goes on after the apply batch was written.
     pub(crate) fn applied(&mut self, ctx: &mut Ctx<'_, E>, effects: Effects) {
-        let conf = self.applied.conf.clone();
-        self.raw.mut_store().set_applied((effects.index, self.applied.term), &conf);
+        let applied = (effects.index, self.applied.term);
+        self.raw.mut_store().set_applied(applied, &self.applied.conf);
         self.raw.advance_apply_to(effects.index);
         if effects.lease_changed && self.applied.lease.replica_id != self.replica_id.get() {
             self.handle.set_serving(None);
@@ -203,7 +203,7 @@ impl<E: Engine> Replica<E> {
             }
             ctx.outputs.descriptors.push(DescriptorChange { leader: self.is_leader(), descriptor });
             // Until a joint configuration is left, the range needs the old voters as well.
-            if self.is_leader() && conf.is_joint() {
+            if self.is_leader() && self.applied.conf.is_joint() {
                 self.run_replicate_queue(ctx);
             }
         }

@@ -145,7 +145,7 @@ impl<E: Engine> Replica<E> {
             shared.config.limits.entry_cache_bytes,
         )
         .map_err(fail)?;
-        let sole = applied.conf.all_voters() == [replica_id.get()];
+        let sole = applied.conf.is_sole_voter(replica_id.get());
         let promise = promise(log.hard_state().term, sole);
         let config = raft_config(&shared.config, replica_id, applied.index);
         let logger = logger::logger(format!("{range_id}/{replica_id}"));
@@ -208,7 +208,7 @@ impl<E: Engine> Replica<E> {
 
     /// Whether no other voter is needed for anything.
     pub(crate) fn is_sole_voter(&self) -> bool {
-        self.applied.conf.all_voters() == [self.replica_id.get()]
+        self.applied.conf.is_sole_voter(self.replica_id.get())
     }
 
     /// The descriptor that proves that the replica is no more.
@@ -296,9 +296,7 @@ impl<E: Engine> Replica<E> {
             .applied
             .conf
             .all_voters()
-            .into_iter()
-            .filter(|voter| *voter != self.last_leader || *voter == own)
-            .take_while(|voter| *voter != own)
+            .filter(|voter| *voter != self.last_leader && *voter < own)
             .count();
         let base = self.raw.raft.election_timeout();
         let timeout = (base + rank.min(9) + self.jitter).min(2 * base - 1);

@@ -103,8 +103,8 @@ impl<E: Engine> Replica<E> {
         let Incoming { descriptor, applied, .. } = incoming;
         tracing::info!(range = %self.range_id, replica = %self.replica_id, index, "took over a snapshot");
         self.applied = applied;
-        let conf = self.applied.conf.clone();
-        self.raw.mut_store().set_applied((self.applied.index, self.applied.term), &conf);
+        let at = (self.applied.index, self.applied.term);
+        self.raw.mut_store().set_applied(at, &self.applied.conf);
         self.raw.advance_apply_to(index);
         // What this replica had proposed as a leader before is decided within the snapshot, and
         // it cannot tell which way.
@@ -170,7 +170,7 @@ impl<E: Engine> Replica<E> {
             from_replica: message.from,
             to_replica: message.to,
             message: encoded.into(),
-            descriptor: self.descriptor.clone().filter(|_| unknown),
+            descriptor: self.descriptor.as_ref().filter(|_| unknown).cloned(),
             vote_bound: granted.then(|| bound.into()),
             vote_bound_term: if granted { bound_term } else { 0 },
         })
