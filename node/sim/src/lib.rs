@@ -22,7 +22,8 @@
 //!    leases served do not overlap.
 //! 4. Each read, also one at a timestamp of its own choice, agrees with the final state at its
 //!    timestamp: nothing was written below it afterwards.
-//! 5. The replicas of a range are equal.
+//! 5. The replicas of a range are equal whenever they have applied the same commands: data, lease
+//!    and configuration.
 //! 6. The same seed gives the same run.
 
 mod client;

@@ -73,8 +73,8 @@ fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
         }
     }
     println!(
-        "{} events, {} reads, {} writes, {} unknown, {} refused, {} faults, {} crashes, {} leases \
-         in {:.1} s",
+        "{} events, {} reads, {} writes, {} unknown, {} refused, {} faults, {} crashes, {} leases, \
+         {} snapshots in {:.1} s",
         total.events,
         total.reads,
         total.writes,
@@ -83,6 +83,7 @@ fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
         total.faults,
         total.crashes,
         total.leases,
+        total.snapshots,
         clock.elapsed().as_secs_f64()
     );
     if !failed.is_empty() {
@@ -102,6 +103,7 @@ fn add(total: &mut crdb_sim::Stats, outcome: &Outcome) {
     total.faults += stats.faults;
     total.crashes += stats.crashes;
     total.leases += stats.leases;
+    total.snapshots += stats.snapshots;
 }
 
 fn find_planted(args: &Args, clock: &Stopwatch) -> bool {

@@ -21,7 +21,7 @@ impl World {
         let short = self.rng.within(0..400 * MS);
         let long = self.rng.within(200 * MS..2_500 * MS);
         let until = self.now + long;
-        match self.rng.index(16) {
+        match self.rng.index(17) {
             0 => self.crash(victim, long),
             1 => self.crash(victim, short / 20),
             2 | 3 => self.crash_all(),
@@ -34,6 +34,7 @@ impl World {
             11 => self.jump(victim),
             12 => self.node(victim).slow_disk_until = until,
             13 if !self.plan.steady => self.move_replicas(victim),
+            14 if !self.plan.steady => self.drain(victim, short),
             _ => self.play(),
         }
         let gap = self.rng.within(0..self.plan.fault_gap * 2);
@@ -51,7 +52,10 @@ impl World {
             node.paused_until = now;
             node.slow_disk_until = now;
             node.decommissioning = false;
-            if !node.is_up() {
+            let up = node.is_up();
+            let input = Box::new(crdb_raftstore::Input::Drain(false));
+            self.after(0, Event::Tell { to: index, input });
+            if !up {
                 self.after(0, Event::Restart { node: index });
             }
         }
@@ -138,6 +142,22 @@ impl World {
         for index in 0..self.nodes.len() {
             let input = crdb_raftstore::Input::TransferLease { range_id, target };
             self.after(0, Event::Tell { to: index, input: Box::new(input) });
+        }
+    }
+
+    /// A graceful stop: the leases are given away, then the process ends, or it stays after all.
+    fn drain(&mut self, victim: usize, after: u64) {
+        self.trace(|| format!("s{} drains for {} ms", victim + 1, after / MS));
+        let tell = |draining| {
+            let input = Box::new(crdb_raftstore::Input::Drain(draining));
+            Event::Tell { to: victim, input }
+        };
+        self.after(0, tell(true));
+        if self.rng.chance(70) {
+            let restart_after = self.rng.within(0..400 * MS);
+            self.after(after, Event::CrashNow { node: victim, restart_after });
+        } else {
+            self.after(after, tell(false));
         }
     }
 

@@ -6,7 +6,9 @@ use crdb_keys::{
     NodeId, StoreId,
     hlc::{Clock, ManualClock},
 };
-use crdb_raftstore::{Evaluation, Input, Mono, Store, StoreConfig, StoreError, StoreHandle};
+use crdb_raftstore::{
+    Evaluation, Input, Limits, Mono, Store, StoreConfig, StoreError, StoreHandle,
+};
 use crdb_storage::MemoryEngine;
 
 use crate::plan::{MS, Options};
@@ -109,12 +111,14 @@ impl Node {
         now: u64,
         bits: u64,
         options: Options,
+        limits: Limits,
     ) -> Result<(), StoreError> {
         self.process += 1;
         self.mono_origin = 1_000 * MS + bits % (1 << 40);
         let mono = self.tell_time(now);
         let mut config = StoreConfig::new(self.node_id(), self.store_id(), bits | 1);
         config.planted = options.bug;
+        config.limits = limits;
         // A client gives up before the store does.
         config.lease_wait_max = Duration::from_millis(700);
         let store = Store::open(self.engine.clone(), self.clock(), config, mono)?;

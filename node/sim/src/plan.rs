@@ -1,6 +1,6 @@
 //! What a seed decides before a run starts.
 
-use crdb_raftstore::PlantedBug;
+use crdb_raftstore::{Limits, PlantedBug};
 
 use crate::rng::Rng;
 
@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) steady: bool,
     /// Requests that go to any store instead of the one believed to serve, of 100.
     pub(crate) stray: u32,
+    /// Sizes at which the stores cut their logs.
+    pub(crate) limits: Limits,
 }
 
 impl Plan {
@@ -73,6 +75,19 @@ impl Plan {
             timed_reads: if rng.chance(50) { 30 } else { 5 },
             steady: rng.chance(50),
             stray: 25,
+            limits: if rng.chance(60) { short_logs() } else { Limits::default() },
         }
+    }
+}
+
+/// So small that the few commands of a run fill them: who was away for a while finds the log cut and
+/// needs a snapshot, and the entries sent come from the disk.
+fn short_logs() -> Limits {
+    Limits {
+        log_bytes_stale: 200,
+        log_bytes_max: 500,
+        entry_cache_bytes: 300,
+        snapshot_chunk_bytes: 200,
+        ..Limits::default()
     }
 }

@@ -1,19 +1,23 @@
 //! What must hold when all faults are over.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::ControlFlow,
+};
 
 use bytes::Bytes;
 use crdb_keys::{
-    Span, StoreId, Timestamp,
+    RangeId, Span, StoreId, Timestamp,
+    layout::{self, RangeLocal},
     pretty::{Escaped, Pretty},
 };
 use crdb_proto::kv::{RangeDescriptor, ReplicaType};
-use crdb_storage::{Family, MemoryEngine, Reader as _, mvcc};
+use crdb_storage::{Engine as _, Family, MemoryEngine, MemorySnapshot, Reader as _, mvcc};
 
 use crate::{
     client::parse,
     history,
-    node::index_of,
+    node::{Node, index_of},
     world::{Fate, RANGES, World},
 };
 
@@ -30,6 +34,67 @@ fn difference(a: &[(Bytes, Bytes)], b: &[(Bytes, Bytes)]) -> String {
         extra.join(", ")
     };
     format!("only the first has [{}], only the second [{}]", show(a, b), show(b, a))
+}
+
+/// What one store holds of a range.
+struct Replica {
+    store: usize,
+    /// The last command applied.
+    index: u64,
+    /// Its whole record: index, term, lease, configuration.
+    applied: Bytes,
+    data: Vec<(Bytes, Bytes)>,
+}
+
+impl Replica {
+    /// The replica of `range` on `node`, if there is one that holds anything.
+    fn read(node: &Node, range: RangeId, span: &Span) -> Result<Option<Self>, String> {
+        let snapshot = node.engine.snapshot();
+        let key = layout::range_local_key(range, RangeLocal::AppliedState);
+        let found = snapshot.get(Family::Local, &key).map_err(|error| error.to_string())?;
+        let Some(applied) = found else { return Ok(None) };
+        let index = index_in(&applied).ok_or("an applied state without index")?;
+        let data = dump(&snapshot, span)?;
+        Ok(Some(Self { store: node.index + 1, index, applied, data }))
+    }
+
+    fn compare(&self, other: &Self, range: RangeId) -> Result<(), String> {
+        let (a, b, index) = (self.store, other.store, self.index);
+        if self.data != other.data {
+            return Err(format!(
+                "s{a} and s{b} hold different data of {range} at {index}: {}",
+                difference(&self.data, &other.data)
+            ));
+        }
+        if self.applied != other.applied {
+            return Err(format!(
+                "s{a} and s{b} differ in the state of {range} at {index}: {} and {}",
+                Escaped(&self.applied),
+                Escaped(&other.applied)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The index in an encoded applied state: field 1, a number in groups of seven bits.
+fn index_in(applied: &[u8]) -> Option<u64> {
+    let digits = applied.strip_prefix(&[0x08])?;
+    let last = digits.iter().position(|digit| digit & 0x80 == 0)?;
+    let digits = digits.get(..=last)?;
+    Some(digits.iter().rev().fold(0, |index, digit| index << 7 | u64::from(digit & 0x7f)))
+}
+
+fn dump(snapshot: &MemorySnapshot, span: &Span) -> Result<Vec<(Bytes, Bytes)>, String> {
+    let (start, end) = mvcc::engine_span(span);
+    let mut all = Vec::new();
+    snapshot
+        .scan(Family::State, &start, &end, &mut |key, value| {
+            all.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            Ok(ControlFlow::Continue(()))
+        })
+        .map_err(|error| error.to_string())?;
+    Ok(all)
 }
 
 impl World {
@@ -74,8 +139,27 @@ impl World {
         Ok(())
     }
 
+    /// Replicas that have applied the same commands hold the same: data, lease, configuration. Also
+    /// on the disk of a store that is down.
+    pub(crate) fn check_replicas(&self) -> Result<(), String> {
+        for (range, span) in layout::bootstrap_ranges() {
+            let mut seen: BTreeMap<u64, Replica> = BTreeMap::new();
+            for node in &self.nodes {
+                let Some(replica) = Replica::read(node, range, &span)? else { continue };
+                match seen.entry(replica.index) {
+                    Entry::Vacant(first) => {
+                        first.insert(replica);
+                    }
+                    Entry::Occupied(first) => first.get().compare(&replica, range)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at the end of a run.
     pub(crate) fn verdict(&self) -> Result<(), String> {
+        self.check_replicas()?;
         for range in RANGES {
             let (descriptor, stores) = self.replicas_of(range.get())?;
             let span = Span::new(descriptor.start_key.clone(), descriptor.end_key.clone());
@@ -121,15 +205,7 @@ impl World {
     }
 
     fn dump(&self, index: usize, span: &Span) -> Result<Vec<(Bytes, Bytes)>, String> {
-        let (start, end) = mvcc::engine_span(span);
-        let mut all = Vec::new();
-        self.engine(index)?
-            .scan(Family::State, &start, &end, &mut |key, value| {
-                all.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-                Ok(ControlFlow::Continue(()))
-            })
-            .map_err(|error| error.to_string())?;
-        Ok(all)
+        dump(&self.engine(index)?.snapshot(), span)
     }
 
     /// Each acknowledged write is there, once and at its timestamp; each refused one is not.

@@ -65,6 +65,8 @@ pub struct Stats {
     pub crashes: u64,
     /// Leases that served something.
     pub leases: u64,
+    /// Snapshots sent after the cluster had formed.
+    pub snapshots: u64,
 }
 
 /// Runs a seed.
@@ -388,8 +390,9 @@ impl World {
 
     fn start(&mut self, index: usize) -> Result<(), String> {
         let (now, bits, options) = (self.now, self.rng.bits(), self.options);
+        let limits = self.plan.limits;
         let node = self.node(index);
-        node.start(now, bits, options).map_err(|error| format!("cannot start: {error}"))?;
+        node.start(now, bits, options, limits).map_err(|error| format!("cannot start: {error}"))?;
         let process = node.process;
         self.trace(|| format!("s{} starts as process {process}", index + 1));
         let stores = self.stores();
@@ -527,6 +530,7 @@ impl World {
             entries.extend(chunk);
         }
         self.trace(|| format!("s{} sends {send:?}, {} entries", from + 1, entries.len()));
+        self.stats.snapshots += u64::from(self.phase != Phase::Forming);
         let report = Input::SnapshotReport {
             range_id: send.range_id,
             to_replica: send.to_replica,
@@ -548,6 +552,7 @@ impl World {
         for index in 0..self.nodes.len() {
             self.give(index, Input::Stores(stores.clone()));
         }
+        self.check_replicas()?;
         let elapsed = self.now - self.phase_started;
         match self.phase {
             Phase::Forming if self.converged().is_ok() => {

@@ -5,12 +5,15 @@ use crdb_sim::{Options, run};
 
 #[test]
 fn seeds_pass() {
+    let mut snapshots = 0;
     for seed in 1..=20 {
         let outcome = run(seed, Options::default());
         assert_eq!(outcome.failure, None, "seed {seed}");
         let stats = outcome.stats;
         assert!(stats.reads + stats.writes > 0 && stats.leases > 0, "seed {seed}: {stats:?}");
+        snapshots += stats.snapshots;
     }
+    assert!(snapshots > 0, "logs are cut under who is away");
 }
 
 #[test]
