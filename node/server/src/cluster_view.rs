@@ -114,11 +114,14 @@ impl ClusterView {
         known.map(|(id, _)| *id).collect()
     }
 
-    /// Nodes that are alive, draining or not, other than `own`.
-    pub fn live_peers(&self, own: NodeId, now: Timestamp, mono: Duration) -> usize {
+    /// Nodes other than `own` that are alive and stay: those that leases can be given to.
+    pub fn lease_targets(&self, own: NodeId, now: Timestamp, mono: Duration) -> usize {
         let nodes = self.nodes.read();
-        let alive = |node: &KnownNode| node.health(now, mono) == Health::Live;
-        nodes.iter().filter(|(id, node)| **id != own && alive(node)).count()
+        let stays = |node: &KnownNode| {
+            let draining = node.record.as_ref().is_some_and(|record| record.draining);
+            node.health(now, mono) == Health::Live && !draining
+        };
+        nodes.iter().filter(|(id, node)| **id != own && stays(node)).count()
     }
 
     /// The stores, for placement.
@@ -252,6 +255,29 @@ mod tests {
         assert!(view.learn_node(descriptor("s", 2, "new:1")));
         assert!(!view.learn_node(descriptor("other", 9, "thief:1")));
         assert_eq!(view.peer_address(NodeId(2)).unwrap().address, "new:1");
+    }
+
+    #[test]
+    fn leases_go_to_the_living_who_stay() {
+        let view = ClusterView::default();
+        let expiration = Timestamp::new(100 * SECOND, 0);
+        let record = |node: u32, draining: bool| LivenessRecord {
+            node: NodeId(node),
+            epoch: 1,
+            expiration: expiration.add_nanos(u64::from(draining)),
+            draining,
+            ..Default::default()
+        };
+        let targets = |wall: u64| {
+            view.lease_targets(NodeId(1), Timestamp::new(wall * SECOND, 0), Duration::ZERO)
+        };
+        for node in 1..=3 {
+            view.learn_record(record(node, false));
+        }
+        assert_eq!(targets(99), 2);
+        view.learn_record(record(3, true));
+        assert_eq!(targets(99), 1);
+        assert_eq!(targets(101), 0);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub const ALREADY_INITIALIZED: &str = "AlreadyInitialized";
 pub const INIT_IN_PROGRESS: &str = "InitInProgress";
 /// The caller belongs to another cluster.
 pub const OTHER_CLUSTER: &str = "OtherCluster";
+/// The caller asked itself, under another name of its own.
+pub const CALLER_IS_ADDRESSEE: &str = "CallerIsAddressee";
 /// A value of the request is not valid.
 pub const INVALID_ARGUMENT: &str = "InvalidArgument";
 

@@ -6,7 +6,14 @@
 //!
 //! Flow of the automatic way, on the node that stands first in its own `--join`: every other entry
 //! was reached lately → ask each for a promise → all promised within the write window → bootstrap.
-//! Flow of `crdb init`: ask every entry → nobody objects (silence is no objection) → bootstrap.
+//! Flow of `crdb init`: ask every entry → nobody objects → bootstrap. A node that cannot be reached
+//! does not object: a cluster must be made although one of its machines is late. So two people who
+//! run `init` on both sides of a cut network make two clusters. As soon as the sides see each other
+//! their nodes notice (`--join` names nodes of another cluster), stop with an error, and keep their
+//! data.
+//!
+//! An entry may be a name that stands for several nodes, this one among them, as it is under an
+//! orchestrator. All of them are asked; see [`PeerAnswer::of_all`].
 //!
 //! Invariants:
 //! 1. A node with a promise outstanding neither makes a cluster nor promises to another attempt.
@@ -31,8 +38,11 @@ pub const WRITE_WINDOW: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 /// A peer heard of this lately counts as reachable.
 const SEEN: Duration = Duration::from_secs(3);
-/// How long `init` waits for peers that do not answer.
-const MANUAL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long one request for a promise may take before the peer counts as unreachable.
+pub const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long `init` asks peers that do not answer. With the last request it stays within the
+/// [`WRITE_WINDOW`].
+const MANUAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the caller has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +60,8 @@ pub enum Action {
         attempt: String,
         /// Cluster id asked for; `None`: choose one.
         cluster_id: Option<String>,
+        /// Nodes of the list that did not answer.
+        silent: Vec<Address>,
     },
     /// Tell the caller of `init` that it failed.
     InitFailed(InitRefusal),
@@ -67,6 +79,11 @@ pub enum InitRefusal {
     /// Somebody else is making it at this moment: the same call may succeed or find it made later.
     #[error("the cluster is being initialized by another node: {0}; try again in a few seconds")]
     InProgress(String),
+    /// The disk or the peers were so slow that the promises given for it have lapsed.
+    #[error(
+        "the cluster could not be initialized in time: the disk or the other nodes are slow; try again"
+    )]
+    TooSlow,
     /// This node started again a moment ago and may have promised to stay quiet before.
     #[error("this node was restarted a moment ago; try again in {} seconds", .0.as_secs() + 1)]
     RecentlyStarted(Duration),
@@ -79,6 +96,25 @@ pub enum PeerAnswer {
     Response(PromiseResponse),
     /// No answer was had.
     Unreachable,
+    /// The name stands for several processes, of which some promised and some did not answer.
+    Incomplete,
+}
+
+impl PeerAnswer {
+    /// What the answers of all processes behind one name amount to; `None` is one that did not
+    /// answer. Who belongs to a cluster outweighs who refuses, that outweighs who is silent, and
+    /// only promises of all are a promise.
+    #[must_use]
+    pub fn of_all(answers: Vec<Option<PromiseResponse>>) -> Self {
+        let complete = answers.iter().all(Option::is_some);
+        let mut answers: Vec<PromiseResponse> = answers.into_iter().flatten().collect();
+        answers.sort_by_key(|answer| (answer.cluster_id.is_empty(), answer.promised));
+        match answers.into_iter().next() {
+            None => Self::Unreachable,
+            Some(worst) if worst.promised && !complete => Self::Incomplete,
+            Some(worst) => Self::Response(worst),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,8 +215,11 @@ impl Formation {
         }
         if let Some(attempt) = &self.attempt {
             let lapsed = attempt.first_promise.is_some_and(|first| now >= first + WRITE_WINDOW);
-            if lapsed && !attempt.writing && !attempt.manual {
-                self.fail(now);
+            if lapsed && !attempt.writing {
+                let told = self.too_slow(now);
+                if !told.is_empty() {
+                    return told;
+                }
             }
         }
         if self.attempt.is_none() && self.may_begin_by_itself(now) {
@@ -208,6 +247,11 @@ impl Formation {
             return refuse(PromiseRefusal::JoinListDiffers, reason, None);
         }
         if let Some(attempt) = &self.attempt {
+            if attempt.id == request.attempt {
+                // Its own request: the name that was asked stands for several nodes, this one among
+                // them.
+                return PromiseResponse { promised: true, ..PromiseResponse::default() };
+            }
             let reason =
                 format!("{} is initializing the cluster itself ({})", self.own, attempt.id);
             return refuse(PromiseRefusal::OtherPromise, reason, None);
@@ -251,11 +295,19 @@ impl Formation {
         let Some(state) = current.peers.get_mut(peer) else { return Vec::new() };
         state.in_flight = false;
         let asked = state.asked.unwrap_or(now);
-        let PeerAnswer::Response(response) = answer else { return self.drive(now) };
+        let promised_at = |first: Option<Duration>| Some(first.map_or(asked, |t| t.min(asked)));
+        let response = match answer {
+            PeerAnswer::Response(response) => response,
+            PeerAnswer::Unreachable => return self.drive(now),
+            PeerAnswer::Incomplete => {
+                current.first_promise = promised_at(current.first_promise);
+                return self.drive(now);
+            }
+        };
         if response.promised {
             state.granted = true;
             state.answered = true;
-            current.first_promise = Some(current.first_promise.map_or(asked, |t| t.min(asked)));
+            current.first_promise = promised_at(current.first_promise);
             return self.drive(now);
         }
         let refusal = PromiseRefusal::try_from(response.refusal).unwrap_or_default();
@@ -315,10 +367,20 @@ impl Formation {
     }
 
     /// Notes that the `STORE` file of an attempt was not written.
-    pub fn write_failed(&mut self, attempt: &str, now: Duration) {
+    pub fn write_failed(&mut self, attempt: &str, now: Duration) -> Vec<Action> {
         if self.attempt.as_ref().is_some_and(|current| current.id == attempt) {
-            self.fail(now);
+            self.too_slow(now)
+        } else {
+            Vec::new()
         }
+    }
+
+    /// Ends the attempt, whose time is over. Who called `init` is told; the automatic way begins
+    /// anew.
+    fn too_slow(&mut self, now: Duration) -> Vec<Action> {
+        let manual = self.attempt.as_ref().is_some_and(|attempt| attempt.manual);
+        self.fail(now);
+        if manual { vec![Action::InitFailed(InitRefusal::TooSlow)] } else { Vec::new() }
     }
 
     fn may_begin_by_itself(&self, now: Duration) -> bool {
@@ -357,19 +419,25 @@ impl Formation {
             return Vec::new();
         };
         let patience_over = attempt.manual && now >= attempt.began + MANUAL_PATIENCE;
+        // A request on its way is waited for: its answer may name a cluster that exists.
+        let given_up = |peer: &Peer| patience_over && !peer.in_flight && peer.asked.is_some();
         let ready = attempt
             .peers
             .values()
-            .all(|peer| peer.granted || (attempt.manual && (peer.answered || patience_over)));
+            .all(|peer| peer.granted || (attempt.manual && (peer.answered || given_up(peer))));
         if ready {
             attempt.writing = true;
-            let (id, cluster_id) = (attempt.id.clone(), attempt.cluster_id.clone());
-            return vec![Action::Bootstrap { attempt: id, cluster_id }];
+            let silent = attempt.peers.iter().filter(|(_, peer)| !peer.answered);
+            return vec![Action::Bootstrap {
+                attempt: attempt.id.clone(),
+                cluster_id: attempt.cluster_id.clone(),
+                silent: silent.map(|(address, _)| address.clone()).collect(),
+            }];
         }
         let mut actions = Vec::new();
         for (address, peer) in &mut attempt.peers {
             let due = peer.asked.is_none_or(|asked| now >= asked + RETRY);
-            if peer.answered || peer.in_flight || !due {
+            if peer.answered || peer.in_flight || !due || given_up(peer) {
                 continue;
             }
             peer.in_flight = true;

@@ -11,6 +11,9 @@ use test_each_file::test_each_path;
 use super::{Action, Formation, PeerAnswer};
 use crate::address::{Address, JoinList};
 
+/// The name that stands for all nodes.
+const EVERYBODY: &str = "everybody";
+
 test_each_path! { in "node/server/src/formation/testscripts" as scripts => run_script }
 
 fn run_script(path: &Path) {
@@ -25,6 +28,11 @@ struct World {
     down: Vec<String>,
     /// Nodes whose STORE file is not written in time.
     slow: Vec<String>,
+    /// Nodes whose answers are still on their way: requests to them, with who asked.
+    hung: Vec<String>,
+    late: Vec<(String, Address, crdb_proto::peer::PromiseRequest)>,
+    /// Seeds given out: no two processes have the same.
+    seeds: u64,
     out: String,
 }
 
@@ -33,13 +41,17 @@ impl World {
         for action in actions {
             match action {
                 Action::Ask { peer, request } => self.ask(name, &peer, &request),
-                Action::Bootstrap { attempt, cluster_id } => {
+                Action::Bootstrap { attempt, cluster_id, silent } => {
                     let slow = self.slow.iter().any(|n| n == name);
                     let node = self.nodes.get_mut(name).expect("the node exists");
                     if slow || !node.may_write(&attempt, self.now) {
                         writeln!(self.out, "{name} could not write").unwrap();
-                        node.write_failed(&attempt, self.now);
+                        let actions = node.write_failed(&attempt, self.now);
+                        self.perform(name, actions);
                     } else {
+                        for peer in silent {
+                            writeln!(self.out, "{name} did not hear {}", peer.host).unwrap();
+                        }
                         let id = cluster_id.unwrap_or_else(|| format!("cluster-of-{name}"));
                         writeln!(self.out, "{name} bootstraps {id}").unwrap();
                         node.set_member(id);
@@ -53,6 +65,14 @@ impl World {
     }
 
     fn ask(&mut self, name: &str, peer: &Address, request: &crdb_proto::peer::PromiseRequest) {
+        if self.hung.contains(&peer.host) {
+            writeln!(self.out, "{name} asks {}, which hangs", peer.host).unwrap();
+            self.late.push((name.to_owned(), peer.clone(), request.clone()));
+            return;
+        }
+        if peer.host == EVERYBODY {
+            return self.ask_everybody(name, peer, request);
+        }
         let reached = !self.down.contains(&peer.host) && !self.down.iter().any(|n| n == name);
         let answer = match self.nodes.get_mut(&peer.host).filter(|_| reached) {
             Some(node) => {
@@ -67,6 +87,30 @@ impl World {
             }
         };
         let node = self.nodes.get_mut(name).expect("the node exists");
+        let actions = node.on_answer(&request.attempt, peer, &answer, self.now);
+        self.perform(name, actions);
+    }
+
+    fn ask_everybody(
+        &mut self,
+        name: &str,
+        peer: &Address,
+        request: &crdb_proto::peer::PromiseRequest,
+    ) {
+        let mut answers = Vec::new();
+        for (host, node) in &mut self.nodes {
+            let up = !self.down.contains(host);
+            let answer = up.then(|| node.on_request(request, self.now));
+            let verdict = match &answer {
+                None => "no answer",
+                Some(response) if response.promised => "promised",
+                Some(response) => &response.reason,
+            };
+            writeln!(self.out, "{name} asks {host}: {verdict}").unwrap();
+            answers.push(answer);
+        }
+        let node = self.nodes.get_mut(name).expect("the node exists");
+        let answer = PeerAnswer::of_all(answers);
         let actions = node.on_answer(&request.attempt, peer, &answer, self.now);
         self.perform(name, actions);
     }
@@ -115,16 +159,26 @@ impl goldenscript::Runner for World {
                 let join = args.take_key("join").unwrap_or_default().replace('/', ",");
                 let auto = args.take_key("auto") != Some("false");
                 let restarted = args.take_key("restarted") == Some("true");
-                for seed in 1.. {
-                    let Some(name) = args.next_pos() else { break };
+                while let Some(name) = args.next_pos() {
+                    self.seeds += 1;
                     let own = format!("{name}:26257").parse()?;
                     let join = JoinList::parse(&[&join])?;
-                    let node = Formation::new(own, join, auto, restarted, seed, self.now);
+                    let node = Formation::new(own, join, auto, restarted, self.seeds, self.now);
                     self.down.retain(|n| *n != name);
                     self.nodes.insert(name.to_owned(), node);
                 }
             }
             "down" => self.down.push(args.next_pos().ok_or("which node?")?.to_owned()),
+            // Requests to this node wait until it is woken.
+            "hang" => self.hung.push(args.next_pos().ok_or("which node?")?.to_owned()),
+            "wake" => {
+                let woken = args.next_pos().ok_or("which node?")?.to_owned();
+                self.hung.retain(|n| *n != woken);
+                let late = std::mem::take(&mut self.late);
+                for (name, peer, request) in late {
+                    self.ask(&name, &peer, &request);
+                }
+            }
             "slow" => self.slow.push(args.next_pos().ok_or("which node?")?.to_owned()),
             "pass" => {
                 let seconds: f64 = args.next_pos().ok_or("how long?")?.parse()?;

@@ -41,9 +41,9 @@ pub(crate) async fn drain(shared: &Arc<Shared>) {
 async fn give_leases_away(shared: &Shared) {
     let Some(running) = shared.running.get() else { return };
     let own = shared.node_id();
-    let targets = || shared.view.live_peers(own, shared.clock.now(), elapsed());
+    let targets = || shared.view.lease_targets(own, shared.clock.now(), elapsed());
     if targets() == 0 {
-        info!("no live node could take a lease");
+        info!("no live node stays that could take a lease");
         return;
     }
     running.inbox.push(Input::Drain(true));

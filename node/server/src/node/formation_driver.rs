@@ -16,8 +16,8 @@ use super::shared::Shared;
 use super::{NodeError, StartStatus};
 use crate::address::Address;
 use crate::clock::elapsed;
-use crate::formation::{Action, PeerAnswer};
-use crate::peer::one_shot;
+use crate::formation::{ASK_TIMEOUT, Action, InitRefusal, PeerAnswer};
+use crate::peer::{one_shot_any, one_shot_each};
 use crate::status_detail::{NOT_INITIALIZED, detail};
 use crate::store_file::{Bootstrap, Member, StoreIdent};
 
@@ -90,8 +90,11 @@ impl Driver<'_> {
             let request = JoinRequest { descriptor, cluster_id: String::new() };
             self.calls.spawn(async move {
                 let address = peer.to_string();
-                let call =
-                    one_shot(&address, |mut client| async move { client.join(request).await });
+                // One after another: each call that succeeds would give out a node id.
+                let call = one_shot_any(&address, |mut client| {
+                    let request = request.clone();
+                    async move { client.join(request).await }
+                });
                 let answer = Box::new(call.await);
                 Event::Join { peer, answer }
             });
@@ -107,30 +110,35 @@ impl Driver<'_> {
                     self.calls.spawn(async move {
                         let attempt = request.attempt.clone();
                         let address = peer.to_string();
-                        let call = one_shot(&address, |mut client| async move {
-                            client.promise(request).await
+                        let call = one_shot_each(&address, ASK_TIMEOUT, |mut client| {
+                            let request = request.clone();
+                            async move { client.promise(request).await }
                         });
                         let answer = match call.await {
-                            Ok(response) => PeerAnswer::Response(response),
+                            Ok(answers) => {
+                                PeerAnswer::of_all(answers.into_iter().map(Result::ok).collect())
+                            }
                             Err(_) => PeerAnswer::Unreachable,
                         };
                         Event::Promise { attempt, peer, answer }
                     });
                 }
-                Action::Bootstrap { attempt, cluster_id } => {
-                    if let Some(member) = self.bootstrap(&attempt, cluster_id)? {
+                Action::Bootstrap { attempt, cluster_id, silent } => {
+                    if let Some(member) = self.bootstrap(&attempt, cluster_id, &silent)? {
                         return Ok(Some((member, StartStatus::NewCluster)));
                     }
                 }
-                Action::InitFailed(refusal) => {
-                    if let Some(waiter) = self.shared.init_waiter.lock().take() {
-                        // Who called init may have left meanwhile.
-                        drop(waiter.send(Err(refusal)));
-                    }
-                }
+                Action::InitFailed(refusal) => self.init_failed(refusal),
             }
         }
         Ok(None)
+    }
+
+    fn init_failed(&self, refusal: InitRefusal) {
+        if let Some(waiter) = self.shared.init_waiter.lock().take() {
+            // Who called init may have left meanwhile.
+            drop(waiter.send(Err(refusal)));
+        }
     }
 
     /// Writes the `STORE` file that makes this node the first of a new cluster.
@@ -138,6 +146,7 @@ impl Driver<'_> {
         &self,
         attempt: &str,
         cluster_id: Option<String>,
+        silent: &[Address],
     ) -> Result<Option<Member>, NodeError> {
         let cluster_id = cluster_id.unwrap_or_else(|| Uuid::new_v4().to_string());
         let member = first_member(self.shared, cluster_id.clone());
@@ -145,11 +154,19 @@ impl Driver<'_> {
         let in_time = || formation.lock().may_write(attempt, elapsed());
         if !save(self.shared, &member, in_time)? {
             warn!("the STORE file could not be written in time; starting over");
-            formation.lock().write_failed(attempt, elapsed());
+            let told = formation.lock().write_failed(attempt, elapsed());
+            for action in told {
+                if let Action::InitFailed(refusal) = action {
+                    self.init_failed(refusal);
+                }
+            }
             return Ok(None);
         }
         formation.lock().set_member(cluster_id.clone());
         info!(cluster_id, "initialized new cluster");
+        for peer in silent {
+            warn!(%peer, "this node of --join did not answer while the cluster was initialized");
+        }
         Ok(Some(member))
     }
 

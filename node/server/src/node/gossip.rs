@@ -17,11 +17,13 @@ use tonic::transport::Channel;
 use tracing::{debug, warn};
 
 use super::NodeError;
+use super::clock_guard::ClockGuard;
 use super::formation_driver::learn;
 use super::shared::Shared;
+use crate::address::Address;
 use crate::clock::elapsed;
 use crate::peer::{PeerBook as _, dial_any, hello::hello, one_shot};
-use crate::status_detail::{OTHER_CLUSTER, detail};
+use crate::status_detail::{CALLER_IS_ADDRESSEE, OTHER_CLUSTER, detail};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,13 +32,19 @@ const ANNOUNCE_RETRY: Duration = Duration::from_millis(500);
 /// Name of the file with the nodes learned.
 const PEERS: &str = "PEERS";
 
-type Answer = (NodeId, PeerClient<Channel>, Result<GossipMessage, Status>);
+struct Answer {
+    peer: NodeId,
+    client: PeerClient<Channel>,
+    /// What it said, and what the own wall clock read before and after.
+    said: Result<(GossipMessage, u64, u64), Status>,
+}
 
 /// Gossips until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut clients: HashMap<NodeId, PeerClient<Channel>> = HashMap::new();
     let mut calls: JoinSet<Result<Answer, NodeId>> = JoinSet::new();
     let mut busy: Vec<NodeId> = Vec::new();
+    let mut clocks = ClockGuard::new(shared.clock.max_offset());
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -53,12 +61,19 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 }
             }
             Some(done) = calls.join_next() => match done {
-                Ok(Ok((peer, client, answer))) => {
+                Ok(Ok(Answer { peer, client, said })) => {
                     busy.retain(|node| *node != peer);
-                    match answer {
-                        Ok(message) => {
+                    match said {
+                        Ok((message, sent, received)) => {
                             clients.insert(peer, client);
                             shared.view.heard(peer, elapsed());
+                            if let Some(remote) = wall_clock_of(peer, &message) {
+                                clocks.measured(peer, elapsed(), sent, remote, received);
+                            }
+                            if let Err(astray) = clocks.check(elapsed()) {
+                                shared.fail(NodeError::Clock(astray));
+                                return;
+                            }
                             take_in(&shared, message);
                         }
                         Err(status) => debug!(%peer, reason = status.message(), "gossip failed"),
@@ -84,11 +99,19 @@ async fn exchange(
     };
     let greeting = hello(own, peer, &address.store_uuid);
     let message = GossipMessage { hello: Some(greeting), ..outgoing(shared) };
-    let answer = match tokio::time::timeout(CALL_TIMEOUT, client.gossip(message)).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner),
+    let sent = shared.clock.wall_nanos();
+    let said = match tokio::time::timeout(CALL_TIMEOUT, client.gossip(message)).await {
+        Ok(answer) => answer.map(|message| (message.into_inner(), sent, shared.clock.wall_nanos())),
         Err(_) => Err(Status::deadline_exceeded("no answer")),
     };
-    Ok((peer, client, answer))
+    Ok(Answer { peer, client, said })
+}
+
+/// What the wall clock of `peer` read when it answered: the time of its report on its own store.
+/// The time of the message itself is that of the hybrid clock, which others push forward.
+fn wall_clock_of(peer: NodeId, message: &GossipMessage) -> Option<u64> {
+    let own = message.stores.iter().find(|store| store.node_id == peer.get())?;
+    (own.reported_at_nanos > 0).then_some(own.reported_at_nanos)
 }
 
 /// What this node has to say.
@@ -132,43 +155,30 @@ pub(crate) fn take_in(shared: &Shared, message: GossipMessage) {
     }
 }
 
-/// Announces a restarted member to the nodes of its `--join` list, until each answered once.
+/// Announces a member to the nodes of its `--join` list, until each answered once. A node of
+/// another cluster among them ends this one; so that it does before it serves, the end of the first
+/// round is told to [`Shared::join_checked`].
 pub(crate) async fn announce(shared: Arc<Shared>) {
-    let Some(own) = shared.identity.get() else { return };
     let list = shared.config.mode.join_list();
     let own_address = shared.advertised.rpc.normalized();
-    let mut left: Vec<_> = list.entries().iter().filter(|e| **e != own_address).collect();
-    while !left.is_empty() {
-        let mut still = Vec::new();
-        for entry in left {
-            let request = JoinRequest {
-                descriptor: Some(shared.descriptor()),
-                cluster_id: own.cluster_id.clone(),
-            };
-            let address = entry.to_string();
-            let call = one_shot(&address, |mut client| async move { client.join(request).await });
-            let answer = tokio::select! {
-                () = shared.stop.cancelled() => return,
-                answer = call => answer,
-            };
-            match answer {
-                Ok(response) => learn(&shared, response),
-                Err(status) if is_other_cluster(&status) => {
-                    shared.fail(NodeError::OtherCluster {
-                        store: shared.dir.path().to_owned(),
-                        own: own.cluster_id.clone(),
-                        peer: address,
-                        theirs: detail(&status).map(|d| d.cluster_id).unwrap_or_default(),
-                    });
-                    return;
-                }
-                Err(status) => {
-                    debug!(%address, reason = status.message(), "not announced there yet");
-                    still.push(entry);
-                }
+    let others = list.entries().iter().filter(|entry| **entry != own_address);
+    let mut left: Vec<Address> = others.cloned().collect();
+    loop {
+        let round = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            round = announce_round(&shared, left) => round,
+        };
+        left = match round {
+            Ok(left) => left,
+            Err(error) => {
+                shared.fail(error);
+                return;
             }
+        };
+        shared.join_checked.notify_one();
+        if left.is_empty() {
+            return;
         }
-        left = still;
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(ANNOUNCE_RETRY) => {}
@@ -176,8 +186,54 @@ pub(crate) async fn announce(shared: Arc<Shared>) {
     }
 }
 
-fn is_other_cluster(status: &Status) -> bool {
-    detail(status).is_some_and(|detail| detail.reason == OTHER_CLUSTER)
+/// Asks all of `entries` at once; returns those that have to be asked again.
+async fn announce_round(
+    shared: &Arc<Shared>,
+    entries: Vec<Address>,
+) -> Result<Vec<Address>, NodeError> {
+    let Some(own) = shared.identity.get() else { return Ok(entries) };
+    let mut calls = JoinSet::new();
+    for entry in entries {
+        let request = JoinRequest {
+            descriptor: Some(shared.descriptor()),
+            cluster_id: own.cluster_id.clone(),
+        };
+        calls.spawn(async move {
+            let address = entry.to_string();
+            let call = one_shot(&address, |mut client| async move { client.join(request).await });
+            let answer = call.await;
+            (entry, answer)
+        });
+    }
+    let mut again = Vec::new();
+    while let Some(answered) = calls.join_next().await {
+        let Ok((entry, answer)) = answered else { continue };
+        let status = match answer {
+            Ok(response) => {
+                learn(shared, response);
+                continue;
+            }
+            Err(status) => status,
+        };
+        let detail = detail(&status).unwrap_or_default();
+        match detail.reason.as_str() {
+            OTHER_CLUSTER => {
+                return Err(NodeError::OtherCluster {
+                    store: shared.dir.path().to_owned(),
+                    own: own.cluster_id.clone(),
+                    peer: entry.to_string(),
+                    theirs: detail.cluster_id,
+                });
+            }
+            // Another spelling of the own address.
+            CALLER_IS_ADDRESSEE => {}
+            _ => {
+                debug!(%entry, reason = status.message(), "not announced there yet");
+                again.push(entry);
+            }
+        }
+    }
+    Ok(again)
 }
 
 /// Writes the nodes known to the file. It is a hint: what cannot be written is not missed.

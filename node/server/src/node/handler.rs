@@ -27,7 +27,8 @@ use crate::http::HttpSource;
 use crate::metrics::Reading;
 use crate::peer::{Identity, PeerHandler};
 use crate::status_detail::{
-    ALREADY_INITIALIZED, INIT_IN_PROGRESS, INVALID_ARGUMENT, OTHER_CLUSTER, not_initialized, status,
+    ALREADY_INITIALIZED, CALLER_IS_ADDRESSEE, INIT_IN_PROGRESS, INVALID_ARGUMENT, OTHER_CLUSTER,
+    not_initialized, status,
 };
 
 /// How long a caller of `init` waits for the outcome.
@@ -126,7 +127,7 @@ impl Shared {
         }
         if descriptor.store_uuid == self.store_uuid {
             let text = "the caller is this node";
-            return Err(status(Code::InvalidArgument, INVALID_ARGUMENT, text, ""));
+            return Err(status(Code::InvalidArgument, CALLER_IS_ADDRESSEE, text, ""));
         }
         let Some(running) = self.running.get() else {
             return Err(Status::unavailable("this node is starting"));
@@ -213,7 +214,7 @@ impl Shared {
                     )),
                 }
             }
-            InitRefusal::InProgress(_) | InitRefusal::RecentlyStarted(_) => {
+            InitRefusal::InProgress(_) | InitRefusal::TooSlow | InitRefusal::RecentlyStarted(_) => {
                 Err(status(Code::Unavailable, INIT_IN_PROGRESS, &text, ""))
             }
         }

@@ -9,9 +9,11 @@
 //!
 //! Invariants:
 //! 1. The STORE file names the cluster before the node acts as its member.
-//! 2. SQL is served only under a valid liveness record.
+//! 2. SQL is served only under a valid liveness record, and after each node of `--join` was asked
+//!    for its cluster's id, or could not be reached.
 //! 3. Every task runs on one tracker, ends with one token, and is waited for at the end.
 
+mod clock_guard;
 mod config;
 mod drain;
 mod formation_driver;
@@ -26,6 +28,7 @@ mod running;
 mod shared;
 mod store_thread;
 mod transport;
+mod vital;
 
 use std::fmt;
 use std::io;
@@ -45,6 +48,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use clock_guard::ClockAstray;
 pub use config::{HttpAddress, NodeConfig, StartMode};
 pub use listeners::Advertised;
 
@@ -55,7 +59,7 @@ use crate::cluster_view::ClusterView;
 use crate::formation::Formation;
 use crate::http;
 use crate::metrics::Metrics;
-use crate::net::accept::{Accepts, Destinations, accept_loop};
+use crate::net::accept::{Accepts, Bounds, Destinations, accept_loop};
 use crate::net::bind::{AddressLock, BindError};
 use crate::peer::PeerService;
 use crate::store_file::{LockOwner, Member, StoreDir, StoreDirError, StoreIdent};
@@ -95,6 +99,9 @@ pub enum NodeError {
     /// The liveness record says that this process may not go on.
     #[error(transparent)]
     Liveness(crdb_liveness::HeartbeatError),
+    /// The wall clock is off.
+    #[error(transparent)]
+    Clock(ClockAstray),
     /// The member joined through gave no cluster or no node id.
     #[error("{peer} answered the request to join without a cluster id or node id")]
     BadJoin {
@@ -214,6 +221,7 @@ impl Node {
             phase,
             draining: AtomicBool::new(false),
             heartbeat_now: Notify::new(),
+            join_checked: Notify::new(),
             alive_until: AtomicU64::new(0),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
@@ -227,7 +235,7 @@ impl Node {
         let locks = serve(&shared, listeners);
         let thread = Arc::new(Mutex::new(None));
         let (life, slot) = (Arc::clone(&shared), Arc::clone(&thread));
-        shared.tasks.spawn(async move {
+        shared.spawn_vital("the start", async move {
             let run = come_up(&life, ident.member, init_actions, &slot);
             tokio::select! {
                 () = life.stop.cancelled() => {}
@@ -365,6 +373,8 @@ async fn come_up(
         drop(waiter.send(Ok(())));
     }
     wait_until_usable(shared).await;
+    // A store that strayed into another cluster's `--join` list does not serve at all.
+    shared.join_checked.notified().await;
     let serving = Serving { cluster_id, node_id, status };
     shared.phase.send_if_modified(|phase| {
         let starting = matches!(phase, Phase::Starting);
@@ -401,6 +411,7 @@ fn serve(shared: &Arc<Shared>, listeners: Listeners) -> Vec<Option<AddressLock>>
     tasks.spawn(accept_loop(
         listeners.rpc.listener,
         rpc_accepts,
+        Bounds::default(),
         destinations.clone(),
         tasks.clone(),
         stop.clone(),
@@ -410,6 +421,7 @@ fn serve(shared: &Arc<Shared>, listeners: Listeners) -> Vec<Option<AddressLock>>
         tasks.spawn(accept_loop(
             sql.listener,
             Accepts::Sql,
+            Bounds::default(),
             destinations,
             tasks.clone(),
             stop.clone(),

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::shared::{Phase, Shared};
-use crate::net::accept::SqlHandler;
+use crate::net::accept::{Admission, SqlHandler};
 use crate::net::reject::reject;
 
 /// For sessions to end once their statements were abandoned.
@@ -31,7 +31,12 @@ impl SqlGate {
 }
 
 impl SqlHandler for SqlGate {
-    fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) -> BoxFuture<'static, ()> {
+    fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        admission: Admission,
+    ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let serving = matches!(*self.shared.phase.borrow(), Phase::Serving(_));
             let front = self.shared.running.get().map(|running| Arc::clone(&running.pg));
@@ -41,7 +46,7 @@ impl SqlHandler for SqlGate {
                     reject(stream, "57P01", text).await
                 }
                 Some(front) => {
-                    front.serve(stream, peer).await;
+                    front.serve(stream, peer, admission).await;
                     return;
                 }
                 None if self.shared.identity.get().is_some() => {
@@ -100,7 +105,7 @@ impl PgFront {
         false
     }
 
-    async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        self.server.serve(stream, &peer.to_string()).await;
+    async fn serve(&self, stream: TcpStream, peer: SocketAddr, admission: Admission) {
+        self.server.serve_admitted(stream, &peer.to_string(), admission).await;
     }
 }

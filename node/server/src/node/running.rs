@@ -142,7 +142,7 @@ fn start_thread(
     links: &Arc<PeerLinks>,
 ) -> Result<StoreThread, NodeError> {
     let (meta, meta_queue) = mpsc::channel(META_QUEUE);
-    shared.tasks.spawn(keep_meta(Arc::clone(shared), meta_queue));
+    shared.spawn_vital("the meta entries", keep_meta(Arc::clone(shared), meta_queue));
     let delivery = Delivery {
         shared: Arc::clone(shared),
         links: Arc::clone(links),
@@ -151,7 +151,9 @@ fn start_thread(
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_A_TIME)),
     };
     let runtime = tokio::runtime::Handle::current();
+    let alarm = shared.alarm("the store");
     let body = move |inbox: &Inbox| {
+        let _alarm = alarm;
         // What is delivered may spawn tasks.
         let _runtime = runtime.enter();
         let mut deadline = Mono(0);
@@ -251,14 +253,14 @@ impl Delivery {
 }
 
 fn start_loops(shared: &Arc<Shared>) {
-    let tasks = &shared.tasks;
-    tasks.spawn(gossip::run(Arc::clone(shared)));
-    tasks.spawn(gossip::announce(Arc::clone(shared)));
-    tasks.spawn(liveness_loop::run(Arc::clone(shared)));
-    tasks.spawn(liveness_loop::feed_stores(Arc::clone(shared)));
-    tasks.spawn(liveness_loop::watch_catalog(Arc::clone(shared)));
-    tasks.spawn(liveness_loop::keep_catalog(Arc::clone(shared)));
-    tasks.spawn(publish_descriptor(Arc::clone(shared)));
+    let own = || Arc::clone(shared);
+    shared.spawn_vital("gossip", gossip::run(own()));
+    shared.spawn_vital("the announcement", gossip::announce(own()));
+    shared.spawn_vital("the heartbeat", liveness_loop::run(own()));
+    shared.spawn_vital("the view of the stores", liveness_loop::feed_stores(own()));
+    shared.spawn_vital("the watch over the catalog", liveness_loop::watch_catalog(own()));
+    shared.spawn_vital("the upkeep of the catalog", liveness_loop::keep_catalog(own()));
+    shared.spawn_vital("the descriptor", publish_descriptor(own()));
 }
 
 /// The keys and values a new cluster starts with, beside the meta entries.

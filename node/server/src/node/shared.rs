@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// Asks for a liveness record at once.
     pub(crate) heartbeat_now: Notify,
+    /// Told once each node of `--join` was asked, or tried, for the id of its cluster.
+    pub(crate) join_checked: Notify,
     /// Until when the liveness record written last is valid, nanoseconds.
     pub(crate) alive_until: std::sync::atomic::AtomicU64,
     pub(crate) metrics: Metrics,

@@ -79,6 +79,62 @@ where
     }
 }
 
+/// Makes the same call on each address that `address` stands for, all at once, on connections of
+/// their own; each has `patience` to connect and to answer.
+pub async fn one_shot_each<T, F>(
+    address: &str,
+    patience: Duration,
+    call: impl Fn(PeerClient<Channel>) -> F,
+) -> Result<Vec<Result<T, Status>>, Status>
+where
+    F: Future<Output = Result<tonic::Response<T>, Status>>,
+{
+    let call = &call;
+    let targets = resolve(address).await.map_err(Status::unavailable)?;
+    let calls = targets.into_iter().map(|target| async move {
+        let answer = async move {
+            let client = dial(target).await.map_err(Status::unavailable)?;
+            call(client).await.map(tonic::Response::into_inner)
+        };
+        let answer = tokio::time::timeout(patience, answer).await;
+        answer.unwrap_or_else(|_| Err(no_answer(target)))
+    });
+    Ok(futures::future::join_all(calls).await)
+}
+
+/// Makes a call on the addresses that `address` stands for, one after another until one succeeds.
+/// Fails with the last refusal, else with the reason why none could be reached.
+pub async fn one_shot_any<T, F>(
+    address: &str,
+    call: impl Fn(PeerClient<Channel>) -> F,
+) -> Result<T, Status>
+where
+    F: Future<Output = Result<tonic::Response<T>, Status>>,
+{
+    let mut problem = Status::unavailable(format!("{address} resolves to no address"));
+    for target in resolve(address).await.map_err(Status::unavailable)? {
+        let answer = match dial(target).await {
+            Ok(client) => tokio::time::timeout(CALL_TIMEOUT, call(client)).await,
+            // Who refuses says more than who is away.
+            Err(error) if problem.code() == Code::Unavailable => {
+                problem = Status::unavailable(error);
+                continue;
+            }
+            Err(_) => continue,
+        };
+        match answer {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) => problem = status,
+            Err(_) => problem = no_answer(target),
+        }
+    }
+    Err(problem)
+}
+
+fn no_answer(target: SocketAddr) -> Status {
+    Status::new(Code::DeadlineExceeded, format!("{target} did not answer"))
+}
+
 /// The innermost reason of an error, which the outer ones only wrap.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;

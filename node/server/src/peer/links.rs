@@ -24,7 +24,6 @@ pub struct PeerLinks {
     links: Mutex<HashMap<NodeId, Link>>,
 }
 
-#[derive(Clone)]
 struct Link {
     raft: mpsc::Sender<RaftBatch>,
     kv: mpsc::Sender<kv_link::Call>,
@@ -45,7 +44,7 @@ impl PeerLinks {
     /// Queues a raft batch; drops it when the queue is full. Callable from any thread.
     pub fn send_raft(&self, to: NodeId, batch: RaftBatch) {
         // A full or closed queue loses the batch, as the network may: raft repeats itself.
-        drop(self.link(to).raft.try_send(batch));
+        drop(self.with_link(to, |link| link.raft.try_send(batch)));
     }
 
     /// Sends a batch and waits for its answer.
@@ -55,7 +54,8 @@ impl PeerLinks {
         batch: BatchRequest,
     ) -> Result<BatchResponse, TransportError> {
         let (answer, answered) = oneshot::channel();
-        if self.link(to).kv.try_send(kv_link::Call { batch, answer }).is_err() {
+        let call = kv_link::Call { batch, answer };
+        if self.with_link(to, |link| link.kv.try_send(call)).is_err() {
             let reason = format!("too many batches wait for the connection to {to}");
             return Err(TransportError::NotSent(reason));
         }
@@ -73,8 +73,9 @@ impl PeerLinks {
         snapshot::send(to, &self.own, self.book.as_ref(), frames).await
     }
 
-    fn link(&self, to: NodeId) -> Link {
-        self.links.lock().entry(to).or_insert_with(|| self.open(to)).clone()
+    /// Hands the link to `to` to `send`, which must not block.
+    fn with_link<T>(&self, to: NodeId, send: impl FnOnce(&Link) -> T) -> T {
+        send(self.links.lock().entry(to).or_insert_with(|| self.open(to)))
     }
 
     fn open(&self, to: NodeId) -> Link {

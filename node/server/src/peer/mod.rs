@@ -18,7 +18,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use dial::{dial_any, one_shot};
+pub use dial::{dial_any, one_shot, one_shot_any, one_shot_each};
 pub use links::PeerLinks;
 pub use service::PeerService;
 
