@@ -12,7 +12,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -236,6 +236,11 @@ async fn a_refused_write_is_told_and_tried_again() -> Result<()> {
         "metadata": {"name": "none"}, "spec": {"hard": {"count/statefulsets.apps": "0"}},
     });
     quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    // No controller of quotas runs here; what holds is what it would write.
+    let holds = json!({"status": {
+        "hard": {"count/statefulsets.apps": "0"}, "used": {"count/statefulsets.apps": "0"},
+    }});
+    quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(&holds)).await?;
     bench.run(&[])?;
     bench.create("prod", spec(&[("a", 1)])).await?;
     let status = bench.reason("prod", conditions::DEGRADED, "ReconcileError").await?;

@@ -40,6 +40,9 @@ const CONCURRENCY: u16 = 8;
 const BACKOFF_MIN: Duration = Duration::from_secs(2);
 /// Longest wait after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Longest wait after a step that a node refused or did not answer: what it waits for, another
+/// node's start for one, is over within seconds, and asking costs little.
+const STEP_BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// Longest time for a pass: requests to an API server that vanished without a word have no end of
 /// their own. Asking a hundred nodes that do not answer takes less than a minute.
 const PASS_LIMIT: Duration = Duration::from_secs(180);
@@ -166,7 +169,8 @@ async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Er
     let result = match &object.0 {
         Ok(cluster) => {
             let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-            let result = pass(&ctx, &namespace, &name);
+            // Boxed: the future of a pass is large.
+            let result = Box::pin(pass(&ctx, &namespace, &name));
             let result = tokio::time::timeout(PASS_LIMIT, result).await;
             let result = result.unwrap_or(Err(Error::Late(PASS_LIMIT)));
             if result.is_ok() {
@@ -217,16 +221,18 @@ fn error_policy(object: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Actio
         Error::Kube(_) | Error::Step(_) | Error::Late(_) => {
             let failures = ctx.failures.get_or_insert(&name, 0);
             ctx.failures.insert(&name, failures.saturating_add(1));
-            let wait = backoff(failures, &name);
+            let longest =
+                if matches!(error, Error::Step(_)) { STEP_BACKOFF_MAX } else { BACKOFF_MAX };
+            let wait = backoff(failures, longest, &name);
             tracing::warn!(cluster = name, %error, ?wait, reason = error.reason(), "pass failed");
             Action::requeue(wait)
         }
     }
 }
 
-/// Doubles from 2 s to 5 min; the name spreads clusters that fail together.
-fn backoff(failures: u32, name: &str) -> Duration {
-    let wait = BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX);
+/// Doubles from 2 s to `longest`; the name spreads clusters that fail together.
+fn backoff(failures: u32, longest: Duration, name: &str) -> Duration {
+    let wait = BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(longest);
     let spread = name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte)) % 20;
     wait.saturating_mul(100 + spread) / 100
 }

@@ -130,7 +130,7 @@ async fn pass(ctx: &Context, namespace: &str, name: &str) -> Result<Action, Erro
         ctx.forget(namespace, name);
         return Ok(Action::await_change());
     }
-    let result = work(ctx, &api, namespace, &mut cluster).await;
+    let result = Box::pin(work(ctx, &api, namespace, &mut cluster)).await;
     if let Err(error @ Error::Kube(_)) = &result
         && ctx.fails_again(namespace, name)
     {
