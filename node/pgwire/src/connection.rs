@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use crdb_sql::{
-    Column, Effect, ExecResult, Row, Session, SessionArgs, SqlError, SqlState, WriteFlag,
+    Column, Effect, ExecResult, Prepared, Row, Session, SessionArgs, SqlError, SqlState, WriteFlag,
 };
+use crdb_sqlfront::Parsed;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -381,6 +382,14 @@ fn canceled() -> SqlError {
     SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
 }
 
+/// A statement of a simple query.
+enum Simple<'t> {
+    /// The same text was prepared before.
+    Prepared(Arc<Prepared>),
+    /// Parsed now, with the text if it is all there is in it.
+    Parsed(Arc<Parsed>, Option<&'t str>),
+}
+
 /// Answers the messages of one client.
 pub(crate) struct Worker<'a, W> {
     pub(crate) server: &'a PgServer,
@@ -535,17 +544,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         let outcome = match latency::asked(text) {
             Some(Ok(wanted)) => self.tell_latencies(wanted).await,
             Some(Err(error)) => Err(End::Sql(error)),
-            None => {
-                let began = Instant::now();
-                match crdb_sqlfront::parse(text) {
-                    Err(error) => Err(End::Sql(from_parse(error))),
-                    Ok(statements) if statements.is_empty() => {
-                        self.output.empty_query();
-                        Ok(())
-                    }
-                    Ok(statements) => self.simple_statements(statements, began.elapsed()).await,
-                }
-            }
+            None => self.simple_text(text).await,
         };
         match outcome {
             Err(End::Sql(error)) => self.output.error(error_fields(&error, "ERROR")),
@@ -554,39 +553,59 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         self.ready().await
     }
 
-    async fn simple_statements(
-        &mut self,
-        statements: Vec<crdb_sqlfront::Parsed>,
-        parse: Duration,
-    ) -> Step {
+    async fn simple_text(&mut self, text: &str) -> Step {
+        let recalled = self.session.recall(text, &[]);
+        if let Some(prepared) = recalled.filter(|one| one.param_types.is_empty()) {
+            return self.simple_statement(Simple::Prepared(prepared), Duration::ZERO).await;
+        }
+        let began = Instant::now();
+        let statements = crdb_sqlfront::parse(text).map_err(from_parse)?;
+        let parse = began.elapsed();
+        if statements.is_empty() {
+            self.output.empty_query();
+        }
+        let whole = (statements.len() == 1).then_some(text);
         for parsed in statements {
             if parsed.placeholders > 0 {
                 let message = format!("there is no parameter ${}", parsed.placeholders);
                 return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message).into());
             }
-            let parsed = Arc::new(parsed);
-            self.guard.interrupt.flag.reset();
-            let flag = self.guard.interrupt.flag.clone();
-            let session = &mut self.session;
-            let began = Instant::now();
-            let (result, planned) = self
-                .guard
-                .run(async move {
-                    let prepared = session.prepare(&parsed, &[]).await?;
-                    let planned = Instant::now();
-                    Ok((session.execute(&prepared, &[], &flag).await?, planned))
-                })
-                .await?;
-            self.latencies = Latencies { parse, plan: planned - began, exec: planned.elapsed() };
-            let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
-            self.aside(&notices, &parameters);
-            self.effect(effect)?;
-            if let Some(columns) = columns {
-                self.output.row_description(&columns, &Formats::Text);
-                self.rows(&columns, rows.into_iter(), &Formats::Text).await?;
-            }
-            self.output.complete(&tag);
+            self.simple_statement(Simple::Parsed(Arc::new(parsed), whole), parse).await?;
         }
+        Ok(())
+    }
+
+    async fn simple_statement(&mut self, statement: Simple<'_>, parse: Duration) -> Step {
+        self.guard.interrupt.flag.reset();
+        let flag = self.guard.interrupt.flag.clone();
+        let session = &mut self.session;
+        let began = Instant::now();
+        let (result, planned) = self
+            .guard
+            .run(async move {
+                let prepared = match statement {
+                    Simple::Prepared(prepared) => prepared,
+                    Simple::Parsed(parsed, whole) => {
+                        let prepared = Arc::new(session.prepare(&parsed, &[]).await?);
+                        if let Some(text) = whole {
+                            session.keep(text, &[], &prepared);
+                        }
+                        prepared
+                    }
+                };
+                let planned = Instant::now();
+                Ok((session.execute(&prepared, &[], &flag).await?, planned))
+            })
+            .await?;
+        self.latencies = Latencies { parse, plan: planned - began, exec: planned.elapsed() };
+        let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
+        self.aside(&notices, &parameters);
+        self.effect(effect)?;
+        if let Some(columns) = columns {
+            self.output.row_description(&columns, &Formats::Text);
+            self.rows(&columns, rows.into_iter(), &Formats::Text).await?;
+        }
+        self.output.complete(&tag);
         Ok(())
     }
 

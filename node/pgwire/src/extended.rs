@@ -70,22 +70,26 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             let error = SqlError::new(SqlState::PROGRAM_LIMIT, message);
             return Err(error.with_hint("Close or DEALLOCATE those no longer needed.").into());
         }
+        let prepared = match self.session.recall(query, types) {
+            Some(prepared) => Some(prepared),
+            None => self.prepare(query, types).await?,
+        };
+        self.statements.insert(name, Arc::new(Statement { prepared }));
+        self.output.parse_complete();
+        Ok(())
+    }
+
+    /// Prepares the only statement of a text; none for an empty one.
+    async fn prepare(&mut self, query: &str, types: &[u32]) -> Step<Option<Arc<Prepared>>> {
         let mut parsed = crdb_sqlfront::parse(query).map_err(from_parse)?;
         if parsed.len() > 1 {
             let message = "cannot insert multiple commands into a prepared statement";
             return Err(SqlError::syntax(message).into());
         }
-        let prepared = match parsed.pop() {
-            None => None,
-            Some(parsed) => {
-                let parsed = Arc::new(parsed);
-                let prepared = self.guard.run(self.session.prepare(&parsed, types)).await?;
-                Some(Arc::new(prepared))
-            }
-        };
-        self.statements.insert(name, Arc::new(Statement { prepared }));
-        self.output.parse_complete();
-        Ok(())
+        let Some(parsed) = parsed.pop().map(Arc::new) else { return Ok(None) };
+        let prepared = Arc::new(self.guard.run(self.session.prepare(&parsed, types)).await?);
+        self.session.keep(query, types, &prepared);
+        Ok(Some(prepared))
     }
 
     pub(crate) fn bind(&mut self, bind: Bind) -> Step {

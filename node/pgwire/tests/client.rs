@@ -105,6 +105,46 @@ async fn a_shell_learns_how_long_its_last_statement_took() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_sent_again_follows_the_schema() {
+    let (_node, port) = started().await;
+    let client = client(port).await;
+    let values = async |text: &str| {
+        let messages = client.simple_query(text).await?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let cells = rows.flat_map(|row| (0..row.len()).map(|at| row.get(at).map(str::to_owned)));
+        Ok::<_, tokio_postgres::Error>(cells.flatten().collect::<Vec<_>>())
+    };
+    client.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    for n in 1..4 {
+        client.simple_query(&format!("INSERT INTO t VALUES ({n})")).await.unwrap();
+        assert_eq!(values("SELECT count(*) FROM t").await.unwrap(), [n.to_string()]);
+        assert_eq!(values("SELECT * FROM t WHERE a = 1").await.unwrap(), ["1"]);
+        assert_eq!(client.query("SELECT * FROM t WHERE a = $1", &[&1_i64]).await.unwrap().len(), 1);
+    }
+    client.batch_execute("TRUNCATE t").await.unwrap();
+    assert_eq!(values("SELECT count(*) FROM t").await.unwrap(), ["0"]);
+    client.batch_execute("DROP TABLE t; CREATE TABLE t (b TEXT PRIMARY KEY, a INT)").await.unwrap();
+    client.simple_query("INSERT INTO t VALUES ('x', 1)").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(values("SELECT * FROM t WHERE a = 1").await.unwrap(), ["x", "1"]);
+        let row = client.query_one("SELECT * FROM t WHERE a = $1", &[&1_i64]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "x");
+    }
+    client.batch_execute("DROP TABLE t").await.unwrap();
+    let error = values("SELECT * FROM t WHERE a = 1").await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::UNDEFINED_TABLE));
+    // What the extended protocol has prepared is no answer to the same text without parameters.
+    client.prepare("SELECT $1::INT8").await.unwrap();
+    for _ in 0..2 {
+        let error = values("SELECT $1::INT8").await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::UNDEFINED_PARAMETER));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn portals_suspend_and_the_session_survives_errors() {
     let (_node, port) = started().await;
     let client = client(port).await;
