@@ -50,13 +50,8 @@ fn info() -> SessionInfo {
     }
 }
 
-/// Values of a type at the edges of what it holds.
-fn extremes(ty: S) -> Vec<Datum> {
-    let text = |all: &[&str]| all.iter().map(|t| Datum::text(*t)).collect();
-    let (first, end) = (crate::datum::civil::MIN_TIMESTAMP, crate::datum::civil::MAX_TIMESTAMP);
-    let micros = [i64::MIN, first, -1, 0, 1_704_067_200_000_000, end - 1, i64::MAX];
+fn numbers(ty: S) -> Vec<Datum> {
     match ty {
-        S::Bool => vec![Datum::Bool(true), Datum::Bool(false)],
         S::Int2 | S::Int4 | S::Int8 => {
             let (low, high) = match ty {
                 S::Int2 => (i64::from(i16::MIN), i64::from(i16::MAX)),
@@ -72,6 +67,41 @@ fn extremes(ty: S) -> Vec<Datum> {
         S::Numeric => ["0", "-1", "0.5", "1e3000", "1e-3000", "-9e300", "NaN", "inf", "-inf"]
             .map(|t| Datum::decimal(Decimal::parse(t).unwrap()))
             .into(),
+        _ => Vec::new(),
+    }
+}
+
+fn times(ty: S) -> Vec<Datum> {
+    let (first, end) = (crate::datum::civil::MIN_TIMESTAMP, crate::datum::civil::MAX_TIMESTAMP);
+    let micros = [i64::MIN, first, -1, 0, 1_704_067_200_000_000, end - 1, i64::MAX];
+    match ty {
+        S::Date => {
+            let (low, high) = (crate::datum::civil::MIN_DATE, crate::datum::civil::MAX_DATE);
+            [i32::MIN, low, -1, 0, 19_723, high, i32::MAX].map(Datum::Date).into()
+        }
+        S::Time => [0, 1, 86_399_999_999, 86_400_000_000].map(Datum::Time).into(),
+        S::Timestamp => micros.map(Datum::Timestamp).into(),
+        S::TimestampTz => micros.map(Datum::TimestampTz).into(),
+        S::Interval => {
+            let make = |months, days, micros| Datum::Interval(Interval { months, days, micros });
+            vec![
+                make(0, 0, 0),
+                make(1, -1, 1),
+                make(i32::MIN, i32::MIN, i64::MIN),
+                make(i32::MAX, i32::MAX, i64::MAX),
+                make(0, 0, i64::MIN),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Values of a type at the edges of what it holds.
+fn extremes(ty: S) -> Vec<Datum> {
+    let text = |all: &[&str]| all.iter().map(|t| Datum::text(*t)).collect();
+    match ty {
+        S::Bool => vec![Datum::Bool(true), Datum::Bool(false)],
+        S::Int2 | S::Int4 | S::Int8 | S::Float4 | S::Float8 | S::Numeric => numbers(ty),
         S::QChar => text(&["", "a", "é"]),
         S::Name | S::Text | S::Varchar | S::Bpchar | S::Unknown => text(&[
             "",
@@ -105,23 +135,7 @@ fn extremes(ty: S) -> Vec<Datum> {
             "\u{0}",
         ]),
         S::Bytea => [&b""[..], b"a", &[0xff, 0xfe, 0]].map(|b| Datum::Bytes(b.into())).into(),
-        S::Date => {
-            let (low, high) = (crate::datum::civil::MIN_DATE, crate::datum::civil::MAX_DATE);
-            [i32::MIN, low, -1, 0, 19_723, high, i32::MAX].map(Datum::Date).into()
-        }
-        S::Time => [0, 1, 86_399_999_999, 86_400_000_000].map(Datum::Time).into(),
-        S::Timestamp => micros.map(Datum::Timestamp).into(),
-        S::TimestampTz => micros.map(Datum::TimestampTz).into(),
-        S::Interval => {
-            let make = |months, days, micros| Datum::Interval(Interval { months, days, micros });
-            vec![
-                make(0, 0, 0),
-                make(1, -1, 1),
-                make(i32::MIN, i32::MIN, i64::MIN),
-                make(i32::MAX, i32::MAX, i64::MAX),
-                make(0, 0, i64::MIN),
-            ]
-        }
+        S::Date | S::Time | S::Timestamp | S::TimestampTz | S::Interval => times(ty),
         S::Uuid => vec![Datum::Uuid([0; 16]), Datum::Uuid([255; 16])],
         S::Jsonb => ["null", "[]", "{}", "[1,[2,\"x\"]]", "{\"a\":{\"b\":null}}", "1e400", "\"\""]
             .iter()

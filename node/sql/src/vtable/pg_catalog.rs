@@ -118,6 +118,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("attinhcount", S::Int4),
             ("attacl", S::Array(&S::Text)),
             ("attoptions", S::Array(&S::Text)),
+            ("attstorage", S::QChar),
         ],
         attributes,
     ),
@@ -441,6 +442,7 @@ fn attributes(info: &SessionInfo) -> Result<Vec<Row>> {
             int(0),
             Datum::Null,
             Datum::Null,
+            char1(if ty.typlen() < 0 { "x" } else { "p" }),
         ]);
     };
     for t in tables(info).1 {
