@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::cluster::{Node, TestCluster, binary, within};
+use crate::cluster::{Node, PATIENCE, TestCluster, binary, within};
 
 /// Sends bytes and waits until the node closes the connection, which it has to do in time.
 async fn send_and_wait(port: u16, bytes: &[u8]) -> Result<Vec<u8>> {
@@ -90,6 +90,12 @@ async fn bad_flags_exit_4_and_name_the_flag() -> Result<()> {
         (&["start", "--insecure", "--join=a", "--listen-addr=a:b:c"], "--listen-addr"),
         (&["start", "--insecure", "--join=a", "--no-such-flag"], "--no-such-flag"),
         (&["start", "--insecure", "--join=a", "--store=type=mem,size=1GB"], "--store"),
+        (&["start", "--insecure", "--join=a", "--max-offset=0"], "--max-offset"),
+        (&["start-single-node", "--insecure", "--sql-addr=a:b:c"], "--sql-addr"),
+        (&["demo", "--nodes=0"], "--nodes"),
+        (&["node", "status", "--insecure", "--host=a:b"], "--host"),
+        (&["sql", "--url=mysql://a"], "--url"),
+        (&["init", "--insecure", "--cluster-id=x"], "--cluster-id"),
         (&["no-such-command"], "no-such-command"),
     ] {
         let (code, text) = run(args).await?;
@@ -192,8 +198,13 @@ async fn a_balancer_in_a_peers_place_confuses_nobody() -> Result<()> {
         let sql = format!("UPSERT INTO t VALUES ({id})");
         cluster.node(id % 2 + 1)?.execute_retrying(&sql).await?;
     }
-    let log = std::fs::read_to_string(cluster.node(2)?.store.join("logs/crdb.log"))?;
-    ensure!(log.contains("the stream is meant for n3"), "node 2 did not see the mistake");
+    // Node 2 refuses, as soon as somebody looks for node 3 again.
+    let log = cluster.node(2)?.store.join("logs/crdb.log");
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(&log)?.contains("the stream is meant for n3") {
+        ensure!(Instant::now() < deadline, "node 2 did not see the mistake");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     proxy.shutdown().await;
     cluster.node(3)?.start()?;
     let client = cluster.node(3)?.connect().await?;

@@ -4,6 +4,7 @@
 //! `CRDB_SOAK_ROUNDS=20` makes the rounds of kills as many; seeds are printed.
 
 mod bad_input;
+mod cli;
 mod cluster;
 mod durability;
 mod schema;
