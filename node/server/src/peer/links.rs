@@ -44,7 +44,7 @@ impl PeerLinks {
     /// Queues a raft batch; drops it when the queue is full. Callable from any thread.
     pub fn send_raft(&self, to: NodeId, batch: RaftBatch) {
         // A full or closed queue loses the batch, as the network may: raft repeats itself.
-        drop(self.with_link(to, |link| link.raft.try_send(batch)));
+        let _sent = self.with_link(to, |link| link.raft.try_send(batch).is_ok());
     }
 
     /// Sends a batch and waits for its answer.
@@ -55,7 +55,7 @@ impl PeerLinks {
     ) -> Result<BatchResponse, TransportError> {
         let (answer, answered) = oneshot::channel();
         let call = kv_link::Call { batch, answer };
-        if self.with_link(to, |link| link.kv.try_send(call)).is_err() {
+        if !self.with_link(to, |link| link.kv.try_send(call).is_ok()) {
             let reason = format!("too many batches wait for the connection to {to}");
             return Err(TransportError::NotSent(reason));
         }
