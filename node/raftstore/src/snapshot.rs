@@ -146,9 +146,17 @@ impl Incoming {
         if !same {
             return Err("its header contradicts itself".into());
         }
-        let known = entries.iter().all(|entry| data_family(entry.family).is_some());
-        if !known {
-            return Err("it has entries outside of the replicated data".into());
+        // Nothing of another range may be overwritten.
+        let span = data_span(&descriptor);
+        let bounds = DATA_FAMILIES.map(|family| (family, engine_bounds(family, &span)));
+        let inside = |entry: &SnapshotEntry| {
+            let family = data_family(entry.family);
+            bounds.iter().any(|(known, (start, end))| {
+                family == Some(*known) && *start <= entry.key && entry.key < *end
+            })
+        };
+        if !entries.iter().all(inside) {
+            return Err("it has entries outside of the range's data".into());
         }
         Ok(Self { message, descriptor, applied: state.applied, entries })
     }
@@ -195,5 +203,72 @@ fn engine_bounds(family: Family, span: &Span) -> (Bytes, Bytes) {
     match family {
         Family::Lock => (span.start.clone(), span.end.clone()),
         Family::State | Family::Raft | Family::Local => mvcc::engine_span(span),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crdb_keys::Timestamp;
+    use crdb_storage::{MemoryEngine, Sync};
+
+    use super::*;
+
+    const RANGE: RangeId = RangeId(4);
+
+    /// The snapshot of a range from `b` to `d`, with a key in it and one on either side.
+    fn snapshot() -> (SnapshotHeader, Vec<SnapshotEntry>) {
+        let descriptor = RangeDescriptor {
+            range_id: RANGE.get(),
+            start_key: "b".into(),
+            end_key: "d".into(),
+            ..RangeDescriptor::default()
+        };
+        let mut batch = WriteBatch::new();
+        record::write(&mut batch, RANGE, RangeLocal::Descriptor, &descriptor);
+        record::write(&mut batch, RANGE, RangeLocal::AppliedState, &AppliedState::default());
+        for key in ["a", "c", "d"] {
+            mvcc::put(&mut batch, key.as_bytes(), Timestamp::new(5, 0), Some(b"1"));
+        }
+        let engine = MemoryEngine::new();
+        engine.write(&batch, Sync::Yes).unwrap();
+        let mut message = eraftpb::Message { from: 1, to: 2, ..eraftpb::Message::default() };
+        message.set_msg_type(eraftpb::MessageType::MsgSnapshot);
+        let (header, mut stream) = begin(&engine, RANGE, message, 100).unwrap();
+        let mut entries = Vec::new();
+        while let Some(chunk) = stream.next_chunk().unwrap() {
+            entries.extend(chunk);
+        }
+        (header, entries)
+    }
+
+    #[test]
+    fn a_snapshot_holds_the_range_and_nothing_else() {
+        let (header, entries) = snapshot();
+        let keys: Vec<_> =
+            entries.iter().map(|entry| mvcc::decode_version_key(&entry.key).unwrap().0).collect();
+        assert_eq!(keys, ["c"]);
+        Incoming::decode(header, entries).unwrap();
+    }
+
+    #[test]
+    fn entries_outside_of_the_range_are_refused() {
+        let own = |family: Family, key: Bytes| SnapshotEntry {
+            family: family.code().into(),
+            key,
+            value: Bytes::new(),
+        };
+        let at = Timestamp::new(5, 0);
+        for foreign in [
+            own(Family::State, mvcc::version_key(b"a", at)),
+            own(Family::State, mvcc::version_key(b"d", at)),
+            own(Family::Lock, "d".into()),
+            own(Family::Local, "c".into()),
+            own(Family::Raft, "c".into()),
+        ] {
+            let (header, mut entries) = snapshot();
+            entries.push(foreign.clone());
+            let error = Incoming::decode(header, entries).unwrap_err();
+            assert_eq!(error, "it has entries outside of the range's data", "{foreign:?}");
+        }
     }
 }
