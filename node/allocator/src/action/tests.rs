@@ -36,6 +36,38 @@ impl World {
         }
     }
 
+    fn set_range(
+        &mut self,
+        args: &mut goldenscript::ArgumentConsumer<'_>,
+    ) -> Result<(), Box<dyn Error>> {
+        let leaseholder = parse_store(args.take_key("lease").unwrap_or("s1"))?;
+        self.progress = Progress { leaseholder, ..Progress::default() };
+        let mut others = Vec::new();
+        for (key, kind) in [
+            ("learner", ReplicaType::Learner),
+            ("incoming", ReplicaType::VoterIncoming),
+            ("outgoing", ReplicaType::VoterOutgoing),
+        ] {
+            others.extend(args.take_key(key).map(|store| (store, kind)));
+        }
+        let mut replicas = Vec::new();
+        while let Some(store) = args.next_pos() {
+            replicas.push((store, ReplicaType::Voter));
+        }
+        self.range = RangeDescriptor::default();
+        for (store, kind) in replicas.into_iter().chain(others) {
+            let store = parse_store(store)?;
+            self.range.next_replica_id += 1;
+            self.range.replicas.push(ReplicaDescriptor {
+                node_id: store.get(),
+                store_id: store.get(),
+                replica_id: self.range.next_replica_id,
+                r#type: kind.into(),
+            });
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, action: &Action) {
         match action {
             Action::None => {}
@@ -123,33 +155,7 @@ impl goldenscript::Runner for World {
                 });
             }
             // range s1 s2 s3 learner=s4 incoming=s5 outgoing=s6 lease=s1
-            "range" => {
-                let leaseholder = parse_store(args.take_key("lease").unwrap_or("s1"))?;
-                self.progress = Progress { leaseholder, ..Progress::default() };
-                let mut others = Vec::new();
-                for (key, kind) in [
-                    ("learner", ReplicaType::Learner),
-                    ("incoming", ReplicaType::VoterIncoming),
-                    ("outgoing", ReplicaType::VoterOutgoing),
-                ] {
-                    others.extend(args.take_key(key).map(|store| (store, kind)));
-                }
-                let mut replicas = Vec::new();
-                while let Some(store) = args.next_pos() {
-                    replicas.push((store, ReplicaType::Voter));
-                }
-                self.range = RangeDescriptor::default();
-                for (store, kind) in replicas.into_iter().chain(others) {
-                    let store = parse_store(store)?;
-                    self.range.next_replica_id += 1;
-                    self.range.replicas.push(ReplicaDescriptor {
-                        node_id: store.get(),
-                        store_id: store.get(),
-                        replica_id: self.range.next_replica_id,
-                        r#type: kind.into(),
-                    });
-                }
-            }
+            "range" => self.set_range(&mut args)?,
             "status" => {
                 let id = args.next_pos().ok_or("which store?")?;
                 let status = args.next_pos().ok_or("which status?")?;
