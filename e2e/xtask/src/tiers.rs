@@ -43,8 +43,9 @@ enum Part {
     WithPrograms(&'static str),
     /// Test programs that run a control plane as plain processes.
     WithControlPlane(&'static str),
-    /// Test programs that get a Kubernetes cluster, the images in it and the tools for it.
-    OnKubernetes(&'static str),
+    /// Test programs, one after the other, that get one Kubernetes cluster, the images in it and the
+    /// tools for it.
+    OnKubernetes(&'static [&'static str]),
 }
 
 impl Part {
@@ -92,12 +93,16 @@ const TIERS: &[Tier] = &[
     Tier {
         name: "e2e",
         deadline: minutes(40),
-        parts: &[Part::OnKubernetes("test --workspace --test cluster")],
+        parts: &[Part::OnKubernetes(&[
+            "test --workspace --test cluster",
+            "test --workspace --test kubernetes",
+        ])],
     },
 ];
 
 /// Test targets that other tiers run.
-const NOT_UNIT_TESTS: &[&str] = &["cluster", "kind", "manifests", "operator", "process", "tidy"];
+const NOT_UNIT_TESTS: &[&str] =
+    &["cluster", "kind", "kubernetes", "manifests", "operator", "process", "tidy"];
 
 /// Runs all tiers, or one, and prints the sum.
 pub(crate) fn test(workspace: &Workspace, tier: Option<&str>, filter: Option<&str>) -> Result<()> {
@@ -188,8 +193,15 @@ fn run_part(
             env.extend(our_programs(workspace));
             run_tests(workspace, workspace.cargo(line).envs(&env), left, filter)
         }
-        Part::OnKubernetes(line) => on_kubernetes(workspace, |env| {
-            run_tests(workspace, workspace.cargo(line).envs(env), left, filter)
+        Part::OnKubernetes(lines) => on_kubernetes(workspace, |env| {
+            let begun = workspace.progress().elapsed();
+            let mut counts = Counts::default();
+            for line in *lines {
+                let used = workspace.progress().elapsed().saturating_sub(begun);
+                let cargo = workspace.cargo(line).envs(env);
+                counts += run_tests(workspace, cargo, left.saturating_sub(used), filter)?;
+            }
+            Ok(counts)
         }),
     }
 }
