@@ -19,6 +19,11 @@ use crate::versions::STOCK_NODE_IMAGE;
 /// Chooses where the node image comes from: `registry` or `local`. Unset: a registry if it answers.
 pub const SOURCE_VARIABLE: &str = "CRDB_KIND_IMAGE_SOURCE";
 
+/// The system's limit of inotify instances for each user.
+const INOTIFY_LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
+/// Enough for several clusters; the usual 128 is not enough for a second one of seven nodes.
+const INOTIFY_INSTANCES: u64 = 1024;
+
 /// This machine with its docker daemon: what clusters run on.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -118,6 +123,10 @@ impl Host {
             ready.run().with_context(|| format!("the nodes of the cluster {}", config.name))?;
             return Ok(cluster);
         }
+        if let Err(error) = raise_inotify_limit(Path::new(INOTIFY_LIMIT)) {
+            // With few nodes the limit of the system may do.
+            self.progress.note(format_args!("warning: {error:#}"));
+        }
         plan::create(config, &self.facts).iter().try_for_each(|step| self.perform(step))?;
         Ok(self.cluster(&config.name))
     }
@@ -165,6 +174,23 @@ impl Host {
             Step::Run(title, command) => self.progress.step(title, || command.run()),
         }
     }
+}
+
+/// Raises the limit of the system where it is lower than two clusters need: systemd, containerd and
+/// kubelet of every node take from the same account, and a node whose systemd gets none ends at
+/// once.
+fn raise_inotify_limit(file: &Path) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let limit: u64 = text.trim().parse().with_context(|| format!("{text:?} is no limit"))?;
+    if limit >= INOTIFY_INSTANCES {
+        return Ok(());
+    }
+    fs::write(file, INOTIFY_INSTANCES.to_string()).with_context(|| {
+        format!(
+            "fs.inotify.max_user_instances is {limit}, which is too low for many nodes; run as \
+             root: sysctl fs.inotify.max_user_instances={INOTIFY_INSTANCES}"
+        )
+    })
 }
 
 /// Asks a registry for the stock image's manifest, unless the environment says what to do.
@@ -233,5 +259,24 @@ impl Cluster {
             ImageSource::Local => node_image::BUSYBOX_IMAGE,
             ImageSource::Registry => "docker.io/library/busybox:1.36",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inotify_limit_is_raised_and_never_lowered() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("max_user_instances");
+        for (before, after) in [("128\n", "1024"), ("1024", "1024"), ("8192\n", "8192\n")] {
+            fs::write(&file, before).unwrap();
+            raise_inotify_limit(&file).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), after);
+        }
+        fs::write(&file, "many").unwrap();
+        let error = raise_inotify_limit(&file).unwrap_err();
+        assert!(error.to_string().contains("no limit"), "{error:#}");
     }
 }
