@@ -83,6 +83,8 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
+    /// Measure three nodes on this machine, optimised; not part of any test run
+    Bench,
     /// Rewrite the expected output of golden tests
     Golden,
     /// Rewrite `crds/` from the types
@@ -129,6 +131,7 @@ fn run(verb: &Verb, progress: &Progress) -> Result<()> {
         Verb::Test { tier, name } => tiers::test(&workspace, tier.as_deref(), name.as_deref()),
         Verb::Sim { seeds, from } => sim(&workspace, Profile::Dev, *seeds, *from),
         Verb::Soak { seeds, from } => sim(&workspace, Profile::Release, *seeds, *from),
+        Verb::Bench => bench(&workspace),
         Verb::Golden => {
             machine::ready_to_build(progress)?;
             let workspace = workspace.with_rocksdb()?;
@@ -151,6 +154,16 @@ fn sim(workspace: &Workspace, profile: Profile, seeds: u64, from: u64) -> Result
     let cargo = workspace.with_rocksdb()?.cargo("run --package crdb-sim");
     let cargo = if profile == Profile::Release { cargo.arg("--release") } else { cargo };
     passed(cargo.words(&format!("-- --seeds {seeds} --from {from}")))
+}
+
+fn bench(workspace: &Workspace) -> Result<()> {
+    machine::ready_to_build(workspace.progress())?;
+    let workspace = workspace.with_rocksdb()?;
+    // On its own, so that the node is built without the features of the tests.
+    passed(workspace.cargo("build --release --package crdb"))?;
+    let node = workspace.programs(Profile::Release).join("crdb");
+    let bench = workspace.cargo("bench --package crdb-e2e --bench node");
+    passed(bench.env("CRDB_BIN", node.display()))
 }
 
 fn crds(workspace: &Workspace) -> Result<()> {
