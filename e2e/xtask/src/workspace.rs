@@ -30,6 +30,21 @@ impl Profile {
     }
 }
 
+/// Makes cargo look at what is in this checkout when another one used the target directory last.
+/// All checkouts share it, cargo names their crates alike and goes by the times of files: a file
+/// that was cloned before the other checkout was built would count as built.
+fn claim(target: &Path, root: &Path) -> Result<()> {
+    let stamp = target.join(".checkout");
+    let own = root.display().to_string();
+    if std::fs::read_to_string(&stamp).is_ok_and(|last| last == own) {
+        return Ok(());
+    }
+    let touch = Cmd::new("find").path(root).words("-name .git -prune -o -name target -prune");
+    touch.words("-o -type f -exec touch {} +").run()?;
+    std::fs::create_dir_all(target)?;
+    std::fs::write(&stamp, own).with_context(|| format!("write {}", stamp.display()))
+}
+
 /// The repository on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Workspace {
@@ -50,6 +65,7 @@ impl Workspace {
             Some(dir) => std::path::absolute(PathBuf::from(dir))?,
             None => cache.root().join("target"),
         };
+        claim(&target, root)?;
         let (root, progress) = (root.to_owned(), progress.clone());
         Ok(Workspace { root, target, cache, progress, rocksdb: None })
     }
