@@ -23,10 +23,12 @@ use std::time::Duration;
 
 use crdb_api::conditions;
 use crdb_api::names::SlotName;
-use crdb_api::v1alpha1::{CrdbClusterStatus, Operation, OperationType};
+use crdb_api::v1alpha1::{CrdbClusterStatus, Liveness, Membership, Operation, OperationType};
 
 use super::build;
-use super::observed::{Answer, ClusterView, Observed, TroubleKind, VolumeMark, VolumeView};
+use super::observed::{
+    Answer, ClusterView, Observed, RangeCounts, TroubleKind, VolumeMark, VolumeView,
+};
 use super::validate::Desired;
 
 /// What one pass does.
@@ -138,7 +140,7 @@ pub(crate) fn plan(
         if let Err(message) = plan_bootstrap(desired, status, observed, fresh_id, &mut plan) {
             return halted(plan, HaltReason::BootstrapVolumeLost, message);
         }
-    } else if !all_ready(&plan, observed) {
+    } else if !all_ready(&plan, observed) || !at_rest(observed) {
         plan.recheck_after = WHILE_STARTING;
     }
     if plan.step == Step::None {
@@ -371,6 +373,17 @@ fn all_ready(plan: &Plan, observed: &Observed) -> bool {
     plan.slots.iter().all(|planned| {
         let pod = observed.slots.get(&planned.slot).and_then(|view| view.pod.as_ref());
         pod.is_some_and(|pod| pod.ready)
+    })
+}
+
+/// Whether the database answers and has nothing to heal: when it has healed, no object of
+/// Kubernetes changes that would make a pass, and the status would speak of the past.
+fn at_rest(observed: &Observed) -> bool {
+    observed.view().is_some_and(|view| {
+        let whole = |ranges: RangeCounts| ranges.unavailable + ranges.under_replicated == 0;
+        let mut members =
+            view.nodes.iter().filter(|node| node.membership != Membership::Decommissioned);
+        view.ranges.is_none_or(whole) && members.all(|node| node.liveness == Liveness::Live)
     })
 }
 
