@@ -42,7 +42,10 @@ pub(crate) fn up(workspace: &Workspace, workers_per_zone: u8) -> Result<()> {
     progress.step("install the operator", || install(workspace, &cluster, &images))?;
     let sample = Sample::read(workspace)?;
     progress.step("make the database", || sample.apply(workspace, &cluster))?;
-    progress.step("wait until the database is available", || sample.wait(&cluster))?;
+    for condition in ["Available", "FullyReplicated"] {
+        let what = format!("wait until the database is {condition}");
+        progress.step(&what, || sample.wait(&cluster, condition))?;
+    }
     progress.step("open the port", || {
         cluster.kubectl().words("apply --filename=-").stdin(sample.port_service()).run()
     })?;
@@ -130,11 +133,12 @@ impl Sample {
         apply.args_of(&["apply", "--filename"]).path(&path).run()
     }
 
-    fn wait(&self, cluster: &Cluster) -> Result<()> {
+    fn wait(&self, cluster: &Cluster, condition: &str) -> Result<()> {
         let wait = cluster
             .kubectl()
             .arg(format_args!("--namespace={NAMESPACE}"))
-            .words("wait --for=condition=Available")
+            .words("wait")
+            .arg(format_args!("--for=condition={condition}"))
             .arg(format_args!("crdbcluster/{}", self.name))
             .arg(format_args!("--timeout={AVAILABLE_S}s"))
             .seconds(AVAILABLE_S + 10);
@@ -146,7 +150,7 @@ impl Sample {
             report.push_str(&format!("\n$ kubectl {question}\n"));
             report.push_str(&kubectl().words(question).output().unwrap_or_else(|e| e.to_string()));
         }
-        Err(error.context(format!("the database {} is not available{report}", self.name)))
+        Err(error.context(format!("the database {} is not {condition}{report}", self.name)))
     }
 
     /// Leads the open port to the nodes. Only `up` makes it: a real cluster has a load balancer.

@@ -78,7 +78,14 @@ pub fn replica_target(range: &RangeDescriptor, stores: &[StoreInfo]) -> usize {
     let known = |id: u32| stores.iter().any(|store| store.store_id.get() == id);
     let unheard_of = range.replicas.iter().filter(|replica| !known(replica.store_id));
     nodes.extend(unheard_of.map(|replica| NodeId(replica.node_id)));
-    let target = nodes.len().clamp(1, VOTERS);
+    voter_target(nodes.len())
+}
+
+/// How many voters a range should have where `nodes` nodes are to stay: three, or one while there
+/// are fewer than three.
+#[must_use]
+pub fn voter_target(nodes: usize) -> usize {
+    let target = nodes.clamp(1, VOTERS);
     if target.is_multiple_of(2) { target - 1 } else { target }
 }
 

@@ -19,5 +19,5 @@ mod action;
 mod diversity;
 mod store;
 
-pub use action::{Action, Progress, next_action, replica_target};
+pub use action::{Action, Progress, next_action, replica_target, voter_target};
 pub use store::{StoreInfo, StoreStatus};

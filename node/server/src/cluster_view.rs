@@ -148,16 +148,18 @@ impl ClusterView {
         nodes.iter().filter_map(info).collect()
     }
 
-    /// The answer to `ClusterStatus`, but for what the caller alone knows.
-    pub fn status(&self, now: Timestamp, mono: Duration) -> ClusterStatusResponse {
+    /// The answer to `ClusterStatus`, but for what the caller alone knows, in a cluster of `total`
+    /// ranges.
+    pub fn status(&self, now: Timestamp, mono: Duration, total: u64) -> ClusterStatusResponse {
         let nodes = self.nodes.read();
         let rows: Vec<NodeStatus> =
             nodes.values().filter_map(|node| node.status(now, mono)).collect();
-        let sum = |count: fn(&NodeStatus) -> u64| rows.iter().map(count).sum();
+        let sum = |count: fn(&NodeStatus) -> u64| rows.iter().map(count).sum::<u64>();
         let ranges = RangeCounts {
-            total: 0,
+            total,
             unavailable: rows.iter().map(|row| row.ranges_unavailable).max().unwrap_or(0),
-            under_replicated: sum(|row| row.ranges_underreplicated),
+            // A leader that has not heard of a new node yet misses nothing; the sum does.
+            under_replicated: sum(|row| row.ranges_underreplicated).max(lacking(&rows, total)),
             over_replicated: 0,
             constraint_violations: 0,
         };
@@ -170,6 +172,15 @@ impl ClusterView {
             ..ClusterStatusResponse::default()
         }
     }
+}
+
+/// How many of `total` ranges must lack replicas at the least, by what the nodes hold in all.
+fn lacking(rows: &[NodeStatus], total: u64) -> u64 {
+    let active = rows.iter().filter(|row| row.membership() == admin::Membership::Active).count();
+    let voters = u64::try_from(crdb_allocator::voter_target(active)).unwrap_or(1);
+    let held: u64 = rows.iter().map(|row| row.replicas).sum();
+    // Each range lacks as many as it can: all but one.
+    total.saturating_mul(voters).saturating_sub(held).div_ceil((voters - 1).max(1)).min(total)
 }
 
 impl KnownNode {
@@ -288,12 +299,28 @@ mod tests {
         view.learn_record(LivenessRecord { node: NodeId(2), expiration, ..Default::default() });
         let liveness = |wall: u64, mono: u64| {
             let now = Timestamp::new(wall * SECOND, 0);
-            view.status(now, Duration::from_secs(mono)).nodes[0].liveness()
+            view.status(now, Duration::from_secs(mono), 0).nodes[0].liveness()
         };
         assert_eq!(liveness(99, 50), admin::Liveness::Live);
         assert_eq!(liveness(101, 50), admin::Liveness::Suspect);
         view.heard(NodeId(2), Duration::from_secs(49));
         assert_eq!(liveness(101, 50), admin::Liveness::Live);
         assert_eq!(liveness(500, 53), admin::Liveness::Dead);
+    }
+
+    #[test]
+    fn replicas_that_no_leader_misses_yet_are_missed() {
+        let row = |membership: admin::Membership, replicas: u64| NodeStatus {
+            membership: membership.into(),
+            replicas,
+            ..NodeStatus::default()
+        };
+        use admin::Membership::{Active, Decommissioned};
+        // Two nodes joined and hold nothing yet.
+        assert_eq!(lacking(&[row(Active, 4), row(Active, 0), row(Active, 0)], 4), 4);
+        assert_eq!(lacking(&[row(Active, 4), row(Active, 4), row(Active, 1)], 4), 2);
+        assert_eq!(lacking(&[row(Active, 4), row(Active, 4), row(Active, 4)], 4), 0);
+        // One replica is all that two nodes are given.
+        assert_eq!(lacking(&[row(Active, 4), row(Active, 0), row(Decommissioned, 0)], 4), 0);
     }
 }

@@ -233,12 +233,9 @@ impl AdminSource for Shared {
         if let Some(stats) = self.own_stats() {
             self.view.learn_stats(stats);
         }
-        let mut response = self.view.status(self.clock.now(), elapsed());
+        let mut response = self.view.status(self.clock.now(), elapsed(), self.range_total());
         response.answered_by_store_uuid.clone_from(&self.store_uuid);
         response.answered_by_address = self.advertised.rpc.to_string();
-        if let Some(ranges) = &mut response.ranges {
-            ranges.total = self.range_total();
-        }
         if let Some(own) = self.identity.get() {
             response.cluster_id.clone_from(&own.cluster_id);
             response.answered_by = own.node_id.get();
@@ -255,14 +252,15 @@ impl HttpSource for Shared {
 
     fn metrics(&self) -> String {
         let stats = self.own_stats().unwrap_or_default();
-        let status = self.view.status(self.clock.now(), elapsed());
+        let ranges = self.range_total();
+        let status = self.view.status(self.clock.now(), elapsed(), ranges);
         let live = status.nodes.iter().filter(|node| node.liveness() == Liveness::Live).count();
         let available = rustix::fs::statvfs(self.dir.path())
             .map_or(0, |stat| stat.f_frsize.saturating_mul(stat.f_bavail));
         let up = self.clock.wall_nanos().saturating_sub(self.started_at.wall_nanos);
         self.metrics.encode(&Reading {
             live_nodes: u64::try_from(live).unwrap_or(0),
-            ranges: self.range_total(),
+            ranges,
             ranges_unavailable: stats.ranges_unavailable,
             ranges_underreplicated: stats.ranges_underreplicated,
             replicas: stats.replicas,
