@@ -3,9 +3,10 @@
 //! Our own has its data, its socket and its recorded process id under the cache directory. It
 //! outlives the program that started it, because clusters do; [`Docker::stop_if_own`] ends it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -34,6 +35,8 @@ pub struct Docker {
 #[derive(Clone, Debug)]
 struct OwnDaemon {
     dir: PathBuf,
+    /// Locked for others to share while this process may use the daemon, and alone to stop it.
+    users: Arc<File>,
 }
 
 impl Docker {
@@ -43,7 +46,7 @@ impl Docker {
         if users.answers()? {
             return Ok(Some(users));
         }
-        let docker = Docker { own: Some(OwnDaemon::new(cache)) };
+        let docker = Docker { own: Some(OwnDaemon::join(cache)?) };
         Ok(if docker.answers()? { Some(docker) } else { None })
     }
 
@@ -52,7 +55,7 @@ impl Docker {
         if let Some(docker) = Docker::find(cache)? {
             return Ok(docker);
         }
-        let own = OwnDaemon::new(cache);
+        let own = OwnDaemon::join(cache)?;
         progress.step("start a docker daemon", || own.start())?;
         Ok(Docker { own: Some(own) })
     }
@@ -82,18 +85,39 @@ impl Docker {
             .context("docker is needed: install docker.io, or docker itself")
     }
 
-    /// Stops our own daemon; does nothing to any other. Only to be called when no cluster is left.
+    /// Stops our own daemon unless another run uses it, which may have no cluster yet; does nothing
+    /// to any other daemon. Only to be called when no cluster is left.
     pub fn stop_if_own(&self, progress: &Progress) -> Result<()> {
-        match &self.own {
-            Some(own) => progress.step("stop the docker daemon", || own.stop()),
-            None => Ok(()),
+        let Some(own) = &self.own else { return Ok(()) };
+        if !own.leave()? {
+            progress.note("another run uses the docker daemon, so it stays");
+            return Ok(());
         }
+        let stopped = progress.step("stop the docker daemon", || own.stop());
+        own.users.unlock()?;
+        stopped
     }
 }
 
 impl OwnDaemon {
-    fn new(cache: &Cache) -> OwnDaemon {
-        OwnDaemon { dir: cache.root().join("docker") }
+    /// Counts this process among the users of the daemon, until it ends.
+    fn join(cache: &Cache) -> Result<OwnDaemon> {
+        let dir = cache.root().join("docker");
+        fs::create_dir_all(&dir)?;
+        let path = dir.join("users.lock");
+        let users = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+        users.lock_shared().with_context(|| format!("lock {}", path.display()))?;
+        Ok(OwnDaemon { dir, users: Arc::new(users) })
+    }
+
+    /// Ends being a user of the daemon; true, and nobody can become one, if there is no other.
+    fn leave(&self) -> Result<bool> {
+        self.users.unlock()?;
+        match self.users.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error).context("lock the docker daemon"),
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -199,4 +223,19 @@ pub fn can_raise_limits() -> Result<bool> {
     let mask =
         u64::from_str_radix(mask.trim(), 16).context("the CapBnd line of /proc/self/status")?;
     Ok(mask >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_is_left_to_other_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().to_owned()).unwrap();
+        let (first, second) = (OwnDaemon::join(&cache).unwrap(), OwnDaemon::join(&cache).unwrap());
+        assert!(!first.leave().unwrap(), "another process uses the daemon");
+        drop(second);
+        assert!(first.leave().unwrap(), "nobody else uses the daemon");
+    }
 }
