@@ -52,7 +52,7 @@ use plan::{Plan, Step};
 use status::Applied;
 use validate::Desired;
 
-/// Longest wait after a name conflict: the other object may be on its way out.
+/// Wait after a name conflict: the other object may be on its way out.
 const CONFLICT_RECHECK: Duration = Duration::from_secs(5);
 /// How often a cluster with an invalid spec is looked at: whether it serves is still reported.
 const INVALID_RECHECK: Duration = Duration::from_secs(60);
@@ -174,7 +174,7 @@ async fn work(
             failed = act(ctx, api, cluster, &desired, &observed, &plan).await?;
         } else {
             plan.step = Step::None;
-            plan.recheck_after = plan.recheck_after.max(CONFLICT_RECHECK);
+            plan.recheck_after = CONFLICT_RECHECK;
         }
     } else {
         plan.step = Step::None;
