@@ -130,6 +130,10 @@ async fn start_three(dir: &Path, ports: [u16; 3]) -> Result<Vec<Detached>> {
             ensure!(started.stderr.contains(line), "{line}: {}", started.stderr);
         }
     }
+    // The last command returned when all three served: nothing has to be waited for.
+    let host = format!("--host=localhost:{}", ports.first().context("three ports")?);
+    let all = run(dir, &["node", "ls", "--insecure", &host]).await?;
+    ensure!(all.stdout == "id\n1\n2\n3\n", "{} {}", all.stdout, all.stderr);
     let again = run(dir, commands.first().context("three commands")?).await?;
     let pid = nodes.first().and_then(Detached::pid).context("no pid file")?;
     let known = format!("node already running (pid {})", pid.as_raw_nonzero());
@@ -274,7 +278,10 @@ async fn a_demo_of_three_nodes_leaves_nothing() -> Result<()> {
     .await?;
     let pid = demo.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     kill_process(pid.context("it runs")?, Signal::TERM)?;
+    // Waiting for the process would close its input, which ends the shell as well.
+    let input = demo.stdin.take();
     let status = tokio::time::timeout(PATIENCE, demo.wait()).await??;
+    drop(input);
     ensure!(status.code() == Some(128 + 15), "{status}");
     let left: Vec<_> =
         fs::read_dir(dir.path())?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();

@@ -124,6 +124,12 @@ impl ClusterView {
         nodes.iter().filter(|(id, node)| **id != own && stays(node)).count()
     }
 
+    /// How many nodes are alive.
+    pub fn live_nodes(&self, now: Timestamp, mono: Duration) -> usize {
+        let nodes = self.nodes.read();
+        nodes.values().filter(|node| node.health(now, mono) == Health::Live).count()
+    }
+
     /// The stores, for placement.
     pub fn stores(&self, now: Timestamp, mono: Duration) -> Vec<StoreInfo> {
         let nodes = self.nodes.read();

@@ -1,4 +1,5 @@
-//! `--background`: the command starts itself again, detached, and returns when that one listens.
+//! `--background`: the command starts itself again, detached, and returns when that one serves or
+//! waits for something else: for other nodes, or for `init`.
 //!
 //! The child's stdout is a pipe to the parent. The child's notices go to the stderr they share
 //! until the child detaches: it then writes one line to the pipe and turns both streams to
@@ -14,7 +15,7 @@ use super::Failure;
 
 /// Set in the environment of the child.
 const CHILD: &str = "CRDB_BACKGROUND_CHILD";
-/// What the child writes when it listens.
+/// What the child writes when it is left to itself.
 const READY: &str = "ready";
 
 /// Whether this process is the child.
@@ -31,7 +32,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     })
 }
 
-/// Starts the child and waits until it listens or gives up.
+/// Starts the child and waits until it detaches or gives up.
 pub(crate) fn start(logs: &Path) -> Result<ExitCode, Failure> {
     let failed =
         |error: io::Error| Failure::new(format!("cannot start in the background: {error}"));
@@ -51,7 +52,7 @@ pub(crate) fn start(logs: &Path) -> Result<ExitCode, Failure> {
             Err(_) => break,
         }
     }
-    // It ended before it listened and has said why on stderr.
+    // It ended before it detached and has said why on stderr.
     let status = child.wait().map_err(failed)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Ok(ExitCode::from(code.max(1)))
@@ -67,7 +68,7 @@ pub(crate) fn leave_session() {
     }
 }
 
-/// In the child: tells the parent that the node listens, and lets go of its streams.
+/// In the child: tells the parent to go on without it, and lets go of its streams.
 pub(crate) fn detach() -> io::Result<()> {
     let Some(logs) = std::env::var_os(CHILD) else { return Ok(()) };
     let mut stdout = io::stdout();

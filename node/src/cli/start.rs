@@ -53,7 +53,8 @@ pub(crate) struct NodeArgs {
     /// File that holds what --locality takes
     #[arg(long, value_name = "FILE", conflicts_with = "locality")]
     locality_file: Option<PathBuf>,
-    /// Return when the node listens, and let it run on in the background
+    /// Return when the node serves, or waits for others or for init, and let it run on in the
+    /// background
     #[arg(long)]
     background: bool,
     /// File to write the process id to
@@ -150,6 +151,9 @@ pub(crate) fn run_start(args: StartArgs) -> Result<ExitCode, Failure> {
 pub(crate) fn run_single(args: NodeArgs) -> Result<ExitCode, Failure> {
     run(args, StartMode::SingleNode)
 }
+
+/// How long a new node in the background is waited for while nothing but its own work is missing.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(10);
 
 fn run(args: NodeArgs, mode: StartMode) -> Result<ExitCode, Failure> {
     if !args.insecure {
@@ -275,6 +279,13 @@ async fn life(args: &NodeArgs, config: NodeConfig) -> Result<ExitCode, Failure> 
              or wait for `crdb init`.\nClient connections will be accepted after this completes \
              successfully.\nCheck the log file(s) for progress.",
         );
+    }
+    if background::is_child() && !node.is_member() {
+        // What is typed next then finds the cluster, if this was the last node it took.
+        tokio::select! {
+            settled = tokio::time::timeout(BACKGROUND_PATIENCE, node.settled()) => drop(settled),
+            signal = signals.next() => return Ok(stop(args, &node, signal, &mut signals).await),
+        }
     }
     background::detach().map_err(|error| Failure::new(format!("cannot detach: {error}")))?;
     let serving = match until_serving(&node, &mode, &mut signals).await? {

@@ -23,7 +23,7 @@
 //!    before [`PROMISE`] has passed since its start.
 //! 4. A node that knows of a cluster id among its peers never makes a second cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crdb_proto::peer::{PromiseRefusal, PromiseRequest, PromiseResponse};
@@ -154,6 +154,8 @@ pub struct Formation {
     seed: u64,
     attempts: u64,
     seen: BTreeMap<Address, Duration>,
+    /// Entries that did not answer when they were asked last.
+    silent: BTreeSet<Address>,
     given: Option<Given>,
     attempt: Option<Attempt>,
     not_before: Duration,
@@ -180,6 +182,7 @@ impl Formation {
             seed,
             attempts: 0,
             seen: BTreeMap::new(),
+            silent: BTreeSet::new(),
             given: None,
             attempt: None,
             not_before: now,
@@ -203,6 +206,27 @@ impl Formation {
     /// Notes that an uninitialised process answered at `peer`.
     pub fn peer_seen(&mut self, peer: &Address, now: Duration) {
         self.seen.insert(peer.normalized(), now);
+        self.silent.remove(&peer.normalized());
+    }
+
+    /// Notes that nobody answered at `peer`.
+    pub fn peer_silent(&mut self, peer: &Address) {
+        self.silent.insert(peer.normalized());
+    }
+
+    /// Whether all entries that were asked answered when they were asked last.
+    #[must_use]
+    pub fn hears_all(&self) -> bool {
+        self.silent.is_empty()
+    }
+
+    /// Whether something has to happen elsewhere before this node can belong to a cluster: another
+    /// node has to start, or somebody has to call `init`.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        let mut others = self.join.entries().iter().filter(|entry| **entry != self.own);
+        let needs_init = !self.auto && others.all(|peer| self.seen.contains_key(peer));
+        self.cluster_id.is_none() && (needs_init || !self.hears_all())
     }
 
     /// Lets time pass.

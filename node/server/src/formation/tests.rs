@@ -199,3 +199,24 @@ impl goldenscript::Runner for World {
         Ok(std::mem::take(&mut self.out))
     }
 }
+
+#[test]
+fn a_node_waits_for_silent_peers_and_for_init() {
+    let peer: Address = "b:26257".parse().unwrap();
+    let node = |auto: bool| {
+        let join = JoinList::parse(&["a,b"]).unwrap();
+        Formation::new("a:26257".parse().unwrap(), join, auto, false, 1, Duration::ZERO)
+    };
+    let mut alone = node(true);
+    assert!(!alone.waits_for_others(), "nobody was asked yet");
+    alone.peer_silent(&peer);
+    assert!(alone.waits_for_others() && !alone.hears_all());
+    alone.peer_seen(&peer, Duration::ZERO);
+    assert!(!alone.waits_for_others(), "what is missing now is this node's own work");
+    let mut by_hand = node(false);
+    assert!(!by_hand.waits_for_others());
+    by_hand.peer_seen(&peer, Duration::ZERO);
+    assert!(by_hand.waits_for_others(), "init has to be called");
+    by_hand.set_member("x".to_owned());
+    assert!(!by_hand.waits_for_others());
+}

@@ -196,7 +196,10 @@ impl Driver<'_> {
     fn not_joined(&mut self, peer: &Address, status: &Status, now: Duration) {
         if detail(status).is_some_and(|detail| detail.reason == NOT_INITIALIZED) {
             self.shared.formation.lock().peer_seen(peer, now);
-        } else if now > self.complained + COMPLAIN {
+            return;
+        }
+        self.shared.formation.lock().peer_silent(peer);
+        if now > self.complained + COMPLAIN {
             self.complained = now;
             warn!(
                 %peer,

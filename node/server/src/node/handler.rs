@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crdb_keys::{NodeId, StoreId};
 use crdb_kv::{SendError, Sender};
-use crdb_proto::admin::{ClusterStatusResponse, InitResponse, Liveness};
+use crdb_proto::admin::{ClusterStatusResponse, InitResponse};
 use crdb_proto::kv::{BatchRequest, BatchResponse, Error, Unavailable, error::Kind};
 use crdb_proto::peer::{
     GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
@@ -252,15 +252,13 @@ impl HttpSource for Shared {
 
     fn metrics(&self) -> String {
         let stats = self.own_stats().unwrap_or_default();
-        let ranges = self.range_total();
-        let status = self.view.status(self.clock.now(), elapsed(), ranges);
-        let live = status.nodes.iter().filter(|node| node.liveness() == Liveness::Live).count();
+        let live = self.view.live_nodes(self.clock.now(), elapsed());
         let available = rustix::fs::statvfs(self.dir.path())
             .map_or(0, |stat| stat.f_frsize.saturating_mul(stat.f_bavail));
         let up = self.clock.wall_nanos().saturating_sub(self.started_at.wall_nanos);
         self.metrics.encode(&Reading {
             live_nodes: u64::try_from(live).unwrap_or(0),
-            ranges,
+            ranges: self.range_total(),
             ranges_unavailable: stats.ranges_unavailable,
             ranges_underreplicated: stats.ranges_underreplicated,
             replicas: stats.replicas,

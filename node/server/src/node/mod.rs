@@ -67,6 +67,8 @@ use listeners::Listeners;
 use shared::{Phase, Shared};
 use store_thread::StoreThread;
 
+/// How often a start that is being waited for is looked at.
+const SETTLE_TICK: Duration = Duration::from_millis(50);
 /// How long the end of the node waits for its tasks.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -258,6 +260,34 @@ impl Node {
             }
             if phase.changed().await.is_err() {
                 return Err(Arc::new(NodeError::Panicked("the node is gone".to_owned())));
+            }
+        }
+    }
+
+    /// Waits until the node and the others of its `--join` serve, or cannot before something else
+    /// happens: another node has to start, or somebody has to call `init`. Also returns when the
+    /// node cannot go on.
+    pub async fn settled(&self) {
+        let listed = self.shared.config.mode.join_list().entries().len();
+        let mut ticks = tokio::time::interval(SETTLE_TICK);
+        loop {
+            ticks.tick().await;
+            let serving = match &*self.phase.borrow() {
+                Phase::Serving(_) => true,
+                Phase::Failed(_) => return,
+                Phase::Starting => false,
+            };
+            let (waits, hears_all) = {
+                let formation = self.shared.formation.lock();
+                (formation.waits_for_others(), formation.hears_all())
+            };
+            if waits
+                || (serving
+                    && (!hears_all
+                        || self.shared.view.live_nodes(self.shared.clock.now(), elapsed())
+                            >= listed))
+            {
+                return;
             }
         }
     }
