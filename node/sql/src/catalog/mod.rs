@@ -1,7 +1,7 @@
 //! The catalog: databases and tables, their versions, and how they change under running statements.
 //!
 //! What it is: a cached snapshot of all descriptors at one catalog version, the account of which
-//! versions statements of this node still use, and the schema changes ([`ddl`]). What it is not: it
+//! versions statements of this node still use, and the schema changes (`ddl`). What it is not: it
 //! does not watch anything by itself; the server calls [`Catalog::adopt_latest`] every 250 ms and
 //! writes [`Catalog::min_version_in_use`] into the node's liveness record.
 //!
