@@ -264,7 +264,8 @@ impl Node {
         }
     }
 
-    /// Waits until the node and the others of its `--join` serve, or cannot before something else
+    /// Waits until the node and the others of its `--join` serve and every range has its replicas, so
+    /// that any one of them may fail, or until that cannot be before something else
     /// happens: another node has to start, or somebody has to call `init`. Also returns when the
     /// node cannot go on.
     pub async fn settled(&self) {
@@ -281,12 +282,7 @@ impl Node {
                 let formation = self.shared.formation.lock();
                 (formation.waits_for_others(), formation.hears_all())
             };
-            if waits
-                || (serving
-                    && (!hears_all
-                        || self.shared.view.live_nodes(self.shared.clock.now(), elapsed())
-                            >= listed))
-            {
+            if waits || (serving && (!hears_all || self.shared.is_whole(listed))) {
                 return;
             }
         }

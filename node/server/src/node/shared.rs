@@ -24,6 +24,7 @@ use super::config::NodeConfig;
 use super::listeners::Advertised;
 use super::pg::PgFront;
 use super::store_thread::Inbox;
+use crate::clock::elapsed;
 use crate::cluster_view::ClusterView;
 use crate::formation::{Action, Formation, InitRefusal};
 use crate::metrics::Metrics;
@@ -84,6 +85,13 @@ pub(crate) struct Running {
 }
 
 impl Shared {
+    /// Whether at least `nodes` nodes are alive and no range is known to lack replicas.
+    pub(crate) fn is_whole(&self, nodes: usize) -> bool {
+        let (now, mono) = (self.clock.now(), elapsed());
+        let ranges = self.view.status(now, mono, self.range_total()).ranges.unwrap_or_default();
+        self.view.live_nodes(now, mono) >= nodes && ranges.total > 0 && ranges.under_replicated == 0
+    }
+
     /// This node's descriptor; `node_id` 0 before it has one.
     pub(crate) fn descriptor(&self) -> NodeDescriptor {
         let tier =
