@@ -16,6 +16,9 @@ use super::Failure;
 /// How long a node that is not initialized yet is asked again.
 const NOT_INITIALIZED_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a node that does not listen yet is waited for by a command that follows its start.
+const NOT_LISTENING_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Pause between two such attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -59,6 +62,26 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
+    /// Connects to the node that the flags name, and for a while waits for one that does not listen
+    /// yet: `init` is typed right behind `start`.
+    pub(crate) async fn connect_patiently(args: &ConnectionArgs) -> Result<Self, Failure> {
+        let mut left = NOT_LISTENING_PATIENCE;
+        loop {
+            match Self::connect(args).await {
+                Err(failure) if left.is_zero() => return Err(failure),
+                // A flag that is wrong stays wrong.
+                Err(failure) if failure.is_bad_flag() => return Err(failure),
+                Err(_) => {}
+                connected => return connected,
+            }
+            if left == NOT_LISTENING_PATIENCE {
+                super::print_error("warning: the node does not listen yet, waiting for it\n");
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+            left = left.saturating_sub(RETRY_PAUSE);
+        }
+    }
+
     /// Connects to the node that the flags name.
     pub(crate) async fn connect(args: &ConnectionArgs) -> Result<Self, Failure> {
         let target = target(args)?;

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &InitArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn init(args: &InitArgs) -> Result<ExitCode, Failure> {
-    let mut admin = client::Admin::connect(&args.connection).await?;
+    let mut admin = client::Admin::connect_patiently(&args.connection).await?;
     let cluster_id = args.cluster_id.map(|id| id.to_string()).unwrap_or_default();
     // Sent once: an attempt whose answer is lost may have made the cluster.
     match admin.client.init(InitRequest { cluster_id }).await {

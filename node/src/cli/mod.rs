@@ -85,6 +85,11 @@ impl Failure {
         self
     }
 
+    /// Whether a flag is to blame, so that trying again does not help.
+    pub(crate) fn is_bad_flag(&self) -> bool {
+        self.code == EXIT_BAD_FLAGS
+    }
+
     fn report(&self, command: &str) -> ExitCode {
         let mut text = format!("ERROR: {}\n", self.message);
         if let Some(hint) = &self.hint {
