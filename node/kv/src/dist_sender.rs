@@ -329,7 +329,13 @@ impl DistSender {
                 next(format!("{node}: {}", error.message), None, false)
             }
             Some(
-                Kind::ReadConflict(_)
+                Kind::ReadUncertain(_)
+                | Kind::WriteTooOld(_)
+                | Kind::LockConflict(_)
+                | Kind::TxnRetry(_)
+                | Kind::TxnAborted(_)
+                | Kind::ReadBelowThreshold(_)
+                | Kind::ReadConflict(_)
                 | Kind::ConditionFailed(_)
                 | Kind::DeadlineExceeded(_)
                 | Kind::Ambiguous(_)
@@ -434,7 +440,8 @@ fn probe(batch: &BatchRequest, range: &CachedRange) -> BatchRequest {
         |_| range.descriptor.start_key.clone(),
         |span| bytes::Bytes::copy_from_slice(span.start),
     );
-    let get = Request { kind: Some(request::Kind::Get(GetRequest { key })) };
+    let get =
+        Request { kind: Some(request::Kind::Get(GetRequest { key, ..GetRequest::default() })) };
     let mut probe = BatchRequest { header: None, requests: vec![get] };
     address(&mut probe, &range.descriptor, NodeId(0));
     probe

@@ -52,6 +52,48 @@ pub enum SendError {
         /// Which ranges.
         message: String,
     },
+    /// A version may have been acknowledged before the reader began: read at or above it.
+    #[error("a value at {existing} is within the uncertainty interval of the read")]
+    ReadUncertain {
+        /// Key of the version.
+        key: Vec<u8>,
+        /// Its timestamp.
+        existing: Timestamp,
+    },
+    /// A locking read met a version above its read timestamp: read at or above it.
+    #[error("a key that was to be locked was written at {existing}, above the read")]
+    WriteTooOld {
+        /// Key of the version.
+        key: Vec<u8>,
+        /// Its timestamp.
+        existing: Timestamp,
+    },
+    /// Somebody else's lock was not waited for.
+    #[error("could not obtain a lock on a key")]
+    LockConflict {
+        /// The key.
+        key: Vec<u8>,
+        /// Whether the lock was waited for as long as was allowed.
+        timed_out: bool,
+    },
+    /// The transaction cannot commit at its timestamp.
+    #[error("the transaction would have to commit at {needed}")]
+    TxnRetry {
+        /// Where it could commit, once its reads are refreshed.
+        needed: Timestamp,
+    },
+    /// The transaction was aborted by another one.
+    #[error("the transaction was aborted: {reason}")]
+    TxnAborted {
+        /// Such as `ABORT_REASON_PUSHER_ABORTED`.
+        reason: String,
+    },
+    /// The read timestamp is below what the range keeps.
+    #[error("the timestamp of the read is below {threshold}, which is all that is kept")]
+    ReadBelowThreshold {
+        /// Reads at or above it are served.
+        threshold: Timestamp,
+    },
     /// The batch itself is wrong; repeating it does not help.
     #[error("{message}")]
     Invalid {
@@ -79,6 +121,24 @@ impl SendError {
             Some(Kind::DeadlineExceeded(e)) => Self::DeadlineExceeded {
                 deadline: e.deadline.map(Into::into).unwrap_or_default(),
                 would_be: e.would_be.map(Into::into).unwrap_or_default(),
+            },
+            Some(Kind::ReadUncertain(e)) => Self::ReadUncertain {
+                key: e.key.into(),
+                existing: e.existing.map(Into::into).unwrap_or_default(),
+            },
+            Some(Kind::WriteTooOld(e)) => Self::WriteTooOld {
+                key: e.key.into(),
+                existing: e.existing.map(Into::into).unwrap_or_default(),
+            },
+            Some(Kind::LockConflict(e)) => {
+                Self::LockConflict { key: e.key.into(), timed_out: e.timed_out }
+            }
+            Some(Kind::TxnRetry(e)) => {
+                Self::TxnRetry { needed: e.needed.map(Into::into).unwrap_or_default() }
+            }
+            Some(Kind::TxnAborted(e)) => Self::TxnAborted { reason: e.reason },
+            Some(Kind::ReadBelowThreshold(e)) => Self::ReadBelowThreshold {
+                threshold: e.threshold.map(Into::into).unwrap_or_default(),
             },
             Some(Kind::Ambiguous(_)) => Self::Ambiguous { message },
             Some(Kind::Invalid(_)) => Self::Invalid { message },

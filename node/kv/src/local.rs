@@ -51,7 +51,7 @@ impl LocalSender {
     pub fn execute(&self, batch: &BatchRequest) -> Result<BatchResponse, SendError> {
         let invalid = |message: String| SendError::Invalid { message };
         check_range(batch)?;
-        let header = batch.header.unwrap_or_default();
+        let header = batch.header.clone().unwrap_or_default();
         let named = header.read_timestamp.map(Timestamp::from);
         for heard in [header.now.map(Timestamp::from), named].into_iter().flatten() {
             self.clock.update(heard).map_err(|error| invalid(error.to_string()))?;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn get(key: &'static [u8]) -> Kind {
-        Kind::Get(GetRequest { key: key.into() })
+        Kind::Get(GetRequest { key: key.into(), ..Default::default() })
     }
 
     fn put(key: &'static [u8], value: &'static [u8]) -> Kind {

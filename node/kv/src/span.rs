@@ -1,6 +1,6 @@
 //! The keys a batch touches.
 
-use crdb_proto::kv::{BatchRequest, RangeDescriptor, request::Kind};
+use crdb_proto::kv::{self, BatchRequest, RangeDescriptor, request::Kind};
 
 use crate::SendError;
 
@@ -33,16 +33,39 @@ impl<'a> BatchSpan<'a> {
                 Kind::DeleteRange(r) => Self::range(&mut span, &r.start, &r.end)?,
                 Kind::Validate(r) => {
                     for s in &r.spans {
-                        if s.end.is_empty() {
-                            Self::point(&mut span, &s.start);
-                        } else {
-                            Self::range(&mut span, &s.start, &s.end)?;
-                        }
+                        Self::any(&mut span, &s.start, &s.end)?;
                     }
                 }
+                Kind::EndTxn(_) | Kind::HeartbeatTxn(_) => {
+                    let txn = batch.header.as_ref().and_then(|header| header.txn.as_ref());
+                    Self::point(&mut span, anchor(txn)?);
+                }
+                Kind::PushTxn(r) => Self::point(&mut span, anchor(r.pushee.as_ref())?),
+                Kind::QueryTxn(r) => Self::point(&mut span, anchor(r.txn.as_ref())?),
+                Kind::RecoverTxn(r) => Self::point(&mut span, anchor(r.txn.as_ref())?),
+                Kind::QueryIntent(r) => Self::point(&mut span, &r.key),
+                Kind::RemoveTxnRecord(r) => Self::point(&mut span, &r.anchor),
+                Kind::ResolveIntent(r) => Self::any(&mut span, &r.start, &r.end)?,
+                Kind::RevertIntent(r) => Self::any(&mut span, &r.start, &r.end)?,
+                Kind::ReleaseLocks(r) => Self::any(&mut span, &r.start, &r.end)?,
+                Kind::Gc(r) => Self::range(&mut span, &r.start, &r.end)?,
+                Kind::QueryLocks(r) => Self::range(&mut span, &r.start, &r.end)?,
+                Kind::Split(r) => Self::point(&mut span, &r.key),
+                Kind::Unsplit(r) => Self::point(&mut span, &r.key),
+                Kind::TransferLease(r) => Self::point(&mut span, &r.key),
+                Kind::RangeStatus(r) => Self::point(&mut span, &r.key),
             }
         }
         span.ok_or_else(|| invalid("the batch names no key"))
+    }
+
+    fn any(span: &mut Option<Self>, start: &'a [u8], end: &'a [u8]) -> Result<(), SendError> {
+        if end.is_empty() {
+            Self::point(span, start);
+            Ok(())
+        } else {
+            Self::range(span, start, end)
+        }
     }
 
     fn point(span: &mut Option<Self>, key: &'a [u8]) {
@@ -76,15 +99,45 @@ impl<'a> BatchSpan<'a> {
 /// Whether the batch writes, so that a lost answer leaves its fate unknown.
 pub(crate) fn has_writes(batch: &BatchRequest) -> bool {
     batch.requests.iter().any(|request| match &request.kind {
-        Some(Kind::Get(_) | Kind::Scan(_) | Kind::Validate(_)) | None => false,
+        Some(
+            Kind::Get(_)
+            | Kind::Scan(_)
+            | Kind::Validate(_)
+            | Kind::QueryTxn(_)
+            | Kind::QueryIntent(_)
+            | Kind::ReleaseLocks(_)
+            | Kind::RangeStatus(_)
+            | Kind::QueryLocks(_),
+        )
+        | None => false,
         Some(
             Kind::Put(_)
             | Kind::ConditionalPut(_)
             | Kind::Delete(_)
             | Kind::DeleteRange(_)
-            | Kind::Increment(_),
+            | Kind::Increment(_)
+            | Kind::EndTxn(_)
+            | Kind::HeartbeatTxn(_)
+            | Kind::PushTxn(_)
+            | Kind::RecoverTxn(_)
+            | Kind::ResolveIntent(_)
+            | Kind::RevertIntent(_)
+            | Kind::RemoveTxnRecord(_)
+            | Kind::Gc(_)
+            | Kind::Split(_)
+            | Kind::Unsplit(_)
+            | Kind::TransferLease(_),
         ) => true,
     })
+}
+
+/// Where the record of a transaction is.
+fn anchor(txn: Option<&kv::TxnMeta>) -> Result<&[u8], SendError> {
+    let anchor = txn.map(|txn| txn.anchor.as_ref()).unwrap_or_default();
+    if anchor.is_empty() {
+        return Err(invalid("a request about a transaction says not where its record is"));
+    }
+    Ok(anchor)
 }
 
 fn invalid(message: &str) -> SendError {

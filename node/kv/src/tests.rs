@@ -132,6 +132,7 @@ fn range(id: u64, start: &'static str, end: &'static str, generation: u64) -> Ra
         replicas: [1, 2, 3].map(replica).to_vec(),
         generation,
         next_replica_id: 4,
+        ..Default::default()
     }
 }
 
@@ -141,7 +142,10 @@ fn put(key: &'static str) -> BatchRequest {
 }
 
 fn get(key: &'static str) -> BatchRequest {
-    batch(request::Kind::Get(GetRequest { key: Bytes::from_static(key.as_bytes()) }))
+    batch(request::Kind::Get(GetRequest {
+        key: Bytes::from_static(key.as_bytes()),
+        ..Default::default()
+    }))
 }
 
 fn batch(kind: request::Kind) -> BatchRequest {

@@ -151,6 +151,7 @@ fn first_descriptor(
             r#type: ReplicaType::Voter.into(),
         }],
         generation: 1,
+        sticky_until: None,
         next_replica_id: 2,
     }
 }

@@ -286,7 +286,7 @@ fn nothing_is_served_or_written_after_the_deadline() {
     let written = cluster.put(1, "a", "1");
     let past = written.write_timestamp.unwrap();
     for kind in [
-        request::Kind::Get(kv::GetRequest { key: key("a") }),
+        request::Kind::Get(kv::GetRequest { key: key("a"), ..Default::default() }),
         request::Kind::Put(kv::PutRequest { key: key("a"), value: "2".into() }),
     ] {
         let mut late = batch(vec![kind]);
@@ -330,7 +330,10 @@ fn a_read_far_in_the_future_is_refused() {
 #[test]
 fn keys_outside_of_the_range_are_told_where_to_go() {
     let mut cluster = Cluster::bootstrap();
-    let meta = request::Kind::Get(kv::GetRequest { key: crdb_keys::layout::KEY_MIN });
+    let meta = request::Kind::Get(kv::GetRequest {
+        key: crdb_keys::layout::KEY_MIN,
+        ..Default::default()
+    });
     let mut request = batch(vec![meta]);
     let error = cluster.request(1, request.clone()).error.unwrap();
     let Some(kv::error::Kind::RangeMismatch(_)) = error.kind else { panic!("{error:?}") };

@@ -128,7 +128,9 @@ impl World {
                 value: bytes(value),
                 expected: expected.map(bytes),
             }),
-            Action::Get(_) | Action::CasFailed(_) => request::Kind::Get(GetRequest { key }),
+            Action::Get(_) | Action::CasFailed(_) => {
+                request::Kind::Get(GetRequest { key, ..Default::default() })
+            }
         };
         let header = BatchHeader {
             range_id: range.get(),

@@ -56,7 +56,7 @@ async fn bare(report: &Report, cluster: &Cluster) {
     report.print("(state alone: conditional put)", started.elapsed());
     let started = Instant::now();
     for i in 0..report.times {
-        send(kv::request::Kind::Get(kv::GetRequest { key: key(i) })).await;
+        send(kv::request::Kind::Get(kv::GetRequest { key: key(i), ..Default::default() })).await;
     }
     report.print("(state alone: get)", started.elapsed());
 }

@@ -34,7 +34,10 @@ impl Batch {
     }
 
     pub(crate) fn get(&mut self, key: impl Into<Bytes>) {
-        self.push(kv::request::Kind::Get(kv::GetRequest { key: key.into() }));
+        self.push(kv::request::Kind::Get(kv::GetRequest {
+            key: key.into(),
+            ..kv::GetRequest::default()
+        }));
     }
 
     pub(crate) fn scan(&mut self, span: &Span, max_rows: u64, max_bytes: u64, reverse: bool) {
@@ -44,7 +47,7 @@ impl Batch {
             max_rows,
             max_bytes,
             reverse,
-            count_only: false,
+            ..kv::ScanRequest::default()
         }));
     }
 
@@ -148,6 +151,7 @@ impl Kv {
                 read_timestamp: read_at.map(Into::into),
                 deadline: deadline.map(Into::into),
                 gateway_node_id: self.node_id.get(),
+                ..kv::BatchHeader::default()
             }),
             requests: batch.requests,
         };
@@ -191,6 +195,21 @@ pub(crate) fn to_sql_error(error: SendError) -> SqlError {
         SendError::CrossRange { message } => {
             SqlError::unsupported("a statement that writes to more than one range")
                 .with_detail(message)
+        }
+        SendError::ReadUncertain { .. } => retry_error("ReadWithinUncertaintyIntervalError"),
+        SendError::WriteTooOld { .. } => retry_error("RETRY_WRITE_TOO_OLD"),
+        SendError::TxnRetry { .. } => retry_error("RETRY_SERIALIZABLE"),
+        SendError::TxnAborted { reason } => retry_error(&reason),
+        SendError::LockConflict { timed_out, .. } => {
+            let why = if timed_out {
+                "canceling statement due to lock timeout"
+            } else {
+                "could not obtain lock on row"
+            };
+            SqlError::new(SqlState("55P03"), why)
+        }
+        error @ SendError::ReadBelowThreshold { .. } => {
+            SqlError::new(SqlState("XXUUU"), error.to_string())
         }
         SendError::Invalid { message } => SqlError::internal(message),
     }

@@ -89,7 +89,17 @@ fn failed(kind: error::Kind, message: impl Into<String>) -> EvalError {
 pub fn is_read_only(batch: &BatchRequest) -> bool {
     batch.requests.iter().filter_map(|request| request.kind.as_ref()).all(|kind| {
         use request::Kind;
-        matches!(kind, Kind::Get(_) | Kind::Scan(_) | Kind::Validate(_))
+        matches!(
+            kind,
+            Kind::Get(_)
+                | Kind::Scan(_)
+                | Kind::Validate(_)
+                | Kind::QueryTxn(_)
+                | Kind::QueryIntent(_)
+                | Kind::ReleaseLocks(_)
+                | Kind::RangeStatus(_)
+                | Kind::QueryLocks(_)
+        )
     })
 }
 
@@ -118,9 +128,57 @@ pub fn latch_spans(batch: &BatchRequest) -> Vec<(Span, Access)> {
             Kind::Validate(validate) => {
                 spans.extend(validate.spans.iter().map(|span| (span.clone().into(), Access::Read)));
             }
+            Kind::EndTxn(_) | Kind::HeartbeatTxn(_) => {
+                let txn = batch.header.as_ref().and_then(|header| header.txn.as_ref());
+                spans.push((Span::point(anchor(txn)), Access::Write));
+            }
+            Kind::PushTxn(push) => {
+                spans.push((Span::point(anchor(push.pushee.as_ref())), Access::Write));
+            }
+            Kind::RecoverTxn(recover) => {
+                spans.push((Span::point(anchor(recover.txn.as_ref())), Access::Write));
+            }
+            Kind::RemoveTxnRecord(remove) => {
+                spans.push((Span::point(remove.anchor.clone()), Access::Write));
+            }
+            Kind::QueryTxn(query) => {
+                spans.push((Span::point(anchor(query.txn.as_ref())), Access::Read));
+            }
+            Kind::QueryIntent(query) => spans.push((Span::point(query.key.clone()), Access::Read)),
+            Kind::ResolveIntent(resolve) => {
+                spans.push((span_or_point(&resolve.start, &resolve.end), Access::Write));
+            }
+            Kind::RevertIntent(revert) => {
+                spans.push((span_or_point(&revert.start, &revert.end), Access::Write));
+            }
+            Kind::ReleaseLocks(release) => {
+                spans.push((span_or_point(&release.start, &release.end), Access::Read));
+            }
+            Kind::QueryLocks(query) => {
+                spans.push((Span::new(query.start.clone(), query.end.clone()), Access::Read));
+            }
+            // Removes nothing that a read which is allowed may see, and nothing that is newest.
+            Kind::Gc(gc) => spans.push((Span::point(gc.start.clone()), Access::Read)),
+            Kind::Split(split) => spans.push((Span::point(split.key.clone()), Access::Write)),
+            Kind::Unsplit(unsplit) => spans.push((Span::point(unsplit.key.clone()), Access::Write)),
+            Kind::TransferLease(transfer) => {
+                spans.push((Span::point(transfer.key.clone()), Access::Read));
+            }
+            Kind::RangeStatus(status) => {
+                spans.push((Span::point(status.key.clone()), Access::Read));
+            }
         }
     }
     spans
+}
+
+/// Where the record of a transaction is; empty, and so outside of every range, if it has none.
+fn anchor(txn: Option<&kv::TxnMeta>) -> Key {
+    txn.map(|txn| txn.anchor.clone()).unwrap_or_default()
+}
+
+fn span_or_point(start: &Key, end: &Key) -> Span {
+    if end.is_empty() { Span::point(start.clone()) } else { Span::new(start.clone(), end.clone()) }
 }
 
 /// The error for a batch that touches keys outside of the range `descriptor`.
@@ -217,6 +275,24 @@ impl<R: Reader> Evaluation<'_, R> {
             Request::Validate(validate) => {
                 self.validate(validate)?;
                 Response::Validate(kv::ValidateResponse {})
+            }
+            Request::EndTxn(_)
+            | Request::HeartbeatTxn(_)
+            | Request::PushTxn(_)
+            | Request::QueryTxn(_)
+            | Request::QueryIntent(_)
+            | Request::RecoverTxn(_)
+            | Request::ResolveIntent(_)
+            | Request::RevertIntent(_)
+            | Request::ReleaseLocks(_)
+            | Request::RemoveTxnRecord(_)
+            | Request::Gc(_)
+            | Request::Split(_)
+            | Request::Unsplit(_)
+            | Request::TransferLease(_)
+            | Request::RangeStatus(_)
+            | Request::QueryLocks(_) => {
+                return Err(invalid(format!("request {index} is of a kind not served here")));
             }
         })
     }

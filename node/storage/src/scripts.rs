@@ -215,7 +215,7 @@ fn parse_request(text: &str) -> Result<Kind, Box<dyn StdError>> {
     let words: Vec<&str> = text.split(' ').collect();
     let bytes = |text: &str| bytes::Bytes::copy_from_slice(text.as_bytes());
     Ok(match words.as_slice() {
-        ["get", key] => Kind::Get(kv::GetRequest { key: bytes(key) }),
+        ["get", key] => Kind::Get(kv::GetRequest { key: bytes(key), ..Default::default() }),
         ["scan", start, end, options @ ..] => {
             let mut scan = kv::ScanRequest {
                 start: bytes(start),

@@ -472,7 +472,7 @@ pub fn put(name: &str, value: &str) -> BatchRequest {
 }
 
 pub fn get(name: &str) -> BatchRequest {
-    batch(vec![request::Kind::Get(kv::GetRequest { key: key(name) })])
+    batch(vec![request::Kind::Get(kv::GetRequest { key: key(name), ..Default::default() })])
 }
 
 pub fn increment(name: &str, delta: i64) -> BatchRequest {

@@ -19,7 +19,7 @@ impl OwnBatch {
     }
 
     pub(crate) fn get(self, key: Bytes) -> Self {
-        self.with(request::Kind::Get(GetRequest { key }))
+        self.with(request::Kind::Get(GetRequest { key, ..Default::default() }))
     }
 
     pub(crate) fn put(self, key: Bytes, value: impl Into<Bytes>) -> Self {
