@@ -29,7 +29,7 @@ pub mod store_file;
 
 pub use net::bind::BindError;
 pub use node::{
-    Advertised, ClockAstray, HttpAddress, Node, NodeConfig, NodeError, Serving, StartError,
-    StartMode, StartStatus,
+    Advertised, ClockAstray, ClockOffsets, HttpAddress, Node, NodeConfig, NodeError, Serving,
+    StartError, StartMode, StartStatus,
 };
 pub use store_file::{StoreDir, StoreDirError};

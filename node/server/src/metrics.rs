@@ -1,13 +1,16 @@
 //! What the node measures about itself, under the names that tools for CockroachDB expect.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::node::ClockOffsets;
+
 type Level = Gauge<u64, AtomicU64>;
 type Read = fn(&Reading) -> u64;
+type SignedLevel = Gauge<i64, AtomicI64>;
 
 /// Values read when somebody asks for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Reading {
     pub available_bytes: u64,
     /// Bytes the store uses.
     pub used_bytes: u64,
+    /// Clocks of the other nodes against the own one.
+    pub clock_offsets: ClockOffsets,
 }
 
 /// The registry and its gauges.
@@ -43,11 +48,28 @@ pub struct Reading {
 pub struct Metrics {
     registry: Registry,
     gauges: Vec<(Level, Read)>,
+    clock_mean: SignedLevel,
+    clock_deviation: SignedLevel,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut metrics = Self { registry: Registry::default(), gauges: Vec::new() };
+        let mut metrics = Self {
+            registry: Registry::default(),
+            gauges: Vec::new(),
+            clock_mean: SignedLevel::default(),
+            clock_deviation: SignedLevel::default(),
+        };
+        metrics.registry.register(
+            "clock_offset_meannanos",
+            "Mean offset of the clocks of the other nodes in nanoseconds",
+            metrics.clock_mean.clone(),
+        );
+        metrics.registry.register(
+            "clock_offset_stddevnanos",
+            "Standard deviation of the offsets in nanoseconds",
+            metrics.clock_deviation.clone(),
+        );
         metrics.add("liveness_livenodes", "Number of live nodes", |r| r.live_nodes);
         metrics.add("ranges", "Number of ranges known", |r| r.ranges);
         metrics.add(
@@ -85,6 +107,8 @@ impl Metrics {
         for (gauge, read) in &self.gauges {
             gauge.set(read(reading));
         }
+        self.clock_mean.set(reading.clock_offsets.mean_nanos);
+        self.clock_deviation.set(reading.clock_offsets.stddev_nanos);
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::warn!(%error, "the metrics are incomplete");

@@ -34,7 +34,27 @@ pub struct ClockAstray {
 #[derive(Debug)]
 pub(crate) struct ClockGuard {
     tolerated: Duration,
-    offsets: BTreeMap<NodeId, (Duration, Duration)>,
+    offsets: BTreeMap<NodeId, Measured>,
+}
+
+/// One exchange with another node.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    /// When it ended.
+    at: Duration,
+    /// How far the other clock is off for certain.
+    proven: Duration,
+    /// How far ahead the other clock seems to be if both ways took equally long, in nanoseconds.
+    estimate: i64,
+}
+
+/// What the clocks of the other nodes seem to read, against the own one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockOffsets {
+    /// Mean of the offsets, nanoseconds; positive when the others are ahead.
+    pub mean_nanos: i64,
+    /// Their standard deviation, nanoseconds.
+    pub stddev_nanos: i64,
 }
 
 impl ClockGuard {
@@ -54,14 +74,31 @@ impl ClockGuard {
         received: u64,
     ) {
         let offset = remote.saturating_sub(received).max(sent.saturating_sub(remote));
-        self.offsets.insert(peer, (now, Duration::from_nanos(offset)));
+        // The middle without the sum, which may not fit.
+        let middle = sent / 2 + received / 2;
+        let estimate = i64::try_from(i128::from(remote) - i128::from(middle)).unwrap_or(i64::MAX);
+        let proven = Duration::from_nanos(offset);
+        self.offsets.insert(peer, Measured { at: now, proven, estimate });
+    }
+
+    /// What was measured lately, as it is shown.
+    pub(crate) fn offsets(&self) -> ClockOffsets {
+        let count = i128::try_from(self.offsets.len()).unwrap_or(i128::MAX).max(1);
+        let estimates = || self.offsets.values().map(|measured| i128::from(measured.estimate));
+        let mean = estimates().sum::<i128>() / count;
+        let variance = estimates().map(|estimate| (estimate - mean).pow(2)).sum::<i128>() / count;
+        ClockOffsets {
+            mean_nanos: i64::try_from(mean).unwrap_or(i64::MAX),
+            stddev_nanos: i64::try_from(variance.isqrt()).unwrap_or(i64::MAX),
+        }
     }
 
     /// Fails when most of the clocks, this one among them, say that this one is off.
     pub(crate) fn check(&mut self, now: Duration) -> Result<(), ClockAstray> {
-        self.offsets.retain(|_, (at, _)| now.saturating_sub(*at) < FRESH);
+        self.offsets.retain(|_, measured| now.saturating_sub(measured.at) < FRESH);
         let known = self.offsets.len();
-        let astray = self.offsets.values().filter(|(_, offset)| *offset > self.tolerated).count();
+        let off = |measured: &&Measured| measured.proven > self.tolerated;
+        let astray = self.offsets.values().filter(off).count();
         if astray * 2 > known + 1 {
             return Err(ClockAstray { astray, known, tolerated: self.tolerated });
         }
@@ -100,6 +137,17 @@ mod tests {
         assert_eq!(guard.check(now), Err(ClockAstray { astray: 2, known: 2, tolerated }));
         hear(&mut guard, 2, 1, 390);
         assert_eq!(guard.check(now), Ok(()));
+    }
+
+    #[test]
+    fn offsets_are_shown_as_mean_and_deviation() {
+        let mut guard = guard();
+        assert_eq!(guard.offsets(), ClockOffsets::default());
+        hear(&mut guard, 2, 1, 40);
+        hear(&mut guard, 3, 1, -20);
+        let shown = guard.offsets();
+        let millis = |nanos: i64| nanos / 1_000_000;
+        assert_eq!((millis(shown.mean_nanos), millis(shown.stddev_nanos)), (10, 30));
     }
 
     #[test]

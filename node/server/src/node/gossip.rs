@@ -70,7 +70,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                             if let Some(remote) = wall_clock_of(peer, &message) {
                                 clocks.measured(peer, elapsed(), sent, remote, received);
                             }
-                            if let Err(astray) = clocks.check(elapsed()) {
+                            let checked = clocks.check(elapsed());
+                            *shared.clock_offsets.lock() = clocks.offsets();
+                            if let Err(astray) = checked {
                                 shared.fail(NodeError::Clock(astray));
                                 return;
                             }

@@ -269,6 +269,7 @@ impl HttpSource for Shared {
             capacity_bytes: stats.capacity_bytes,
             available_bytes: available,
             used_bytes: stats.used_bytes,
+            clock_offsets: *self.clock_offsets.lock(),
         })
     }
 }

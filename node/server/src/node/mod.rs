@@ -48,7 +48,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use clock_guard::ClockAstray;
+pub use clock_guard::{ClockAstray, ClockOffsets};
 pub use config::{HttpAddress, NodeConfig, StartMode};
 pub use listeners::Advertised;
 
@@ -225,6 +225,7 @@ impl Node {
             heartbeat_now: Notify::new(),
             join_checked: Notify::new(),
             alive_until: AtomicU64::new(0),
+            clock_offsets: Mutex::default(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

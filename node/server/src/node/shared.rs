@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::NodeError;
+use super::clock_guard::ClockOffsets;
 use super::config::NodeConfig;
 use super::listeners::Advertised;
 use super::pg::PgFront;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) join_checked: Notify,
     /// Until when the liveness record written last is valid, nanoseconds.
     pub(crate) alive_until: std::sync::atomic::AtomicU64,
+    /// The clocks of the other nodes against the own one, as of the last exchange.
+    pub(crate) clock_offsets: Mutex<ClockOffsets>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
