@@ -60,7 +60,16 @@ fn reparses(statement: &Statement) -> bool {
         | Statement::Delete(_)
         | Statement::DropTable(_)
         | Statement::SetVariable { .. }
-        | Statement::Begin(_) => true,
+        | Statement::ResetVariable { .. }
+        | Statement::SetClusterSetting { .. }
+        | Statement::SetTransaction(_)
+        | Statement::SetSessionCharacteristics(_)
+        | Statement::Begin(_)
+        | Statement::Commit { .. }
+        | Statement::Rollback { .. }
+        | Statement::Savepoint(_)
+        | Statement::ReleaseSavepoint(_)
+        | Statement::RollbackToSavepoint(_) => true,
         Statement::CreateTable(create) => {
             create.unsupported.is_empty()
                 && create

@@ -69,6 +69,14 @@ impl Analyzer<'_> {
         if query.as_of.is_some() {
             return Err(SqlError::unsupported("AS OF SYSTEM TIME").with_position(query.pos.0));
         }
+        for clause in &query.locking {
+            let feature = match clause.wait {
+                ast::LockWait::Block => continue,
+                ast::LockWait::NoWait => "NOWAIT",
+                ast::LockWait::SkipLocked => "SKIP LOCKED",
+            };
+            return Err(SqlError::unsupported(feature).with_position(clause.pos.0));
+        }
         let scoped = self.with(query.with.as_ref())?;
         let result = crate::stack::deep(|| self.query_inner(query));
         if scoped {

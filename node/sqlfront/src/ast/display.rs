@@ -5,9 +5,9 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
     BinaryOp, ColumnRef, Distinct, Expr, FunctionArgs, FunctionCall, Ident, IsTest, Join,
-    JoinConstraint, JoinKind, LikeKind, Literal, LockStrength, ObjectName, OrderBy, Quantifier,
-    Query, QueryBody, Select, SelectItem, SetOp, Subscript, TableAlias, TableExpr, TypeModifiers,
-    TypeName, UnaryOp, WindowClause, WindowSpec,
+    JoinConstraint, JoinKind, LikeKind, Literal, LockStrength, LockWait, Locking, ObjectName,
+    OrderBy, Quantifier, Query, QueryBody, Select, SelectItem, SetOp, Subscript, TableAlias,
+    TableExpr, TypeModifiers, TypeName, UnaryOp, WindowClause, WindowSpec,
 };
 use crate::convert::is_reserved;
 
@@ -393,17 +393,33 @@ impl Display for Query {
         if let Some(offset) = &self.offset {
             write!(f, " OFFSET {offset}")?;
         }
-        f.write_str(match self.locking {
-            None => "",
-            Some(LockStrength::KeyShare) => " FOR KEY SHARE",
-            Some(LockStrength::Share) => " FOR SHARE",
-            Some(LockStrength::NoKeyUpdate) => " FOR NO KEY UPDATE",
-            Some(LockStrength::Update) => " FOR UPDATE",
-        })?;
+        for clause in &self.locking {
+            write!(f, " {clause}")?;
+        }
         match &self.as_of {
             None => Ok(()),
             Some(as_of) => write!(f, " AS OF SYSTEM TIME {as_of}"),
         }
+    }
+}
+
+impl Display for Locking {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.strength {
+            LockStrength::KeyShare => "FOR KEY SHARE",
+            LockStrength::Share => "FOR SHARE",
+            LockStrength::NoKeyUpdate => "FOR NO KEY UPDATE",
+            LockStrength::Update => "FOR UPDATE",
+        })?;
+        if !self.of.is_empty() {
+            f.write_str(" OF ")?;
+            list(f, &self.of)?;
+        }
+        f.write_str(match self.wait {
+            LockWait::Block => "",
+            LockWait::NoWait => " NOWAIT",
+            LockWait::SkipLocked => " SKIP LOCKED",
+        })
     }
 }
 

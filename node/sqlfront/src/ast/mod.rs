@@ -27,8 +27,9 @@ pub use expr::{
 };
 pub use name::{ColumnRef, Ident, ObjectName, Pos};
 pub use query::{
-    Cte, Distinct, Join, JoinConstraint, JoinKind, LockStrength, OrderBy, Query, QueryBody, Select,
-    SelectItem, SetOp, TableAlias, TableExpr, TableFunction, TableRef, Values, With,
+    Cte, Distinct, Join, JoinConstraint, JoinKind, LockStrength, LockWait, Locking, OrderBy, Query,
+    QueryBody, Select, SelectItem, SetOp, TableAlias, TableExpr, TableFunction, TableRef, Values,
+    With,
 };
 pub use statement::{
     Assignment, AssignmentTarget, BeginMode, ColumnDef, ConflictTarget, CreateDatabase,

@@ -15,8 +15,8 @@ pub struct Query {
     pub limit: Option<Expr>,
     /// `OFFSET`.
     pub offset: Option<Expr>,
-    /// `FOR UPDATE` and its relatives, strongest of those written.
-    pub locking: Option<LockStrength>,
+    /// `FOR UPDATE` and its relatives, in the order written.
+    pub locking: Vec<Locking>,
     /// `AS OF SYSTEM TIME expr`.
     pub as_of: Option<Expr>,
     /// Where the query starts.
@@ -250,6 +250,30 @@ pub enum JoinConstraint {
     Natural,
     /// None, as of a cross join.
     None,
+}
+
+/// `FOR UPDATE [OF t, ...] [NOWAIT | SKIP LOCKED]` and its relatives.
+#[derive(Clone, Debug)]
+pub struct Locking {
+    /// How strong the locks are.
+    pub strength: LockStrength,
+    /// The tables of FROM whose rows are locked, by alias; empty for all of them.
+    pub of: Vec<ObjectName>,
+    /// What to do about a row that somebody else has locked.
+    pub wait: LockWait,
+    /// Where the clause starts.
+    pub pos: Pos,
+}
+
+/// What a locking clause does about a row that somebody else has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockWait {
+    /// Wait for it.
+    Block,
+    /// `NOWAIT`: fail.
+    NoWait,
+    /// `SKIP LOCKED`: leave the row out.
+    SkipLocked,
 }
 
 /// The strength of a locking clause, weakest first.

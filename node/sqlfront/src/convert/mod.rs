@@ -25,7 +25,7 @@ use sqlparser::ast as sp;
 use sqlparser::tokenizer::Location;
 
 use crate::MAX_DEPTH;
-use crate::ast::{ColumnRef, Ident, ObjectName, Pos};
+use crate::ast::{ColumnRef, Ident, Locking, ObjectName, Pos};
 use crate::error::{ParseError, ParseErrorKind};
 use crate::source::Source;
 
@@ -38,6 +38,8 @@ pub(crate) struct Converter<'a> {
     pub(crate) source: &'a Source<'a>,
     /// Index hints lifted out by the pre-pass, by where the table's last name part starts.
     pub(crate) index_hints: HashMap<Location, Ident>,
+    /// Locking clauses lifted out by the pre-pass.
+    pub(crate) locking: Vec<Locking>,
     /// The highest placeholder met.
     pub(crate) placeholders: u16,
     /// Levels of the tree above the node in hand.
@@ -52,6 +54,7 @@ impl<'a> Converter<'a> {
         Converter {
             source,
             index_hints: HashMap::new(),
+            locking: Vec::new(),
             placeholders: 0,
             depth: 0,
             last_pos: Pos::UNKNOWN,

@@ -4,7 +4,7 @@ use sqlparser::ast as sp;
 
 use super::{Converter, Result};
 use crate::ast::{
-    Cte, Distinct, Expr, FunctionCall, Join, JoinConstraint, JoinKind, LockStrength, ObjectName,
+    Cte, Distinct, Expr, FunctionCall, Join, JoinConstraint, JoinKind, Locking, ObjectName,
     OrderBy, Pos, Query, QueryBody, Select, SelectItem, SetOp, Statement, TableAlias, TableExpr,
     TableFunction, TableRef, Values, With,
 };
@@ -51,7 +51,7 @@ impl Converter<'_> {
                 None => Expr::Literal(crate::ast::Literal::Number("1".to_owned()), self.last_pos),
             });
         }
-        let locking = self.locking(locks)?;
+        let locking = self.locking(&locks)?;
         Ok(Query { with, body, order_by, limit, offset, locking, as_of: None, pos })
     }
 
@@ -320,21 +320,14 @@ impl Converter<'_> {
         }
     }
 
-    fn locking(&mut self, locks: Vec<sp::LockClause>) -> Result<Option<LockStrength>> {
-        let mut strongest = None;
-        for lock in locks {
-            let strength = match lock.lock_type {
-                sp::LockType::Share => LockStrength::Share,
-                sp::LockType::Update => LockStrength::Update,
-            };
-            match lock.nonblock {
-                None => {}
-                Some(sp::NonBlock::Nowait) => return self.unsupported("NOWAIT"),
-                Some(sp::NonBlock::SkipLocked) => return self.unsupported("SKIP LOCKED"),
-            }
-            strongest = strongest.max(Some(strength));
-        }
-        Ok(strongest)
+    /// The locking clauses that the pre-pass lifted out; it left each one's number behind.
+    fn locking(&self, locks: &[sp::LockClause]) -> Result<Vec<Locking>> {
+        let lifted = |lock: &sp::LockClause| {
+            let number = lock.of.as_ref()?.0.first()?.as_ident()?.value.parse::<usize>().ok()?;
+            self.locking.get(number).cloned()
+        };
+        let clauses: Option<Vec<Locking>> = locks.iter().map(lifted).collect();
+        clauses.map_or_else(|| self.malformed("a locking clause"), Ok)
     }
 
     /// Converts a FROM list.

@@ -7,7 +7,7 @@
 //! | `x:::T` | `x::T` | |
 //! | `t@i`, `t@{FORCE_INDEX=i}` | `t` | `TableRef::index_hint` |
 //! | `AS OF SYSTEM TIME e` | nothing | `Query::as_of` |
-//! | `FOR NO KEY UPDATE`, `FOR KEY SHARE` | `FOR UPDATE`, `FOR SHARE` | the stronger lock |
+//! | `FOR NO KEY UPDATE OF t NOWAIT` and its relatives | `FOR UPDATE OF "n"` | `Query::locking`, n-th lifted |
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::cursor::Cursor;
-use crate::ast::{Expr, Ident, Statement};
+use crate::ast::{Expr, Ident, LockStrength, LockWait, Locking, Statement};
 use crate::convert::{Result, too_deep};
 use crate::error::{ParseError, ParseErrorKind};
 use crate::source::{Source, is_word};
@@ -88,6 +88,7 @@ pub(crate) fn delegate(cursor: &mut Cursor<'_>) -> Result<Statement> {
     };
     cursor.replace(rewrite.tokens);
     cursor.converter.index_hints = rewrite.index_hints;
+    cursor.converter.locking = rewrite.locking;
     let is = |word| head.as_ref().is_some_and(|head| is_word(head, word));
     let statement = if is("INSERT") || is("UPDATE") || is("DELETE") {
         cursor.library(Parser::parse_statement)?
@@ -137,6 +138,7 @@ struct Rewrite {
     tokens: Vec<TokenWithSpan>,
     upsert: bool,
     index_hints: HashMap<Location, Ident>,
+    locking: Vec<Locking>,
     as_of: Option<Vec<TokenWithSpan>>,
 }
 
@@ -146,6 +148,7 @@ impl Rewrite {
             tokens: Vec::with_capacity(tokens.len()),
             upsert: false,
             index_hints: HashMap::new(),
+            locking: Vec::new(),
             as_of: None,
         };
         let mut at = 0;
@@ -183,15 +186,10 @@ impl Rewrite {
         if words(&["AS", "OF", "SYSTEM", "TIME"]) {
             return self.as_of(source, rest);
         }
-        if words(&["FOR", "NO", "KEY", "UPDATE"]) {
-            self.push_word("FOR", token.span);
-            self.push_word("UPDATE", token.span);
-            return Ok(4);
-        }
-        if words(&["FOR", "KEY", "SHARE"]) {
-            self.push_word("FOR", token.span);
-            self.push_word("SHARE", token.span);
-            return Ok(3);
+        if words(&["FOR"])
+            && let Some((strength, used)) = lock_strength(&words)
+        {
+            return self.locking(source, rest, strength, used);
         }
         if words(&["BETWEEN", "SYMMETRIC"]) {
             return Err(ParseError::unsupported("BETWEEN SYMMETRIC", pos));
@@ -294,6 +292,35 @@ impl Rewrite {
         Ok(used)
     }
 
+    /// Takes a locking clause out, of which the first `used` tokens are known, and leaves its
+    /// number where the library takes the name of a table.
+    fn locking(
+        &mut self,
+        source: &Source<'_>,
+        rest: &[TokenWithSpan],
+        strength: LockStrength,
+        used: usize,
+    ) -> Result<usize> {
+        let Some(first) = rest.first() else { return Ok(used) };
+        let mut cursor = Cursor::new(source, rest.get(used..).unwrap_or_default().to_vec());
+        let of = if cursor.eat_word("OF") { cursor.object_names()? } else { Vec::new() };
+        let wait = if cursor.eat_word("NOWAIT") {
+            LockWait::NoWait
+        } else if cursor.eat_words(&["SKIP", "LOCKED"]) {
+            LockWait::SkipLocked
+        } else {
+            LockWait::Block
+        };
+        let used = rest.len() - cursor.take_rest().len();
+        for word in ["FOR", "UPDATE", "OF"] {
+            self.push_word(word, first.span);
+        }
+        let number = Token::make_word(&self.locking.len().to_string(), Some('"'));
+        self.tokens.push(TokenWithSpan { token: number, span: first.span });
+        self.locking.push(Locking { strength, of, wait, pos: source.span_pos(first.span) });
+        Ok(used)
+    }
+
     /// Takes `AS OF SYSTEM TIME expr` out; where the expression ends only the library knows.
     fn as_of(&mut self, source: &Source<'_>, rest: &[TokenWithSpan]) -> Result<usize> {
         let pos = rest.first().map_or_else(Default::default, |token| source.span_pos(token.span));
@@ -308,6 +335,18 @@ impl Rewrite {
         self.as_of = Some(tokens.get(..used).unwrap_or_default().to_vec());
         Ok(4 + used)
     }
+}
+
+/// The strength that a locking clause starts with, and how many tokens say so.
+fn lock_strength(words: &dyn Fn(&[&str]) -> bool) -> Option<(LockStrength, usize)> {
+    let spellings: [(LockStrength, &[&str]); 4] = [
+        (LockStrength::Update, &["FOR", "UPDATE"]),
+        (LockStrength::NoKeyUpdate, &["FOR", "NO", "KEY", "UPDATE"]),
+        (LockStrength::Share, &["FOR", "SHARE"]),
+        (LockStrength::KeyShare, &["FOR", "KEY", "SHARE"]),
+    ];
+    let (strength, spelling) = spellings.into_iter().find(|(_, spelling)| words(spelling))?;
+    Some((strength, spelling.len()))
 }
 
 fn followed_by_paren(rest: &[TokenWithSpan]) -> bool {
