@@ -1,10 +1,10 @@
 //! The client side of the key-value layer: how a gateway reaches the leaseholder of a range.
 //!
-//! [`Sender`] is what the SQL layer programs against. [`DistSender`] implements it over a range
-//! cache and a [`Transport`]; `local` implements it over one store for tests.
+//! [`Txn`] is what the SQL layer programs against: a transaction over a [`Sender`]. [`DistSender`]
+//! implements that over a range cache and a [`Transport`]; `local` implements it over one store
+//! for tests.
 //!
-//! It is not: a transaction coordinator (a batch is atomic on one range and nothing more), a
-//! socket (the server supplies the transport) or a clock.
+//! It is not: a socket (the server supplies the transport) or a clock.
 //!
 //! Invariants:
 //! * a batch that may have been proposed is never sent again: its fate is [`SendError::Ambiguous`];
@@ -19,11 +19,16 @@ mod span;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod txn;
 
 pub use dist_sender::{DistSender, DistSenderConfig};
 pub use error::SendError;
 pub use range_cache::{CachedRange, RangeCache};
 pub use transport::{Transport, TransportError};
+pub use txn::{
+    AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, Txn, TxnClient,
+    TxnClientConfig, TxnError, TxnOptions,
+};
 
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use futures::future::BoxFuture;

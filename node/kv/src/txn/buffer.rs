@@ -1,0 +1,284 @@
+//! The writes of a transaction that have not been sent yet.
+//!
+//! What it is: an ordered map from key to what the transaction wrote there, laid over what it
+//! reads. What it is not: it sends nothing, and knows nothing of other transactions.
+//!
+//! ```text
+//! put, insert, delete ─▶ key: [(sequence, value), ...] ─▶ take: requests in key order
+//!                               │         ▲
+//!                     get, scan: newest   └ rollback_to drops what is above a sequence
+//! ```
+//!
+//! Rules of a key with several writes:
+//!
+//! | before | then | sent |
+//! |---|---|---|
+//! | nothing | insert | put if absent |
+//! | insert | put | put if absent, of the later value |
+//! | insert | delete | put if absent, delete: the key must have been absent all the same |
+//! | put | insert | refused: the key exists |
+//! | delete | insert | put |
+//!
+//! Invariants:
+//! 1. A read of the transaction sees its own newest write to each key.
+//! 2. Going back to a savepoint leaves exactly the writes made before it.
+//! 3. Whether a key must be absent is decided by the first write to it and by nothing later.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use crdb_proto::kv::{
+    ConditionalPutRequest, DeleteRequest, KeyValue, PutRequest, Request, ScanRequest, ScanResponse,
+    Span, request,
+};
+
+/// Bytes each write counts beside its key and value.
+const OVERHEAD: usize = 32;
+
+/// Writes by key; see the page of the module.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WriteBuffer {
+    entries: BTreeMap<Bytes, Entry>,
+    /// Bytes of keys and values held.
+    bytes: usize,
+    /// Sequence of the latest savepoint: what is not above it is kept for it.
+    kept: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// The first write to the key was an insert.
+    absent: bool,
+    /// Oldest first, never empty; `None` is a deletion.
+    writes: Vec<(u32, Option<Bytes>)>,
+}
+
+impl Entry {
+    fn newest(&self) -> Option<&Bytes> {
+        self.writes.last().and_then(|(_, value)| value.as_ref())
+    }
+}
+
+fn size(key: &Bytes, value: Option<&Bytes>) -> usize {
+    key.len() + value.map_or(0, Bytes::len) + OVERHEAD
+}
+
+impl WriteBuffer {
+    /// Whether nothing is buffered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes held, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of keys written.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The first key written.
+    pub(crate) fn first_key(&self) -> Option<&Bytes> {
+        self.entries.keys().next()
+    }
+
+    /// Writes a value, or deletes the key.
+    pub(crate) fn write(&mut self, key: Bytes, value: Option<Bytes>, sequence: u32) {
+        self.push(key, value, sequence, false);
+    }
+
+    /// Writes a value to a key that must not exist; returns the value that the transaction itself
+    /// wrote there, if so.
+    pub(crate) fn insert(&mut self, key: Bytes, value: Bytes, sequence: u32) -> Result<(), Bytes> {
+        if let Some(exists) = self.entries.get(&key).and_then(Entry::newest) {
+            return Err(exists.clone());
+        }
+        self.push(key, Some(value), sequence, true);
+        Ok(())
+    }
+
+    fn push(&mut self, key: Bytes, value: Option<Bytes>, sequence: u32, insert: bool) {
+        self.bytes += size(&key, value.as_ref());
+        let Some(entry) = self.entries.get_mut(&key) else {
+            let entry = Entry { absent: insert, writes: vec![(sequence, value)] };
+            self.entries.insert(key, entry);
+            return;
+        };
+        // No savepoint goes back to what was written since the latest one.
+        if let Some((last, old)) = entry.writes.last_mut()
+            && *last > self.kept
+        {
+            self.bytes -= size(&key, old.as_ref());
+            *last = sequence;
+            *old = value;
+        } else {
+            entry.writes.push((sequence, value));
+        }
+    }
+
+    /// Keeps what was written so far for a savepoint at `sequence`.
+    pub(crate) fn keep(&mut self, sequence: u32) {
+        self.kept = self.kept.max(sequence);
+    }
+
+    /// Takes back what was written above `sequence`.
+    pub(crate) fn rollback_to(&mut self, sequence: u32) {
+        let mut bytes = 0;
+        self.entries.retain(|key, entry| {
+            entry.writes.retain(|(at, _)| *at <= sequence);
+            bytes += entry.writes.iter().map(|(_, v)| size(key, v.as_ref())).sum::<usize>();
+            !entry.writes.is_empty()
+        });
+        self.bytes = bytes;
+        self.kept = self.kept.min(sequence);
+    }
+
+    /// What the transaction wrote to `key`: `None` if nothing, `Some(None)` if it deleted it.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<&Bytes>> {
+        self.entries.get(key).map(Entry::newest)
+    }
+
+    /// Whether a key of the span was written.
+    pub(crate) fn touches(&self, start: &[u8], end: &[u8]) -> bool {
+        start < end && self.range(start, end).next().is_some()
+    }
+
+    fn range<'a>(
+        &'a self,
+        start: &'a [u8],
+        end: &'a [u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a Bytes, &'a Entry)> {
+        self.entries.range::<[u8], _>((Bound::Included(start), Bound::Excluded(end)))
+    }
+
+    /// Lays the buffer over the answer to `scan`, which was sent with `count_only` unset. The
+    /// result respects the bounds of `scan`; it may have fewer rows than `max_rows` and a resume
+    /// span all the same.
+    pub(crate) fn overlay(&self, scan: &ScanRequest, read: ScanResponse) -> ScanResponse {
+        // What the answer covers: up to where the read goes on.
+        let (mut start, mut end) = (scan.start.clone(), scan.end.clone());
+        match &read.resume {
+            Some(resume) if scan.reverse => start = resume.end.clone(),
+            Some(resume) => end = resume.start.clone(),
+            None => {}
+        }
+        let mut merged = Merged { scan, out: ScanResponse::default(), bytes: 0, cut: None };
+        if start < end {
+            let own = self.range(&start, &end);
+            if scan.reverse {
+                merged.merge(read.rows, own.rev(), |a, b| a > b);
+            } else {
+                merged.merge(read.rows, own, |a, b| a < b);
+            }
+        } else {
+            merged.merge(read.rows, std::iter::empty(), |a, b| a < b);
+        }
+        let Merged { mut out, cut, .. } = merged;
+        out.resume = match cut {
+            None => read.resume,
+            Some(key) if scan.reverse => Some(Span {
+                start: scan.start.clone(),
+                end: crdb_keys::encoding::next_key(&key).into(),
+            }),
+            Some(key) => Some(Span { start: key, end: scan.end.clone() }),
+        };
+        out
+    }
+
+    /// Takes everything out as requests in key order, one key's after the other.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        let mut requests = Vec::with_capacity(self.entries.len());
+        for (key, entry) in &self.entries {
+            let newest = entry.newest();
+            if entry.absent {
+                // A key that was inserted and deleted again must have been absent.
+                let first = entry.writes.iter().find_map(|(_, value)| value.as_ref());
+                requests.push(request::Kind::ConditionalPut(ConditionalPutRequest {
+                    key: key.clone(),
+                    value: newest.or(first).cloned().unwrap_or_default(),
+                    expected: None,
+                }));
+                if newest.is_some() {
+                    continue;
+                }
+            }
+            requests.push(match newest {
+                Some(value) => {
+                    request::Kind::Put(PutRequest { key: key.clone(), value: value.clone() })
+                }
+                None => request::Kind::Delete(DeleteRequest { key: key.clone() }),
+            });
+        }
+        requests.into_iter().map(|kind| Request { kind: Some(kind) }).collect()
+    }
+
+    /// Forgets everything but the latest savepoint.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}
+
+/// A scan's rows under construction.
+struct Merged<'a> {
+    scan: &'a ScanRequest,
+    out: ScanResponse,
+    bytes: u64,
+    /// First key beyond the bounds.
+    cut: Option<Bytes>,
+}
+
+impl Merged<'_> {
+    fn merge<'a>(
+        &mut self,
+        read: Vec<KeyValue>,
+        own: impl Iterator<Item = (&'a Bytes, &'a Entry)>,
+        comes_first: fn(&[u8], &[u8]) -> bool,
+    ) {
+        let mut own = own.peekable();
+        for row in read {
+            while let Some((key, entry)) = own.next_if(|(key, _)| comes_first(key, &row.key)) {
+                if !self.own(key, entry) {
+                    return;
+                }
+            }
+            let more = match own.next_if(|(key, _)| **key == row.key) {
+                Some((key, entry)) => self.own(key, entry),
+                None => self.add(row.key, row.value),
+            };
+            if !more {
+                return;
+            }
+        }
+        for (key, entry) in own {
+            if !self.own(key, entry) {
+                return;
+            }
+        }
+    }
+
+    fn own(&mut self, key: &Bytes, entry: &Entry) -> bool {
+        match entry.newest() {
+            Some(value) => self.add(key.clone(), value.clone()),
+            None => true,
+        }
+    }
+
+    /// Adds a row; returns false when there is no room for it.
+    fn add(&mut self, key: Bytes, value: Bytes) -> bool {
+        let full = |limit: u64, have: u64| limit != 0 && have >= limit;
+        if full(self.scan.max_rows, self.out.count) || full(self.scan.max_bytes, self.bytes) {
+            self.cut = Some(key);
+            return false;
+        }
+        self.out.count += 1;
+        if !self.scan.count_only {
+            self.bytes += (key.len() + value.len()) as u64;
+            self.out.rows.push(KeyValue { key, value });
+        }
+        true
+    }
+}
