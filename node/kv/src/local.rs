@@ -9,10 +9,12 @@
 //! 1. Batches take effect one after the other, in an order that agrees with their timestamps.
 
 use crdb_keys::{Timestamp, hlc::Clock, layout};
-use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
+use crdb_proto::kv::{
+    BatchRequest, BatchResponse, LockConflict, RangeDescriptor, error::Kind as ErrorKind,
+};
 use crdb_storage::{
     Engine as _, MemoryEngine, Sync,
-    evaluate::{self, At, EvalError},
+    evaluate::{self, At, EvalArgs, EvalError},
 };
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use parking_lot::Mutex;
@@ -60,8 +62,20 @@ impl LocalSender {
         loop {
             let now = self.clock.now();
             let at = At { read: named.unwrap_or(now), write: now };
-            let evaluated = match evaluate::evaluate(&self.engine, batch, at) {
+            let args = EvalArgs::alone(at, now);
+            let evaluated = match evaluate::evaluate(&self.engine, batch, &args) {
                 Ok(evaluated) => evaluated,
+                Err(EvalError::Intents(intents)) => {
+                    let (key, holder) = intents.into_iter().next().unwrap_or_default();
+                    return Err(SendError::from_range(evaluate::kv_error(
+                        ErrorKind::LockConflict(LockConflict {
+                            key,
+                            holder: Some(holder),
+                            timed_out: false,
+                        }),
+                        "a key is locked by another transaction",
+                    )));
+                }
                 Err(EvalError::WriteTooOld { newest, .. }) => {
                     self.clock.forward(newest);
                     continue;
@@ -79,8 +93,8 @@ impl LocalSender {
             }
             return Ok(BatchResponse {
                 now: Some(self.clock.now().into()),
-                read_timestamp: Some(at.read.into()),
-                write_timestamp: wrote.then(|| at.write.into()),
+                read_timestamp: Some(evaluated.read_timestamp.into()),
+                write_timestamp: evaluated.write_timestamp.map(Into::into),
                 responses: evaluated.responses,
                 error: None,
             });

@@ -31,7 +31,7 @@ use crdb_keys::{RangeId, Span, Timestamp};
 use crdb_proto::kv::{self, BatchRequest, BatchResponse, Response, error::Kind as ErrorKind};
 use crdb_storage::{
     Engine,
-    evaluate::{self, Access, At, EvalError},
+    evaluate::{self, Access, At, EvalArgs, EvalError},
 };
 
 use crate::{
@@ -310,7 +310,7 @@ impl<E: Engine> Evaluation<E> {
 
     fn run(&mut self, guard: LatchGuard, chosen: Chosen, snapshot: &E::Snapshot) -> Progress {
         let at = At { read: chosen.read, write: chosen.write };
-        match evaluate::evaluate(snapshot, &self.request, at) {
+        match evaluate::evaluate(snapshot, &self.request, &EvalArgs::alone(at, chosen.write)) {
             Ok(evaluated) if !evaluated.batch.is_empty() => {
                 // Encoded here, on the caller's thread: the scheduler has other ranges to serve.
                 let batch = evaluated.batch.encode();
@@ -319,6 +319,14 @@ impl<E: Engine> Evaluation<E> {
             }
             Ok(evaluated) => self.reply_later(guard, chosen, Ok(evaluated.responses)),
             Err(EvalError::Kv(error)) => self.reply_later(guard, chosen, Err(*error)),
+            Err(EvalError::Intents(intents)) => {
+                let (key, holder) = intents.into_iter().next().unwrap_or_default();
+                let conflict = kv::LockConflict { key, holder: Some(holder), timed_out: false };
+                done(self.failure(
+                    "a key is locked by another transaction".into(),
+                    ErrorKind::LockConflict(conflict),
+                ))
+            }
             Err(EvalError::WriteTooOld { newest, .. }) => {
                 // Not expected while the lease bounds hold, yet harmless: try above that version.
                 self.store.shared.clock.forward(newest);

@@ -97,7 +97,7 @@ pub(crate) fn begin<E: Engine>(
         .iter()
         .rev()
         .map(|family| {
-            let (start, end) = engine_bounds(*family, &span);
+            let (start, end) = mvcc::engine_span(&span);
             (*family, start, end)
         })
         .collect();
@@ -148,7 +148,7 @@ impl Incoming {
         }
         // Nothing of another range may be overwritten.
         let span = data_span(&descriptor);
-        let bounds = DATA_FAMILIES.map(|family| (family, engine_bounds(family, &span)));
+        let bounds = DATA_FAMILIES.map(|family| (family, mvcc::engine_span(&span)));
         let inside = |entry: &SnapshotEntry| {
             let family = data_family(entry.family);
             bounds.iter().any(|(known, (start, end))| {
@@ -190,20 +190,13 @@ fn data_family(code: u32) -> Option<Family> {
 pub(crate) fn clear_data(batch: &mut WriteBatch, descriptor: &RangeDescriptor) {
     let span = data_span(descriptor);
     for family in DATA_FAMILIES {
-        let (start, end) = engine_bounds(family, &span);
+        let (start, end) = mvcc::engine_span(&span);
         batch.delete_range(family, start, end);
     }
 }
 
 fn data_span(descriptor: &RangeDescriptor) -> Span {
     Span::new(descriptor.start_key.clone(), descriptor.end_key.clone())
-}
-
-fn engine_bounds(family: Family, span: &Span) -> (Bytes, Bytes) {
-    match family {
-        Family::Lock => (span.start.clone(), span.end.clone()),
-        Family::State | Family::Raft | Family::Local => mvcc::engine_span(span),
-    }
 }
 
 #[cfg(test)]

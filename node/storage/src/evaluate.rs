@@ -14,7 +14,7 @@
 //! 2. An error means that the batch has no effect.
 //! 3. Neither the command nor the responses grow past their bounds.
 
-use std::{collections::BTreeMap, iter::Peekable, ops::ControlFlow};
+use std::{collections::BTreeMap, fmt, iter::Peekable, ops::ControlFlow};
 
 use bytes::Bytes;
 pub use crdb_keys::Access;
@@ -41,6 +41,63 @@ pub struct At {
     pub write: Timestamp,
 }
 
+/// What the evaluation of a batch must know beside the state.
+#[derive(Clone, Copy)]
+pub struct EvalArgs<'a> {
+    /// When the batch reads and writes. `write` is for batches that write versions: those outside
+    /// of a transaction and those with `one_phase`. One with `exact_timestamp` takes
+    /// `txn.write_timestamp` instead, and so do intents, which are raised as `floor` says.
+    pub at: At,
+    /// The leaseholder's clock, by which records expire.
+    pub now: Timestamp,
+    /// Reads below see an error: what they would read may be gone.
+    pub gc_threshold: Timestamp,
+    /// What a write to a key must be above, versions aside: reads by others, the closed
+    /// timestamp, the start of the lease. Asked once for each key written.
+    pub floor: &'a dyn Fn(&[u8]) -> Timestamp,
+    /// Whether somebody else has an unreplicated lock on a key that conflicts with one of this
+    /// strength. Asked for the rows of locking reads that leave out locked rows.
+    pub skip: &'a dyn Fn(&[u8], kv::LockStrength) -> bool,
+}
+
+impl EvalArgs<'_> {
+    /// Arguments for one who has the state alone: no reads by others, no locks.
+    #[must_use]
+    pub fn alone(at: At, now: Timestamp) -> Self {
+        Self {
+            at,
+            now,
+            gc_threshold: Timestamp::ZERO,
+            floor: &|_| Timestamp::ZERO,
+            skip: &|_, _| false,
+        }
+    }
+}
+
+impl fmt::Debug for EvalArgs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EvalArgs")
+            .field("at", &self.at)
+            .field("now", &self.now)
+            .field("gc_threshold", &self.gc_threshold)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A span that was read, for the timestamp cache: nothing may be written to it at or below
+/// `timestamp` any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedRead {
+    /// What was read, cut where a bound stopped the read.
+    pub span: Span,
+    /// As of when. Not always the read timestamp: what a one-phase batch validates is read at
+    /// its write timestamp.
+    pub timestamp: Timestamp,
+    /// The transaction of the batch read it, so that its own writes are not held up. Otherwise
+    /// nobody may write below, the transaction of the batch included.
+    pub by_txn: bool,
+}
+
 /// What a batch does.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluated {
@@ -48,6 +105,24 @@ pub struct Evaluated {
     pub responses: Vec<kv::Response>,
     /// The writes; empty for a batch that changes nothing.
     pub batch: WriteBatch,
+    /// Timestamp the reads were served at. Above that of the arguments if the batch allows it and
+    /// met newer versions; the caller moves its clock past it and looks again whether its lease
+    /// covers it.
+    pub read_timestamp: Timestamp,
+    /// The highest timestamp of what was written: versions, intents, the end of a transaction.
+    /// `None` if nothing was. May be above that of the arguments, so that the caller looks again
+    /// whether its lease covers it.
+    pub write_timestamp: Option<Timestamp>,
+    /// What was read. To be entered in the timestamp cache before the latches go.
+    pub reads: Vec<ServedRead>,
+    /// Unreplicated locks that the transaction of the batch now has, to be entered in the lock
+    /// table before the latches go.
+    pub locks: Vec<(Key, kv::LockStrength)>,
+    /// Transactions and spans where they have no intents any more once the batch is applied.
+    pub resolved: Vec<(Bytes, Span)>,
+    /// The transaction that has committed in this range once the batch is applied, and needs its
+    /// locks in it no longer.
+    pub released: Option<Bytes>,
 }
 
 /// Why a batch was not evaluated.
@@ -56,15 +131,19 @@ pub enum EvalError {
     /// The answer to the client is this error.
     #[error("{}", .0.message)]
     Kv(Box<kv::Error>),
-    /// A key already has a version at or above the write timestamp. Move the clock past `newest`
-    /// and evaluate again.
-    #[error("the key {} has a version at {newest}, not below the write", Pretty(.key))]
+    /// A key has a version, or was read, at or above the timestamp of a version to be written.
+    /// Move the clock past `newest` and evaluate again.
+    #[error("the key {} was written or read at {newest}, not below the write", Pretty(.key))]
     WriteTooOld {
         /// The key.
         key: Key,
-        /// Its newest version.
+        /// Its newest version or read.
         newest: Timestamp,
     },
+    /// Intents of others are in the way, in the order of their keys: wait for these transactions,
+    /// or end them, and evaluate again. Not always all there are.
+    #[error("intents of {} other transactions are in the way", .0.len())]
+    Intents(Vec<(Key, kv::TxnMeta)>),
     /// The state could not be read.
     #[error(transparent)]
     Storage(#[from] Error),
@@ -208,8 +287,9 @@ pub fn out_of_bounds(batch: &BatchRequest, descriptor: &kv::RangeDescriptor) -> 
 pub fn evaluate(
     reader: &impl Reader,
     batch: &BatchRequest,
-    at: At,
+    args: &EvalArgs<'_>,
 ) -> Result<Evaluated, EvalError> {
+    let at = args.at;
     check_deadline(batch, at)?;
     let mut evaluation = Evaluation { reader, at, written: BTreeMap::new(), bytes: 0 };
     let mut responses = Vec::with_capacity(batch.requests.len());
@@ -219,7 +299,15 @@ pub fn evaluate(
         })?;
         responses.push(kv::Response { kind: Some(evaluation.request(index, kind)?) });
     }
-    Ok(Evaluated { responses, batch: evaluation.into_batch() })
+    let batch = evaluation.into_batch();
+    let write_timestamp = (!batch.is_empty()).then_some(at.write);
+    Ok(Evaluated {
+        responses,
+        batch,
+        read_timestamp: at.read,
+        write_timestamp,
+        ..Evaluated::default()
+    })
 }
 
 fn check_deadline(batch: &BatchRequest, at: At) -> Result<(), EvalError> {

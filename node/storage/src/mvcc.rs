@@ -60,7 +60,7 @@ pub fn decode_version_key(engine_key: &[u8]) -> Result<(Key, Timestamp), Error> 
     Ok((key.into(), timestamp))
 }
 
-/// The engine keys of all versions of all keys from `start` up to, not including, `end`, with an
+/// The engine keys, in [`Family::State`] and [`Family::Lock`], of all keys from `start` up to, not including, `end`, with an
 /// empty `end` for the one key `start`.
 #[must_use]
 pub fn engine_span(span: &Span) -> (Bytes, Bytes) {

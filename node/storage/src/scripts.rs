@@ -18,7 +18,7 @@ use test_each_file::test_each_path;
 
 use crate::{
     Engine, Error, Family, MemoryEngine, Reader, RocksEngine, RocksOptions, Sync, WriteBatch,
-    evaluate::{self, At},
+    evaluate::{self, At, EvalArgs},
     mvcc::{self, Direction},
 };
 
@@ -143,7 +143,11 @@ impl<E: Engine> Runner<E> {
         }
         out.truncate(out.trim_end().len());
         writeln!(out, "{}", if evaluate::is_read_only(&batch) { " (read only)" } else { "" })?;
-        let evaluated = match evaluate::evaluate(&self.engine.snapshot(), &batch, at) {
+        let evaluated = match evaluate::evaluate(
+            &self.engine.snapshot(),
+            &batch,
+            &EvalArgs::alone(at, at.write),
+        ) {
             Ok(evaluated) => evaluated,
             Err(error) => {
                 writeln!(out, "error: {error}")?;
