@@ -14,6 +14,7 @@
 mod dist_sender;
 mod error;
 pub mod local;
+mod meta;
 mod range_cache;
 mod span;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod txn;
 
 pub use dist_sender::{DistSender, DistSenderConfig};
 pub use error::SendError;
+pub use meta::update_meta;
 pub use range_cache::{CachedRange, RangeCache};
 pub use transport::{Transport, TransportError};
 pub use txn::{

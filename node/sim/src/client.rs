@@ -1,33 +1,32 @@
-//! Clients: each does one operation after the other on few keys, through whichever store it
-//! believes to serve them.
+//! Clients of single keys: each does one operation after the other on few keys, through the gateway
+//! it is connected to.
 //!
-//! A client follows the rules of a gateway: it goes on to another store only if the answer says
-//! that the write had no effect, and what it cannot know it reports as unknown.
+//! The gateway is a node's: it dies with the node, and what it cannot know it reports as unknown.
+//! So does a client that loses its connection or its patience.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use crdb_keys::{RangeId, Timestamp};
+use crdb_keys::Timestamp;
+use crdb_kv::SendError;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, BatchResponse, ConditionalPutRequest, GetRequest, PutRequest,
-    Request, error, request, response,
+    Request, request, response,
 };
 
 use crate::{
+    exec::Want,
     history::{Action, MAX_OPS, Op, Value},
-    node::{EPOCH, index_of},
+    node::{EPOCH, node_id},
     plan::MS,
-    world::{Event, Fate, Phase, Seen, World},
+    world::{Event, Fate, Note, Phase, Seen, World},
 };
-
-/// How long a client works on one operation.
-const PATIENCE: u64 = 2_500 * MS;
 
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
     current: Option<Current>,
-    /// Which store served a range last.
-    guess: BTreeMap<RangeId, usize>,
+    /// The node it is connected to.
+    gateway: Option<usize>,
     /// The value of a key it saw last.
     known: BTreeMap<usize, Value>,
     /// Operations that succeeded since the faults ended.
@@ -42,14 +41,14 @@ struct Current {
     /// Timestamp of a read that names one.
     timed: Option<Timestamp>,
     invoked: u64,
-    /// The request under way.
-    outstanding: Option<u64>,
-    target: usize,
+    /// What works on it at the gateway.
+    task: u64,
+    gateway: usize,
 }
 
 impl Client {
     pub(crate) fn new() -> Self {
-        Self { current: None, guess: BTreeMap::new(), known: BTreeMap::new(), done_since_heal: 0 }
+        Self { current: None, gateway: None, known: BTreeMap::new(), done_since_heal: 0 }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -68,17 +67,31 @@ impl World {
         self.clients.get_mut(index).expect("clients are numbered from zero")
     }
 
+    /// A node that a client may connect to; most often the one it is connected to.
+    pub(crate) fn pick_gateway(&mut self, before: Option<usize>) -> Option<usize> {
+        let before = before.filter(|index| self.node(*index).is_up());
+        if before.is_some() && self.rng.chance(80) {
+            return before;
+        }
+        let up: Vec<usize> =
+            self.nodes.iter().filter(|node| node.is_up()).map(|node| node.index).collect();
+        self.rng.pick(&up)
+    }
+
     pub(crate) fn invoke(&mut self, index: usize) {
         if self.phase == Phase::Settling {
             return;
         }
         let key = self.rng.index(self.keys.len());
-        // Keep some room of each history for the end.
+        // Keep some room of each history for the end, and for those who wait longest then.
         let room = if self.phase == Phase::Faulty { MAX_OPS - 30 } else { MAX_OPS };
-        if self.histories.get(key).is_none_or(|ops| ops.len() >= room) {
+        let done = self.client(index).done_since_heal >= 2;
+        let full = done || self.histories.get(key).is_none_or(|ops| ops.len() >= room);
+        let before = self.client(index).gateway;
+        let Some(gateway) = self.pick_gateway(before).filter(|_| !full) else {
             self.after(50 * MS, Event::Invoke { client: index });
             return;
-        }
+        };
         self.next_id += 1;
         let id = self.next_id;
         let known = self.client(index).known.get(&key).copied().flatten();
@@ -98,30 +111,28 @@ impl World {
             self.fates.insert(value, (key, Fate::Unknown));
         }
         let invoked = self.now;
-        let target = self.rng.index(self.nodes.len());
-        self.client(index).current =
-            Some(Current { id, key, action, timed, invoked, outstanding: None, target });
-        self.after(PATIENCE, Event::GiveUp { client: index, op: id });
-        self.retry(index, id);
+        let task = self.start_op(index, id, gateway, key, action, timed);
+        let current = Current { id, key, action, timed, invoked, task, gateway };
+        let client = self.client(index);
+        client.gateway = Some(gateway);
+        client.current = Some(current);
+        let patience = self.rng.within(self.plan.patience / 2..self.plan.patience);
+        self.after(patience, Event::GiveUp { client: index, op: id });
     }
 
-    /// Sends the current operation to the store believed to serve it, or to any.
-    pub(crate) fn retry(&mut self, index: usize, op: u64) {
-        self.next_id += 1;
-        let attempt = self.next_id;
-        let stray = self.rng.chance(self.plan.stray);
-        let any = self.rng.index(self.nodes.len());
-        let delay = self.rng.within(MS / 10..3 * MS);
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let Some(current) = client.current.as_mut().filter(|current| current.id == op) else {
-            return;
-        };
-        let Some((key, range)) = self.keys.get(current.key).cloned() else { return };
-        let guess = client.guess.get(&range).copied();
-        let node = guess.filter(|_| !stray).unwrap_or(any);
-        (current.outstanding, current.target) = (Some(attempt), node);
+    fn start_op(
+        &mut self,
+        client: usize,
+        op: u64,
+        gateway: usize,
+        key: usize,
+        action: Action,
+        timed: Option<Timestamp>,
+    ) -> u64 {
+        let (key, range) = self.keys.get(key).cloned().expect("it was drawn from the keys");
         let bytes = |value: u64| bytes::Bytes::from(value.to_string());
-        let kind = match current.action {
+        let start = key.clone();
+        let kind = match action {
             Action::Put(value) => request::Kind::Put(PutRequest { key, value: bytes(value) }),
             Action::Cas(expected, value) => request::Kind::ConditionalPut(ConditionalPutRequest {
                 key,
@@ -132,51 +143,46 @@ impl World {
                 request::Kind::Get(GetRequest { key, ..Default::default() })
             }
         };
-        let header = BatchHeader {
-            range_id: range.get(),
-            read_timestamp: current.timed.map(Into::into),
-            ..BatchHeader::default()
-        };
-        let batch = Box::new(BatchRequest {
-            header: Some(header),
-            requests: vec![Request { kind: Some(kind) }],
+        let header =
+            BatchHeader { read_timestamp: timed.map(Into::into), ..BatchHeader::default() };
+        let batch =
+            BatchRequest { header: Some(header), requests: vec![Request { kind: Some(kind) }] };
+        // A gateway that believes something wrong must still do right.
+        let stray = self.rng.chance(self.plan.stray).then(|| self.rng.index(self.nodes.len()));
+        let hub = Arc::clone(&self.hub);
+        let gateway_of = self.node(gateway).gateway.as_ref().expect("the node is up");
+        if let Some(stray) = stray {
+            let cache = gateway_of.cache();
+            if let Some(known) = cache.lookup(&start) {
+                let start = &known.descriptor.start_key;
+                cache.set_leaseholder(range.get(), start, Some(node_id(stray)));
+            }
+        }
+        let work = gateway_of.send(batch, move |result| {
+            hub.want(Want::Note(Box::new(Note::OpDone { client, op, result })));
         });
-        let timed = current.timed.is_some();
-        self.after(delay, Event::Request { client: index, attempt, node, timed, batch });
+        self.spawn(gateway, None, work)
     }
 
-    pub(crate) fn respond(
+    /// The gateway is done with an operation.
+    pub(crate) fn op_done(
         &mut self,
         index: usize,
-        attempt: u64,
-        response: Option<BatchResponse>,
+        op: u64,
+        result: Result<BatchResponse, SendError>,
     ) -> Result<(), String> {
         let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
-        let Some(current) = client.current.as_mut() else { return Ok(()) };
-        if current.outstanding != Some(attempt) {
-            return Ok(());
-        }
-        current.outstanding = None;
-        let (op, key, target) = (current.id, current.key, current.target);
-        let writes = action_value(current.action).is_some();
-        let range = self.keys.get(key).map_or(RangeId(0), |(_, range)| *range);
-        let Some(response) = response else {
-            client.guess.remove(&range);
-            if writes {
-                self.end(index, Ending::Unknown);
-            } else {
-                self.again(index, op, 30 * MS);
-            }
+        let Some(current) = client.current.as_ref().filter(|current| current.id == op) else {
             return Ok(());
         };
-        match response.error.map(|error| (error.kind, error.message)) {
-            None => {
-                client.guess.insert(range, target);
+        let (key, gateway) = (current.key, current.gateway);
+        let ending = match result {
+            Ok(response) => {
                 let read = response.read_timestamp.map(Timestamp::from).unwrap_or_default();
-                let ending = match (current.action, response.responses.first()) {
+                match (current.action, response.responses.first()) {
                     (Action::Get(_), Some(answer)) => {
                         let value = value_of(answer)?;
-                        self.seen.push(Seen { key, timestamp: read, value, node: target });
+                        self.seen.push(Seen { key, timestamp: read, value, node: gateway });
                         Ending::Done(Action::Get(value), None)
                     }
                     (action, Some(_)) => {
@@ -184,52 +190,51 @@ impl World {
                         Ending::Done(action, Some(at.into()))
                     }
                     (_, None) => return Err("a success without a response".into()),
-                };
-                self.end(index, ending);
-            }
-            Some((Some(error::Kind::ConditionFailed(failed)), _)) => {
-                client.guess.insert(range, target);
-                let actual = failed.actual.map(|bytes| parse(&bytes)).transpose()?;
-                self.end(index, Ending::Done(Action::CasFailed(actual), None));
-            }
-            Some((Some(error::Kind::Ambiguous(_)), _)) => self.end(index, Ending::Unknown),
-            Some((Some(error::Kind::NotLeaseholder(hint)), _)) => {
-                match hint.leaseholder {
-                    Some(replica) => {
-                        let node = index_of(crdb_keys::StoreId(replica.store_id));
-                        client.guess.insert(range, node);
-                    }
-                    None => drop(client.guess.remove(&range)),
                 }
-                self.again(index, op, 20 * MS);
             }
-            Some((Some(error::Kind::Invalid(_)), _)) if current.timed.is_some() => {
-                // Its clock and ours differ by more than it takes.
-                self.end(index, Ending::Refused);
+            Err(SendError::ConditionFailed { actual, .. }) => {
+                let actual = actual.map(|bytes| parse(&bytes)).transpose()?;
+                Ending::Done(Action::CasFailed(actual), None)
             }
-            Some((Some(error::Kind::Unavailable(_) | error::Kind::RangeMismatch(_)), _)) => {
-                client.guess.remove(&range);
-                self.again(index, op, 60 * MS);
+            Err(SendError::Ambiguous { .. }) => Ending::Unknown,
+            Err(SendError::Unavailable { message }) => {
+                self.trace(|| format!("s{} does not serve: {message}", gateway + 1));
+                Ending::Refused
             }
-            Some((kind, message)) => {
-                return Err(format!("s{} answered {message}: {kind:?}", target + 1));
+            // Its clock and the store's differ by more than that one takes.
+            Err(SendError::Invalid { message }) if message.contains("maximum offset") => {
+                Ending::Refused
             }
-        }
+            Err(other) => return Err(format!("s{} answered {other}: {other:?}", gateway + 1)),
+        };
+        self.end(index, ending);
         Ok(())
     }
 
-    fn again(&mut self, index: usize, op: u64, within: u64) {
-        let delay = self.rng.within(MS..within);
-        self.after(delay, Event::Retry { client: index, op });
-    }
-
+    /// A client walks away from its operation.
     pub(crate) fn give_up(&mut self, index: usize, op: u64) {
         let Some(current) = &self.client(index).current else { return };
         if current.id != op {
             return;
         }
-        let unknown = current.outstanding.is_some() && action_value(current.action).is_some();
-        self.end(index, if unknown { Ending::Unknown } else { Ending::Refused });
+        let task = current.task;
+        self.tasks.cancel(task);
+        self.lose_op(index);
+    }
+
+    /// The connections to a gateway break.
+    pub(crate) fn disconnect(&mut self, gateway: usize) {
+        for index in 0..self.clients.len() {
+            if self.client(index).current.as_ref().is_some_and(|op| op.gateway == gateway) {
+                self.lose_op(index);
+            }
+        }
+    }
+
+    fn lose_op(&mut self, index: usize) {
+        let current = self.client(index).current.as_ref();
+        let writes = current.is_some_and(|op| action_value(op.action).is_some());
+        self.end(index, if writes { Ending::Unknown } else { Ending::Refused });
     }
 
     fn end(&mut self, index: usize, ending: Ending) {

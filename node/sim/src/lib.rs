@@ -8,6 +8,7 @@
 //! ```text
 //! world: event heap by (time, seeded tie)
 //!   ├─ node: Store::begin ─ disk delay ─ Store::finish, evaluations polled at each yield point
+//!   │    └─ gateway: DistSender over the network, as tasks of a small executor
 //!   ├─ network: links with cuts, delays, losses          ├─ nemesis: what goes wrong, and when
 //!   ├─ clients: put, get, compare-and-set on few keys    └─ checks: history, oracle
 //! ```
@@ -27,6 +28,8 @@
 //! 6. The same seed gives the same run.
 
 mod client;
+mod exec;
+mod gateway;
 mod history;
 mod nemesis;
 mod network;

@@ -38,6 +38,11 @@ impl Network {
         (link.loss, link.lossy_until) = (percent, until);
     }
 
+    /// Whether nothing gets through from `from` to `to`.
+    pub(crate) fn is_cut(&self, from: usize, to: usize, now: u64) -> bool {
+        self.links.get(&(from, to)).is_some_and(|link| now < link.cut_until)
+    }
+
     /// Repairs all links.
     pub(crate) fn heal(&mut self) {
         self.links.clear();

@@ -1,34 +1,27 @@
 //! One store with its disk and its clocks.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crdb_keys::{
     NodeId, StoreId,
     hlc::{Clock, ManualClock},
 };
-use crdb_raftstore::{
-    Evaluation, Input, Limits, Mono, Store, StoreConfig, StoreError, StoreHandle,
-};
+use crdb_proto::kv::RangeDescriptor;
+use crdb_raftstore::{Input, Mono, Store, StoreConfig, StoreError, StoreHandle};
 use crdb_storage::MemoryEngine;
 
-use crate::plan::{MS, Options};
+use crate::{
+    exec::Hub,
+    gateway::{Gateway, Port},
+    plan::{MS, Options, Plan},
+    serve::Desk,
+};
 
 /// The offset between clocks that the stores tolerate.
 pub(crate) const MAX_OFFSET: Duration = Duration::from_millis(500);
 
 /// Wall time when a run starts.
 pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;
-
-/// A request under evaluation.
-pub(crate) struct Call {
-    pub(crate) evaluation: Evaluation<MemoryEngine>,
-    pub(crate) client: usize,
-    pub(crate) attempt: u64,
-    /// Whether the client named the timestamp of its read.
-    pub(crate) timed: bool,
-    /// Lease that the request was checked under last.
-    pub(crate) lease: Option<u64>,
-}
 
 /// One store and its surroundings. Numbered from 0; its store id is one more.
 pub(crate) struct Node {
@@ -52,7 +45,10 @@ pub(crate) struct Node {
     pub(crate) slow_disk_until: u64,
     pub(crate) down_since: u64,
     pub(crate) decommissioning: bool,
-    pub(crate) calls: BTreeMap<u64, Call>,
+    /// Where ranges were, as the last process heard.
+    heard: Vec<RangeDescriptor>,
+    pub(crate) desk: Option<Desk>,
+    pub(crate) gateway: Option<Gateway>,
 }
 
 impl Node {
@@ -73,7 +69,9 @@ impl Node {
             slow_disk_until: 0,
             down_since: 0,
             decommissioning: false,
-            calls: BTreeMap::new(),
+            heard: Vec::new(),
+            desk: None,
+            gateway: None,
         }
     }
 
@@ -82,7 +80,7 @@ impl Node {
     }
 
     pub(crate) fn node_id(&self) -> NodeId {
-        NodeId(self.store_id().get())
+        node_id(self.index)
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -110,19 +108,33 @@ impl Node {
         &mut self,
         now: u64,
         bits: u64,
+        hub: &Arc<Hub>,
         options: Options,
-        limits: Limits,
+        plan: &Plan,
     ) -> Result<(), StoreError> {
         self.process += 1;
         self.mono_origin = 1_000 * MS + bits % (1 << 40);
         let mono = self.tell_time(now);
         let mut config = StoreConfig::new(self.node_id(), self.store_id(), bits | 1);
         config.planted = options.bug;
-        config.limits = limits;
-        // A client gives up before the store does.
+        config.limits = plan.limits;
+        // A gateway gives up later than the store does.
         config.lease_wait_max = Duration::from_millis(700);
-        let store = Store::open(self.engine.clone(), self.clock(), config, mono)?;
-        self.handle = Some(store.handle());
+        let clock = self.clock();
+        let store = Store::open(self.engine.clone(), clock.clone(), config, mono)?;
+        let handle = store.handle();
+        let (hub, mono_origin) = (Arc::clone(hub), self.mono_origin);
+        self.desk = Some(Desk {
+            hub: Arc::clone(&hub),
+            node: self.index,
+            store: handle.clone(),
+            mono_origin,
+            linger: plan.linger,
+        });
+        let port = Port { hub, node: self.index, clock, mono_origin };
+        let heard = std::mem::take(&mut self.heard);
+        self.gateway = Some(Gateway::new(port, &handle, heard, plan.call_timeout));
+        self.handle = Some(handle);
         self.store = Some(store);
         self.busy = false;
         Ok(())
@@ -130,8 +142,11 @@ impl Node {
 
     /// Ends the process; the disk keeps what was synced and `keep` batches more.
     pub(crate) fn crash(&mut self, now: u64, keep: usize) {
-        self.calls.clear();
         self.inputs.clear();
+        if let Some(gateway) = self.gateway.take() {
+            self.heard = gateway.cache().descriptors();
+        }
+        self.desk = None;
         self.handle = None;
         self.store = None;
         self.wake_at = u64::MAX;
@@ -143,6 +158,16 @@ impl Node {
 /// The store id of node `index`.
 pub(crate) fn store_id(index: usize) -> StoreId {
     StoreId(u32::try_from(index + 1).expect("a handful of nodes"))
+}
+
+/// The node id of node `index`, which is the number of its store.
+pub(crate) fn node_id(index: usize) -> NodeId {
+    NodeId(store_id(index).get())
+}
+
+/// The index of a node.
+pub(crate) fn index_of_node(node: NodeId) -> usize {
+    index_of(StoreId(node.get()))
 }
 
 /// The node of a store.

@@ -43,8 +43,12 @@ pub(crate) struct Plan {
     pub(crate) timed_reads: u32,
     /// Leases are never handed over on purpose, so what each may serve can be told from outside.
     pub(crate) steady: bool,
-    /// Requests that go to any store instead of the one believed to serve, of 100.
+    /// Requests whose gateway believes the lease to be at any store, of 100.
     pub(crate) stray: u32,
+    /// How long a gateway tries to get an answer from a range.
+    pub(crate) call_timeout: u64,
+    /// Longest time a client waits for an operation before it walks away.
+    pub(crate) patience: u64,
     /// Sizes at which the stores cut their logs.
     pub(crate) limits: Limits,
 }
@@ -75,6 +79,8 @@ impl Plan {
             timed_reads: if rng.chance(50) { 30 } else { 5 },
             steady: rng.chance(50),
             stray: 25,
+            call_timeout: if rng.chance(20) { 10_000 * MS } else { 2_200 * MS },
+            patience: if rng.chance(20) { 800 * MS } else { 3_000 * MS },
             limits: if rng.chance(60) { short_logs() } else { Limits::default() },
         }
     }

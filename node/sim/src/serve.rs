@@ -1,127 +1,153 @@
-//! Requests at a store: polled from one yield point to the next, and watched when they are served.
+//! Requests at a store: driven from one yield point to the next, and watched when they are served.
 
 use std::{
+    future::{Future as _, poll_fn},
+    pin::Pin,
     sync::Arc,
-    task::{Wake, Waker},
+    task::Poll,
 };
 
-use crdb_proto::kv::{BatchRequest, BatchResponse};
-use crdb_raftstore::{Input, Progress, YieldPoint};
-use parking_lot::Mutex;
+use crdb_keys::{RangeId, Timestamp};
+use crdb_proto::kv::BatchRequest;
+use crdb_raftstore::{Input, Mono, Progress, StoreHandle, YieldPoint};
+use crdb_storage::MemoryEngine;
 
 use crate::{
-    node::Call,
+    exec::{Answer, Arrival, Caller, Hub, Want},
     plan::MS,
     world::{Event, RANGES, World},
 };
 
-/// Calls that are to be polled: node, process, call.
-pub(crate) type Woken = Arc<Mutex<Vec<(usize, u64, u64)>>>;
-
-struct CallWaker {
-    woken: Woken,
-    call: (usize, u64, u64),
+/// A request that a store served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    node: usize,
+    range: RangeId,
+    /// Lease that the request was checked under last.
+    lease: Option<u64>,
+    /// Whether the sender named the timestamp of its read.
+    timed: bool,
+    read: Option<Timestamp>,
+    write: Option<Timestamp>,
 }
 
-impl Wake for CallWaker {
-    fn wake(self: Arc<Self>) {
-        self.woken.lock().push(self.call);
+/// Where a process serves requests.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) node: usize,
+    pub(crate) store: StoreHandle<MemoryEngine>,
+    pub(crate) mono_origin: u64,
+    /// Longest stay at a yield point, when it is not quick.
+    pub(crate) linger: u64,
+}
+
+impl Desk {
+    fn mono(&self) -> Mono {
+        Mono(self.mono_origin + self.hub.now())
+    }
+
+    /// Serves one batch and hands the response over.
+    async fn serve(self, batch: BatchRequest, caller: Caller) {
+        let timed = batch.header.as_ref().is_some_and(|header| header.read_timestamp.is_some());
+        let mut evaluation = self.store.evaluate(batch, self.mono());
+        let mut lease = None;
+        let response = loop {
+            let progress =
+                poll_fn(|cx| Poll::Ready(evaluation.poll(self.mono(), cx.waker()))).await;
+            match progress {
+                Progress::Yield(point) => {
+                    if point == YieldPoint::AfterLeaseCheck {
+                        let range = evaluation.range_id().unwrap_or_default();
+                        lease = self.store.lease_of(range, self.mono()).map(|view| view.sequence);
+                    }
+                    self.linger().await;
+                }
+                // Who waits is woken, yet looks at the time now and then.
+                Progress::WaitLease => self.woken(Some(self.hub.sleep(300 * MS))).await,
+                Progress::WaitLatch | Progress::WaitProposal => self.woken(None).await,
+                Progress::Propose(proposal) => {
+                    let input = Box::new(Input::Propose(proposal));
+                    self.hub.want(Want::Give { node: self.node, input });
+                }
+                Progress::Done(response) => break response,
+            }
+        };
+        if response.error.is_none() {
+            self.hub.want(Want::Served(Box::new(Served {
+                node: self.node,
+                range: evaluation.range_id().unwrap_or_default(),
+                lease,
+                timed,
+                read: response.read_timestamp.map(Into::into),
+                write: response.write_timestamp.map(Into::into),
+            })));
+        }
+        let (from, to) = (self.node, caller.node);
+        self.hub.want(Want::Answer { from, to, response, reply: caller.reply });
+    }
+
+    /// Lets others run, most often for a moment.
+    async fn linger(&self) {
+        let pause = self.hub.draw(|rng| {
+            let long = rng.chance(5);
+            rng.within(0..MS / 10) + if long { rng.within(0..self.linger) } else { 0 }
+        });
+        self.hub.sleep(pause).await;
+    }
+
+    /// Waits for the next wake, by whatever the evaluation waits for or by `timer`.
+    async fn woken(&self, mut timer: Option<Arrival<()>>) {
+        let mut asleep = false;
+        poll_fn(|cx| {
+            if let Some(timer) = &mut timer {
+                // Polled for its waker alone: any wake ends the wait.
+                let _ready = Pin::new(timer).poll(cx);
+            }
+            if std::mem::replace(&mut asleep, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
 impl World {
-    pub(crate) fn request(
-        &mut self,
-        client: usize,
-        attempt: u64,
-        index: usize,
-        timed: bool,
-        batch: BatchRequest,
-    ) {
-        let now = self.now;
-        self.next_id += 1;
-        let call = self.next_id;
-        let node = self.node(index);
-        let mono = node.tell_time(now);
-        let Some(handle) = &node.handle else {
-            let delay = self.rng.within(0..2 * MS);
-            self.after(delay, Event::Response { client, attempt, response: None });
+    /// A call reaches a node.
+    pub(crate) fn call_arrives(&mut self, to: usize, batch: BatchRequest, caller: Caller) {
+        let Some(desk) = self.node(to).desk.clone() else {
+            self.break_call(caller, 5 * MS, "connection refused");
             return;
         };
-        let evaluation = handle.evaluate(batch, mono);
-        let process = node.process;
-        node.calls.insert(call, Call { evaluation, client, attempt, timed, lease: None });
-        self.after(0, Event::Poll { node: index, process, call });
+        let answer_to = caller.clone();
+        self.spawn(to, Some(answer_to), Box::pin(desk.serve(batch, caller)));
     }
 
-    pub(crate) fn poll(&mut self, index: usize, process: u64, id: u64) -> Result<(), String> {
-        let now = self.now;
-        let waker = CallWaker { woken: Arc::clone(&self.woken), call: (index, process, id) };
-        let waker = Waker::from(Arc::new(waker));
-        let node = self.node(index);
-        if node.process != process {
-            return Ok(());
+    /// The connection of a call breaks; often enough its caller hears of it.
+    pub(crate) fn break_call(&mut self, caller: Caller, within: u64, why: &str) {
+        if self.rng.chance(70) {
+            let delay = self.rng.within(0..within);
+            let answer: Answer = Err(crdb_kv::TransportError::Lost(why.to_owned()));
+            self.after(delay, Event::Answer { answer: Box::new(answer), caller });
         }
-        if node.paused_until > now {
-            let delay = node.paused_until - now;
-            self.after(delay, Event::Poll { node: index, process, call: id });
-            return Ok(());
-        }
-        let mono = node.tell_time(now);
-        let (Some(call), Some(handle)) = (node.calls.get_mut(&id), &node.handle) else {
-            return Ok(());
-        };
-        match call.evaluation.poll(mono, &waker) {
-            Progress::Yield(point) => {
-                if point == YieldPoint::AfterLeaseCheck {
-                    let range = call.evaluation.range_id().unwrap_or_default();
-                    call.lease = handle.lease_of(range, mono).map(|lease| lease.sequence);
-                }
-                let long = self.rng.chance(5);
-                let delay = if long { self.rng.within(0..self.plan.linger) } else { 0 };
-                let delay = delay + self.rng.within(0..MS / 10);
-                self.after(delay, Event::Poll { node: index, process, call: id });
-            }
-            // Who waits is woken, yet looks at the time now and then.
-            Progress::WaitLease => {
-                self.after(300 * MS, Event::Poll { node: index, process, call: id });
-            }
-            Progress::WaitLatch | Progress::WaitProposal => {}
-            Progress::Propose(proposal) => {
-                self.give(index, Input::Propose(proposal));
-                self.after(0, Event::Poll { node: index, process, call: id });
-            }
-            Progress::Done(response) => {
-                let call = node.calls.remove(&id).expect("it was just polled");
-                self.served(index, &call, &response)?;
-                let delay = self.rng.within(MS / 10..3 * MS);
-                let (client, attempt) = (call.client, call.attempt);
-                let response = Some(response);
-                self.after(delay, Event::Response { client, attempt, response });
-            }
-        }
-        Ok(())
     }
 
-    fn served(
-        &mut self,
-        index: usize,
-        call: &Call,
-        response: &BatchResponse,
-    ) -> Result<(), String> {
-        if response.error.is_some() {
-            return Ok(());
+    /// A response reaches the node that waits for it, if it still does.
+    pub(crate) fn answer_arrives(&mut self, caller: &Caller, answer: Answer) {
+        if let Some(slot) = caller.reply.upgrade() {
+            slot.fill(answer);
         }
-        let range = call.evaluation.range_id().unwrap_or_default();
-        let sequence = call
-            .lease
-            .ok_or_else(|| format!("s{} served {range} without holding its lease", index + 1))?;
-        let (timestamp, present) = match (response.write_timestamp, response.read_timestamp) {
+    }
+
+    /// A served request is told to the oracle.
+    pub(crate) fn served(&mut self, served: &Served) -> Result<(), String> {
+        let Served { node, range, lease, timed, read, write } = *served;
+        let sequence =
+            lease.ok_or_else(|| format!("s{} served {range} without its lease", node + 1))?;
+        let (timestamp, present) = match (write, read) {
             (Some(write), _) => (write, true),
-            (None, Some(read)) => (read, !call.timed),
+            (None, Some(read)) => (read, !timed),
             (None, None) => return Err("a response without a timestamp".into()),
         };
-        self.oracle.served(range, sequence, index, timestamp.into(), present)
+        self.oracle.served(range, sequence, node, timestamp, present)
     }
 
     /// No two stores hold the lease of one range at this moment.

@@ -4,27 +4,29 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use crdb_allocator::{StoreInfo, StoreStatus};
 use crdb_keys::{Key, RangeId, StoreId, Timestamp};
+use crdb_kv::SendError;
 use crdb_proto::{
     kv::{BatchRequest, BatchResponse},
     peer::RaftBatch,
 };
-use crdb_raftstore::{Input, Outputs, ReceivedSnapshot, SnapshotSend, Store};
+use crdb_raftstore::{DescriptorChange, Input, Outputs, ReceivedSnapshot, SnapshotSend, Store};
 use crdb_storage::MemoryEngine;
+use futures::future::BoxFuture;
 
 use crate::{
     client::Client,
+    exec::{Answer, Caller, Hub, Slot, Tasks, Want},
     history::Op,
     network::Network,
     node::{Node, index_of, store_id},
     oracle::Oracle,
     plan::{MS, Options, Plan},
     rng::Rng,
-    serve::Woken,
 };
 
 /// Ranges of a new cluster.
@@ -105,10 +107,24 @@ pub(crate) enum Event {
         node: usize,
         process: u64,
     },
+    /// Polls a task.
     Poll {
-        node: usize,
-        process: u64,
-        call: u64,
+        task: u64,
+    },
+    /// Fills the slot of a timer.
+    Timer {
+        slot: Weak<Slot<()>>,
+    },
+    /// A call reaches the node it is meant for.
+    Call {
+        to: usize,
+        batch: Box<BatchRequest>,
+        caller: Caller,
+    },
+    /// The answer to a call comes back, or the news that there will be none.
+    Answer {
+        answer: Box<Answer>,
+        caller: Caller,
     },
     Batch {
         from: usize,
@@ -126,23 +142,6 @@ pub(crate) enum Event {
     },
     Invoke {
         client: usize,
-    },
-    Request {
-        client: usize,
-        attempt: u64,
-        node: usize,
-        timed: bool,
-        batch: Box<BatchRequest>,
-    },
-    /// Without a response: the connection broke.
-    Response {
-        client: usize,
-        attempt: u64,
-        response: Option<Box<BatchResponse>>,
-    },
-    Retry {
-        client: usize,
-        op: u64,
     },
     GiveUp {
         client: usize,
@@ -167,6 +166,12 @@ pub(crate) enum Event {
         node: usize,
         offset: u64,
     },
+}
+
+/// What a task has to tell.
+pub(crate) enum Note {
+    /// The gateway is done with an operation of a client of single keys.
+    OpDone { client: usize, op: u64, result: Result<BatchResponse, SendError> },
 }
 
 struct Scheduled {
@@ -240,7 +245,8 @@ pub(crate) struct World {
     pub(crate) next_id: u64,
     /// When a client finished an operation last.
     pub(crate) active_at: u64,
-    pub(crate) woken: Woken,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) tasks: Tasks,
     pub(crate) stats: Stats,
 }
 
@@ -272,7 +278,8 @@ impl World {
             oracle: Oracle::default(),
             next_id: 0,
             active_at: 0,
-            woken: Arc::default(),
+            hub: Hub::new(seed),
+            tasks: Tasks::default(),
             stats: Stats::default(),
             plan,
             rng,
@@ -288,12 +295,9 @@ impl World {
             self.digest = (self.digest ^ next.at ^ next.tie.rotate_left(17))
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .rotate_left(29);
+            self.hub.set_now(self.now);
             self.handle(next.event)?;
-            let woken = std::mem::take(&mut *self.woken.lock());
-            for (node, process, call) in woken {
-                let delay = self.rng.within(0..MS / 20);
-                self.after(delay, Event::Poll { node, process, call });
-            }
+            self.serve_tasks()?;
             if self.phase == Phase::Settling && self.is_settled() {
                 return self.verdict();
             }
@@ -347,7 +351,14 @@ impl World {
         match event {
             Event::Step { node } => self.step(node)?,
             Event::Finish { node, process } => self.finish(node, process)?,
-            Event::Poll { node, process, call } => self.poll(node, process, call)?,
+            Event::Poll { task } => self.poll(task),
+            Event::Timer { slot } => {
+                if let Some(slot) = slot.upgrade() {
+                    slot.fill(());
+                }
+            }
+            Event::Call { to, batch, caller } => self.call_arrives(to, *batch, caller),
+            Event::Answer { answer, caller } => self.answer_arrives(&caller, *answer),
             Event::Batch { from, to, batch } => {
                 let input = Input::Raft { from: store_id(from), batch: *batch };
                 self.deliver(from, to, input);
@@ -364,13 +375,6 @@ impl World {
             }
             Event::Tell { to, input } => self.give(to, *input),
             Event::Invoke { client } => self.invoke(client),
-            Event::Request { client, attempt, node, timed, batch } => {
-                self.request(client, attempt, node, timed, *batch);
-            }
-            Event::Response { client, attempt, response } => {
-                self.respond(client, attempt, response.map(|response| *response))?;
-            }
-            Event::Retry { client, op } => self.retry(client, op),
             Event::GiveUp { client, op } => self.give_up(client, op),
             Event::Fault => self.fault(),
             Event::Restart { node } => {
@@ -386,13 +390,84 @@ impl World {
         Ok(())
     }
 
+    // Tasks.
+
+    /// Starts a task of a node; it runs after the event that started it.
+    pub(crate) fn spawn(
+        &mut self,
+        node: usize,
+        caller: Option<Caller>,
+        future: BoxFuture<'static, ()>,
+    ) -> u64 {
+        let task = self.tasks.add(&self.hub, node, caller, future);
+        self.after(0, Event::Poll { task });
+        task
+    }
+
+    fn poll(&mut self, task: u64) {
+        let now = self.now;
+        let Some(index) = self.tasks.node_of(task) else { return };
+        let node = self.node(index);
+        if node.paused_until > now {
+            let delay = node.paused_until - now;
+            self.after(delay, Event::Poll { task });
+            return;
+        }
+        node.tell_time(now);
+        self.tasks.poll(task);
+    }
+
+    /// Does what the tasks want, and sees to it that those that were woken are polled.
+    fn serve_tasks(&mut self) -> Result<(), String> {
+        for want in self.hub.take_wants() {
+            match want {
+                Want::Timer { at, slot } => {
+                    self.after(at.saturating_sub(self.now), Event::Timer { slot });
+                }
+                Want::Call { from, to, batch, reply } => {
+                    let caller = Caller { node: from, reply };
+                    let call = Event::Call { to, batch, caller: caller.clone() };
+                    self.send_call(from, to, call, caller);
+                }
+                Want::Answer { from, to, response, reply } => {
+                    let caller = Caller { node: to, reply };
+                    let answer = Box::new(Ok(*response));
+                    let answer = Event::Answer { answer, caller: caller.clone() };
+                    self.send_call(from, to, answer, caller);
+                }
+                Want::Give { node, input } => self.give(node, *input),
+                Want::Spawn { node, future } => drop(self.spawn(node, None, future)),
+                Want::Served(served) => self.served(&served)?,
+                Want::Note(note) => match *note {
+                    Note::OpDone { client, op, result } => self.op_done(client, op, result)?,
+                },
+            }
+        }
+        for task in self.hub.take_woken() {
+            if self.tasks.is_due(task) {
+                let delay = self.rng.within(0..MS / 20);
+                self.after(delay, Event::Poll { task });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a call or its answer: once, or never if the connection breaks.
+    fn send_call(&mut self, from: usize, to: usize, event: Event, caller: Caller) {
+        if from == to {
+            self.after(0, event);
+        } else if !self.send(from, to, 0, event) {
+            self.break_call(caller, 1_000 * MS, "connection timed out");
+        }
+    }
+
     // Stores.
 
     fn start(&mut self, index: usize) -> Result<(), String> {
         let (now, bits, options) = (self.now, self.rng.bits(), self.options);
-        let limits = self.plan.limits;
-        let node = self.node(index);
-        node.start(now, bits, options, limits).map_err(|error| format!("cannot start: {error}"))?;
+        let node = self.nodes.get_mut(index).expect("nodes are numbered from zero");
+        node.start(now, bits, &self.hub, options, &self.plan)
+            .map_err(|error| format!("cannot start: {error}"))?;
         let process = node.process;
         self.trace(|| format!("s{} starts as process {process}", index + 1));
         let stores = self.stores();
@@ -408,17 +483,12 @@ impl World {
         let unsynced = self.node(index).engine.unsynced();
         let keep = if self.rng.chance(50) { 0 } else { self.rng.index(unsynced + 1) };
         self.trace(|| format!("s{} crashes, {unsynced} unsynced, keeps {keep}", index + 1));
-        // Connections break; sometimes the clients hear of it.
-        let calls = std::mem::take(&mut self.node(index).calls);
-        for call in calls.values() {
-            if self.rng.chance(70) {
-                let delay = self.rng.within(0..5 * MS);
-                let (client, attempt) = (call.client, call.attempt);
-                self.after(delay, Event::Response { client, attempt, response: None });
-            }
+        // Connections break; sometimes the callers hear of it.
+        for caller in self.tasks.kill(index) {
+            self.break_call(caller, 5 * MS, "connection reset");
         }
+        self.disconnect(index);
         self.node(index).crash(now, keep);
-        drop(calls);
         self.stats.crashes += 1;
         self.after(restart_after, Event::Restart { node: index });
     }
@@ -522,6 +592,11 @@ impl World {
         for send in outputs.snapshots {
             self.send_snapshot(from, send);
         }
+        for DescriptorChange { descriptor, leader } in outputs.descriptors {
+            if let Some(gateway) = &self.node(from).gateway {
+                gateway.descriptor_changed(descriptor, leader);
+            }
+        }
     }
 
     fn send_snapshot(&mut self, from: usize, mut send: SnapshotSend<MemoryEngine>) {
@@ -552,6 +627,7 @@ impl World {
         for index in 0..self.nodes.len() {
             self.give(index, Input::Stores(stores.clone()));
         }
+        self.gossip();
         self.check_replicas()?;
         let elapsed = self.now - self.phase_started;
         match self.phase {
@@ -583,6 +659,25 @@ impl World {
         }
         self.after(150 * MS, Event::Watch);
         Ok(())
+    }
+
+    /// Gateways hear now and then what the stores of other nodes know of their ranges.
+    fn gossip(&mut self) {
+        for from in 0..self.nodes.len() {
+            let Some(handle) = self.node(from).handle.clone() else { continue };
+            let ranges: Vec<_> =
+                handle.ranges().into_iter().map(|range| range.descriptor).collect();
+            for to in 0..self.nodes.len() {
+                let heard =
+                    from == to || self.rng.chance(30) && !self.network.is_cut(from, to, self.now);
+                let Some(gateway) = self.node(to).gateway.as_ref().filter(|_| heard) else {
+                    continue;
+                };
+                for descriptor in &ranges {
+                    gateway.cache().insert(descriptor.clone());
+                }
+            }
+        }
     }
 
     fn enter(&mut self, phase: Phase) {

@@ -289,20 +289,8 @@ async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescripto
 
 /// Writes a descriptor's meta entry, unless a later one is there.
 async fn update_meta(sender: &dyn Sender, descriptor: &RangeDescriptor) {
-    let key = layout::meta_key(&descriptor.end_key);
-    let encoded = Bytes::from(descriptor.encode_to_vec());
     for _ in 0..20 {
-        let written = async {
-            let mut found = OwnBatch::default().get(key.clone()).send(sender).await?;
-            let old = found.value(0);
-            let known = old.clone().and_then(|bytes| RangeDescriptor::decode(bytes).ok());
-            if known.is_some_and(|known| known.generation >= descriptor.generation) {
-                return Ok(());
-            }
-            let put = OwnBatch::default().put_if(key.clone(), encoded.clone(), old);
-            put.send(sender).await.map(|_| ())
-        };
-        match written.await {
+        match crdb_kv::update_meta(sender, descriptor).await {
             Ok(()) => return,
             Err(error) => {
                 debug!(%error, range = descriptor.range_id, "meta entry not written yet");

@@ -1,0 +1,130 @@
+//! The gateway of a node: what its clients speak to, over the simulated network.
+
+use std::{sync::Arc, time::Duration};
+
+use crdb_keys::hlc::Clock;
+use crdb_keys::{NodeId, layout};
+use crdb_kv::{
+    DistSender, DistSenderConfig, RangeCache, Sender as _, Transport, TransportError, update_meta,
+};
+use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
+use crdb_raftstore::StoreHandle;
+use crdb_storage::MemoryEngine;
+use futures::future::BoxFuture;
+
+use crate::{
+    exec::{Hub, Want, nanos},
+    node::{index_of_node, node_id},
+    plan::MS,
+};
+
+/// The way from one node to all stores.
+pub(crate) struct Port {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) node: usize,
+    pub(crate) clock: Clock,
+    /// The monotonic clock's reading at time zero.
+    pub(crate) mono_origin: u64,
+}
+
+impl Transport for Port {
+    fn local_node(&self) -> NodeId {
+        node_id(self.node)
+    }
+
+    fn send(
+        &self,
+        node: NodeId,
+        mut batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
+        let to = index_of_node(node);
+        Box::pin(async move {
+            if to == self.node {
+                return self.hub.call(self.node, to, batch).await;
+            }
+            if let Some(header) = &mut batch.header {
+                header.now = Some(self.clock.now().into());
+            }
+            let response = self.hub.call(self.node, to, batch).await?;
+            if let Some(now) = response.now {
+                // A clock that is too far ahead is not followed, as by a node.
+                self.clock.update(now.into()).ok();
+            }
+            Ok(response)
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(self.hub.sleep(nanos(duration)))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.mono_origin + self.hub.now())
+    }
+}
+
+/// The gateway of one process.
+pub(crate) struct Gateway {
+    pub(crate) sender: Arc<DistSender>,
+    hub: Arc<Hub>,
+    node: usize,
+}
+
+impl Gateway {
+    /// A gateway that knows what its store knows, and what the process before it heard.
+    pub(crate) fn new(
+        port: Port,
+        store: &StoreHandle<MemoryEngine>,
+        heard: Vec<RangeDescriptor>,
+        timeout: u64,
+    ) -> Self {
+        let cache = Arc::new(RangeCache::default());
+        for descriptor in heard {
+            cache.insert(descriptor);
+        }
+        for (_, span) in layout::bootstrap_ranges() {
+            if let Some(descriptor) = store.descriptor_of(&span.start) {
+                cache.insert((*descriptor).clone());
+            }
+        }
+        let config = DistSenderConfig {
+            timeout: Duration::from_nanos(timeout),
+            ..DistSenderConfig::default()
+        };
+        let (hub, node) = (Arc::clone(&port.hub), port.node);
+        let sender = Arc::new(DistSender::new(Arc::new(port), cache, config));
+        Self { sender, hub, node }
+    }
+
+    pub(crate) fn cache(&self) -> &RangeCache {
+        self.sender.cache()
+    }
+
+    /// Learns of a changed descriptor; whoever leads the range writes its meta entry.
+    pub(crate) fn descriptor_changed(&self, descriptor: RangeDescriptor, leader: bool) {
+        self.cache().insert(descriptor.clone());
+        if !leader {
+            return;
+        }
+        let (sender, hub) = (Arc::clone(&self.sender), Arc::clone(&self.hub));
+        let update = async move {
+            for _ in 0..20 {
+                if update_meta(&*sender, &descriptor).await.is_ok() {
+                    return;
+                }
+                hub.sleep(100 * MS).await;
+            }
+        };
+        self.hub.want(Want::Spawn { node: self.node, future: Box::pin(update) });
+    }
+
+    /// Sends a batch and hands its outcome to `then`.
+    pub(crate) fn send(
+        &self,
+        batch: BatchRequest,
+        then: impl FnOnce(Result<BatchResponse, crdb_kv::SendError>) + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        let sender = Arc::clone(&self.sender);
+        Box::pin(async move { then(sender.send(batch).await) })
+    }
+}
