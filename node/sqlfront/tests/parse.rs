@@ -62,6 +62,13 @@ fn reparses(statement: &Statement) -> bool {
         | Statement::SetVariable { .. }
         | Statement::ResetVariable { .. }
         | Statement::SetClusterSetting { .. }
+        | Statement::AddPrimaryKey(_)
+        | Statement::SplitAt(_)
+        | Statement::UnsplitAt(_)
+        | Statement::RelocateLease(_)
+        | Statement::Cancel(_)
+        | Statement::Copy(_)
+        | Statement::Show(_)
         | Statement::SetTransaction(_)
         | Statement::SetSessionCharacteristics(_)
         | Statement::Begin(_)

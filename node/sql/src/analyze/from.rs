@@ -62,6 +62,9 @@ impl Analyzer<'_> {
                 Ok((plan, scope))
             }
             ast::TableExpr::Function(function) => self.table_function(function),
+            ast::TableExpr::Show(source) => {
+                Err(SqlError::unsupported("statements as data sources").with_position(source.pos.0))
+            }
             ast::TableExpr::Join(join) => self.join(join),
         }
     }

@@ -83,10 +83,11 @@ pub(super) fn show_columns(show: &ast::Show) -> Result<Vec<Column>> {
             ("member_of", S::Array(&S::Text)),
         ]),
         ast::Show::ClusterSetting { .. }
-        | ast::Show::ClusterSettings
+        | ast::Show::ClusterSettings { .. }
         | ast::Show::Ranges { .. }
+        | ast::Show::RangeForRow { .. }
         | ast::Show::Locality
-        | ast::Show::Sessions
+        | ast::Show::Activity { .. }
         | ast::Show::Types => return Err(unavailable(show)),
     })
 }
@@ -101,10 +102,13 @@ fn column_of(name: &str) -> &str {
 
 fn unavailable(show: &ast::Show) -> SqlError {
     let what = match show {
-        ast::Show::ClusterSetting { .. } | ast::Show::ClusterSettings => "SHOW CLUSTER SETTING",
+        ast::Show::ClusterSetting { .. } | ast::Show::ClusterSettings { .. } => {
+            "SHOW CLUSTER SETTING"
+        }
         ast::Show::Ranges { .. } => "SHOW RANGES",
+        ast::Show::RangeForRow { .. } => "SHOW RANGE",
         ast::Show::Locality => "SHOW LOCALITY",
-        ast::Show::Sessions => "SHOW SESSIONS",
+        ast::Show::Activity { .. } => "SHOW SESSIONS",
         _ => "SHOW TYPES",
     };
     SqlError::unsupported(what).with_hint("It comes with a later version.")

@@ -262,6 +262,11 @@ fn refused(statement: &Statement) -> SqlError {
             SqlError::unsupported(format!("SET CLUSTER SETTING {name}"))
                 .with_hint("Cluster settings come with a later version.")
         }
+        Statement::AddPrimaryKey(_) => SqlError::unsupported("ALTER TABLE ... ADD PRIMARY KEY"),
+        Statement::SplitAt(_) | Statement::UnsplitAt(_) => SqlError::unsupported("SPLIT AT"),
+        Statement::RelocateLease(_) => SqlError::unsupported("ALTER RANGE ... RELOCATE LEASE"),
+        Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
+        Statement::Copy(_) => SqlError::unsupported("COPY"),
         _ => SqlError::unsupported("this statement"),
     }
 }

@@ -547,6 +547,10 @@ impl Display for TableExpr {
                 }
                 f.write_char(')')
             }
+            TableExpr::Show(source) => {
+                write!(f, "[{}]", source.show)?;
+                aliased(f, source.ordinality, source.alias.as_ref())
+            }
             TableExpr::Join(join) => write!(f, "({join})"),
         }
     }

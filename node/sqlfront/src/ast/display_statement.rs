@@ -47,7 +47,13 @@ impl Display for Statement {
 impl Statement {
     fn fmt_session(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Statement::Show(show) => write!(f, "SHOW {show:?}"),
+            Statement::AddPrimaryKey(add) => add.fmt(f),
+            Statement::SplitAt(split) => split.fmt(f),
+            Statement::UnsplitAt(unsplit) => unsplit.fmt(f),
+            Statement::RelocateLease(relocate) => relocate.fmt(f),
+            Statement::Cancel(cancel) => cancel.fmt(f),
+            Statement::Copy(copy) => copy.fmt(f),
+            Statement::Show(show) => show.fmt(f),
             Statement::SetVariable { scope, name, value, .. } => {
                 f.write_str(if *scope == SetScope::Local { "SET LOCAL " } else { "SET " })?;
                 match value {

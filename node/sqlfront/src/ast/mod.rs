@@ -14,13 +14,19 @@
 //!    so recursive passes over it are safe on an ordinary thread stack.
 //! 3. `Display` of an expression is SQL that parses to the same expression.
 
+mod admin;
 mod display;
 mod display_statement;
 mod expr;
 mod name;
 mod query;
+mod show;
 mod statement;
 
+pub use admin::{
+    AddPrimaryKey, Cancel, CancelIds, CancelWhat, Copy, CopyFormat, CopyOptions, CopyWhat,
+    RangeNumbers, RelocateLease, SplitAt, TableOrIndex, UnsplitAt,
+};
 pub use expr::{
     BinaryOp, CaseBranch, Expr, FunctionArgs, FunctionCall, IsTest, LikeKind, Literal, Quantified,
     Quantifier, Subscript, TypeModifiers, TypeName, UnaryOp, WindowClause, WindowSpec,
@@ -28,12 +34,13 @@ pub use expr::{
 pub use name::{ColumnRef, Ident, ObjectName, Pos};
 pub use query::{
     Cte, Distinct, Join, JoinConstraint, JoinKind, LockStrength, LockWait, Locking, OrderBy, Query,
-    QueryBody, Select, SelectItem, SetOp, TableAlias, TableExpr, TableFunction, TableRef, Values,
-    With,
+    QueryBody, Select, SelectItem, SetOp, ShowSource, TableAlias, TableExpr, TableFunction,
+    TableRef, Values, With,
 };
+pub use show::{Activity, RangesOf, Show};
 pub use statement::{
     Assignment, AssignmentTarget, BeginMode, ColumnDef, ConflictTarget, CreateDatabase,
     CreateTable, Delete, DiscardTarget, DropBehavior, DropDatabase, DropTable, Explain, ForeignKey,
     IndexColumn, Insert, InsertSource, IsolationLevel, Maintenance, OnConflict, SetScope, SetValue,
-    Show, Statement, TableConstraint, TransactionModes, Truncate, Unsupported, Update,
+    Statement, TableConstraint, TransactionModes, Truncate, Unsupported, Update,
 };

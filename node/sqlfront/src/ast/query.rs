@@ -168,8 +168,23 @@ pub enum TableExpr {
     },
     /// `f(...) alias`.
     Function(Box<TableFunction>),
+    /// `[SHOW ...] alias`.
+    Show(Box<ShowSource>),
     /// `left JOIN right`.
     Join(Box<Join>),
+}
+
+/// The rows of a SHOW as a member of FROM.
+#[derive(Clone, Debug)]
+pub struct ShowSource {
+    /// The SHOW.
+    pub show: super::Show,
+    /// The alias.
+    pub alias: Option<TableAlias>,
+    /// `WITH ORDINALITY`.
+    pub ordinality: bool,
+    /// Where it starts.
+    pub pos: Pos,
 }
 
 /// A table by name.

@@ -1,6 +1,9 @@
 //! Statements.
 
-use super::{Expr, Ident, ObjectName, Pos, Query, SelectItem, TableExpr, TableRef, TypeName};
+use super::{
+    AddPrimaryKey, Cancel, Copy, Expr, Ident, ObjectName, Pos, Query, RelocateLease, SelectItem,
+    Show, SplitAt, TableExpr, TableRef, TypeName, UnsplitAt,
+};
 
 /// One statement.
 #[derive(Clone, Debug)]
@@ -25,6 +28,18 @@ pub enum Statement {
     Truncate(Truncate),
     /// EXPLAIN.
     Explain(Explain),
+    /// `ALTER TABLE ... ADD PRIMARY KEY`.
+    AddPrimaryKey(AddPrimaryKey),
+    /// `ALTER TABLE ... SPLIT AT`.
+    SplitAt(SplitAt),
+    /// `ALTER TABLE ... UNSPLIT`.
+    UnsplitAt(UnsplitAt),
+    /// `ALTER RANGE ... RELOCATE LEASE`.
+    RelocateLease(RelocateLease),
+    /// `CANCEL QUERY` and `CANCEL SESSION`.
+    Cancel(Cancel),
+    /// `COPY`.
+    Copy(Box<Copy>),
     /// SHOW.
     Show(Show),
     /// `SET [SESSION|LOCAL] name = value`; also `SET TIME ZONE`, `SET NAMES`, `USE db`.
@@ -406,83 +421,6 @@ pub struct Explain {
     pub options: Vec<String>,
     /// The explained statement.
     pub statement: Box<Statement>,
-}
-
-/// SHOW.
-#[derive(Clone, Debug)]
-pub enum Show {
-    /// `SHOW DATABASES`.
-    Databases,
-    /// `SHOW SCHEMAS [FROM db]`.
-    Schemas {
-        /// The database, or the current one.
-        database: Option<Ident>,
-    },
-    /// `SHOW TABLES [FROM db[.schema]]`.
-    Tables {
-        /// The database or schema, or the current one.
-        from: Option<ObjectName>,
-    },
-    /// `SHOW COLUMNS FROM t`.
-    Columns {
-        /// The table.
-        table: ObjectName,
-    },
-    /// `SHOW INDEXES FROM t`, also INDEX, KEYS, CONSTRAINTS by their own variant.
-    Indexes {
-        /// The table.
-        table: ObjectName,
-    },
-    /// `SHOW CONSTRAINTS FROM t`.
-    Constraints {
-        /// The table.
-        table: ObjectName,
-    },
-    /// `SHOW CREATE [TABLE] t`.
-    CreateTable {
-        /// The table.
-        table: ObjectName,
-    },
-    /// `SHOW CREATE DATABASE d`.
-    CreateDatabase {
-        /// The database.
-        database: Ident,
-    },
-    /// `SHOW ALL`: every session variable.
-    All,
-    /// `SHOW name`: one session variable, lower case.
-    Variable {
-        /// The variable.
-        name: String,
-        /// Where the name stands.
-        pos: Pos,
-    },
-    /// `SHOW CLUSTER SETTING name`.
-    ClusterSetting {
-        /// The setting.
-        name: String,
-        /// Where the name stands.
-        pos: Pos,
-    },
-    /// `SHOW [ALL | PUBLIC] CLUSTER SETTINGS`.
-    ClusterSettings,
-    /// `SHOW RANGES ...`, whole cluster, database, table or index.
-    Ranges {
-        /// The table, if one was named.
-        table: Option<ObjectName>,
-        /// The database, if one was named.
-        database: Option<Ident>,
-        /// The words after WITH: `DETAILS`, `TABLES`, `KEYS`, ...
-        options: Vec<String>,
-    },
-    /// `SHOW LOCALITY`.
-    Locality,
-    /// `SHOW USERS` and `SHOW ROLES`.
-    Users,
-    /// `SHOW SESSIONS`.
-    Sessions,
-    /// `SHOW TYPES`.
-    Types,
 }
 
 /// For how long a SET lasts.

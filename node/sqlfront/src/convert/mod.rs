@@ -25,7 +25,7 @@ use sqlparser::ast as sp;
 use sqlparser::tokenizer::Location;
 
 use crate::MAX_DEPTH;
-use crate::ast::{ColumnRef, Ident, Locking, ObjectName, Pos};
+use crate::ast::{ColumnRef, Ident, Locking, ObjectName, Pos, Show};
 use crate::error::{ParseError, ParseErrorKind};
 use crate::source::Source;
 
@@ -40,6 +40,8 @@ pub(crate) struct Converter<'a> {
     pub(crate) index_hints: HashMap<Location, Ident>,
     /// Locking clauses lifted out by the pre-pass.
     pub(crate) locking: Vec<Locking>,
+    /// Statements that stand for tables, by where the table's name would start.
+    pub(crate) shows: HashMap<Location, Show>,
     /// The highest placeholder met.
     pub(crate) placeholders: u16,
     /// Levels of the tree above the node in hand.
@@ -55,6 +57,7 @@ impl<'a> Converter<'a> {
             source,
             index_hints: HashMap::new(),
             locking: Vec::new(),
+            shows: HashMap::new(),
             placeholders: 0,
             depth: 0,
             last_pos: Pos::UNKNOWN,

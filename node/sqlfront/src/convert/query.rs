@@ -5,8 +5,8 @@ use sqlparser::ast as sp;
 use super::{Converter, Result};
 use crate::ast::{
     Cte, Distinct, Expr, FunctionCall, Join, JoinConstraint, JoinKind, Locking, ObjectName,
-    OrderBy, Pos, Query, QueryBody, Select, SelectItem, SetOp, Statement, TableAlias, TableExpr,
-    TableFunction, TableRef, Values, With,
+    OrderBy, Pos, Query, QueryBody, Select, SelectItem, SetOp, ShowSource, Statement, TableAlias,
+    TableExpr, TableFunction, TableRef, Values, With,
 };
 
 impl Converter<'_> {
@@ -482,6 +482,15 @@ impl Converter<'_> {
             sp::ObjectNamePart::Identifier(ident) => self.index_hints.remove(&ident.span.start),
             sp::ObjectNamePart::Function(_) => None,
         });
+        if let Some(sp::ObjectNamePart::Identifier(ident)) = name.0.first()
+            && let Some(show) = self.shows.remove(&ident.span.start)
+        {
+            let pos = self.source.span_pos(ident.span);
+            self.absent(name.0.len() > 1 || args.is_some() || hint.is_some(), "]")?;
+            let alias = self.opt_table_alias(alias)?;
+            let source = ShowSource { show, alias, ordinality: with_ordinality, pos };
+            return Ok(TableExpr::Show(Box::new(source)));
+        }
         let name = if args.is_some() { self.object_name(name)? } else { self.table_name(name)? };
         if let Some(args) = args {
             self.absent(args.settings.is_some(), "SETTINGS")?;

@@ -208,7 +208,8 @@ fn deferrable(cursor: &mut Cursor<'_>) -> Result<()> {
     Ok(())
 }
 
-fn constraint(cursor: &mut Cursor<'_>, name: Option<Ident>) -> Result<TableConstraint> {
+/// A table constraint; also behind ALTER TABLE ADD.
+pub(super) fn constraint(cursor: &mut Cursor<'_>, name: Option<Ident>) -> Result<TableConstraint> {
     let pos = cursor.pos();
     if cursor.eat_words(&["PRIMARY", "KEY"]) {
         let columns = index_columns(cursor)?;

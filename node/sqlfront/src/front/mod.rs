@@ -1,5 +1,7 @@
 //! Reads the head words of each statement and chooses who parses it.
 
+mod alter;
+mod copy;
 mod create;
 mod cursor;
 mod library_error;
@@ -96,6 +98,9 @@ fn head(cursor: &mut Cursor<'_>) -> Result<Statement> {
             return prepass::delegate(cursor);
         }
         None if cursor.at_open_paren() => return prepass::delegate(cursor),
+        Some("ALTER") => alter::alter(cursor)?,
+        Some("CANCEL") => alter::cancel(cursor)?,
+        Some("COPY") => copy::copy(cursor)?,
         Some("CREATE") => create::create(cursor)?,
         Some("DROP") => drop_object(cursor)?,
         Some("TRUNCATE") => truncate(cursor)?,

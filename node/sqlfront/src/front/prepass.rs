@@ -6,6 +6,7 @@
 //! | `TABLE t` | `SELECT * FROM t` | |
 //! | `x:::T` | `x::T` | |
 //! | `t@i`, `t@{FORCE_INDEX=i}` | `t` | `TableRef::index_hint` |
+//! | `[SHOW ...]` in FROM | `"show"` | `TableExpr::Show` |
 //! | `AS OF SYSTEM TIME e` | nothing | `Query::as_of` |
 //! | `FOR NO KEY UPDATE OF t NOWAIT` and its relatives | `FOR UPDATE OF "n"` | `Query::locking`, n-th lifted |
 
@@ -15,7 +16,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::cursor::Cursor;
-use crate::ast::{Expr, Ident, LockStrength, LockWait, Locking, Statement};
+use crate::ast::{Expr, Ident, LockStrength, LockWait, Locking, Show, Statement};
 use crate::convert::{Result, too_deep};
 use crate::error::{ParseError, ParseErrorKind};
 use crate::source::{Source, is_word};
@@ -89,6 +90,7 @@ pub(crate) fn delegate(cursor: &mut Cursor<'_>) -> Result<Statement> {
     cursor.replace(rewrite.tokens);
     cursor.converter.index_hints = rewrite.index_hints;
     cursor.converter.locking = rewrite.locking;
+    cursor.converter.shows = rewrite.shows;
     let is = |word| head.as_ref().is_some_and(|head| is_word(head, word));
     let statement = if is("INSERT") || is("UPDATE") || is("DELETE") {
         cursor.library(Parser::parse_statement)?
@@ -102,6 +104,12 @@ pub(crate) fn delegate(cursor: &mut Cursor<'_>) -> Result<Statement> {
             ParseErrorKind::Syntax,
             "syntax error at or near \"@\"",
             hint.pos,
+        ));
+    }
+    if !cursor.converter.shows.is_empty() {
+        return Err(ParseError::unsupported(
+            "statements as data sources",
+            crate::ast::Pos::UNKNOWN,
         ));
     }
     finish(&mut statement, rewrite.upsert, as_of)?;
@@ -139,6 +147,7 @@ struct Rewrite {
     upsert: bool,
     index_hints: HashMap<Location, Ident>,
     locking: Vec<Locking>,
+    shows: HashMap<Location, Show>,
     as_of: Option<Vec<TokenWithSpan>>,
 }
 
@@ -149,6 +158,7 @@ impl Rewrite {
             upsert: false,
             index_hints: HashMap::new(),
             locking: Vec::new(),
+            shows: HashMap::new(),
             as_of: None,
         };
         let mut at = 0;
@@ -206,9 +216,7 @@ impl Rewrite {
             (Token::Div, Some(Token::Div)) if adjacent(rest) => {
                 Err(ParseError::unsupported("operator //", pos))
             }
-            (Token::LBracket, _) if self.table_expected() => {
-                Err(ParseError::unsupported("statements as data sources", pos))
-            }
+            (Token::LBracket, _) if self.table_expected() => self.bracketed(source, rest),
             (Token::RParen, Some(Token::Period))
                 if rest.get(2).is_some_and(|token| token.token == Token::Mul) =>
             {
@@ -290,6 +298,43 @@ impl Rewrite {
         let value = if quoted { name.value } else { crate::convert::fold(name.value) };
         self.index_hints.insert(at, Ident { value, quoted, pos });
         Ok(used)
+    }
+
+    /// Takes the SHOW of `[SHOW ...]` out and leaves a name.
+    fn bracketed(&mut self, source: &Source<'_>, rest: &[TokenWithSpan]) -> Result<usize> {
+        let pos = rest.first().map_or_else(Default::default, |token| source.span_pos(token.span));
+        let mut open = 0_usize;
+        let end = rest.iter().position(|token| {
+            match token.token {
+                Token::LBracket => open += 1,
+                Token::RBracket => open = open.saturating_sub(1),
+                _ => {}
+            }
+            open == 0
+        });
+        let (Some(first), Some(end)) = (rest.first(), end) else {
+            return Err(ParseError::new(
+                ParseErrorKind::Syntax,
+                "syntax error at end of input",
+                source.end_pos(),
+            ));
+        };
+        let inner = rest.get(1..end).unwrap_or_default();
+        if !inner.first().is_some_and(|token| is_word(&token.token, "SHOW")) {
+            return Err(ParseError::unsupported("statements as data sources", pos));
+        }
+        let mut cursor = Cursor::new(source, inner.to_vec());
+        let statement = super::show::show(&mut cursor)?;
+        cursor.expect_end()?;
+        if cursor.placeholders() > 0 {
+            return Err(ParseError::unsupported("parameters in statements as data sources", pos));
+        }
+        if let Statement::Show(show) = statement {
+            self.shows.insert(first.span.start, show);
+        }
+        let name = Token::make_word("show", Some('"'));
+        self.tokens.push(TokenWithSpan { token: name, span: first.span });
+        Ok(end + 1)
     }
 
     /// Takes a locking clause out, of which the first `used` tokens are known, and leaves its

@@ -1,7 +1,7 @@
 //! SHOW.
 
 use super::cursor::Cursor;
-use crate::ast::{Pos, Show, Statement};
+use crate::ast::{Activity, Pos, RangesOf, Show, Statement, TableOrIndex};
 use crate::convert::Result;
 use crate::error::ParseError;
 
@@ -51,18 +51,22 @@ fn shown(cursor: &mut Cursor<'_>) -> Result<Show> {
         "ALL" => {
             cursor.next();
             if cursor.eat_words(&["CLUSTER", "SETTINGS"]) {
-                return Ok(Show::ClusterSettings);
+                return Ok(Show::ClusterSettings { all: true });
             }
-            Ok(Show::All)
+            if cursor.at_end() {
+                return Ok(Show::All);
+            }
+            activity(cursor, true)
         }
         "PUBLIC" => {
             cursor.next();
             cursor.expect_word("CLUSTER")?;
             cursor.expect_word("SETTINGS")?;
-            Ok(Show::ClusterSettings)
+            Ok(Show::ClusterSettings { all: false })
         }
         "CLUSTER" => cluster(cursor, pos),
-        "RANGES" => ranges(cursor),
+        "RANGES" => ranges(cursor, pos),
+        "RANGE" => range_for_row(cursor),
         "LOCALITY" => {
             cursor.next();
             Ok(Show::Locality)
@@ -71,10 +75,7 @@ fn shown(cursor: &mut Cursor<'_>) -> Result<Show> {
             cursor.next();
             Ok(Show::Users)
         }
-        "SESSIONS" => {
-            cursor.next();
-            Ok(Show::Sessions)
-        }
+        "SESSIONS" | "QUERIES" | "STATEMENTS" | "TRANSACTIONS" | "LOCAL" => activity(cursor, false),
         "TYPES" => {
             cursor.next();
             Ok(Show::Types)
@@ -138,65 +139,103 @@ fn create(cursor: &mut Cursor<'_>, pos: Pos) -> Result<Show> {
 fn cluster(cursor: &mut Cursor<'_>, pos: Pos) -> Result<Show> {
     cursor.expect_word("CLUSTER")?;
     if cursor.eat_word("SETTINGS") {
-        return Ok(Show::ClusterSettings);
+        return Ok(Show::ClusterSettings { all: false });
     }
     if cursor.eat_word("SETTING") {
         let pos = cursor.pos();
         return Ok(Show::ClusterSetting { name: cursor.dotted_name()?, pos });
     }
-    match cursor.peek_word().as_deref() {
-        Some("SESSIONS") => {
-            cursor.next();
-            Ok(Show::Sessions)
-        }
-        Some(other @ ("QUERIES" | "STATEMENTS" | "TRANSACTIONS")) => {
-            Err(ParseError::unsupported(format!("SHOW CLUSTER {other}"), pos))
-        }
-        _ => cursor.syntax_here(),
+    if cursor.eat_word("RANGES") {
+        let options = range_options(cursor)?;
+        return Ok(Show::Ranges { of: RangesOf::Cluster, options, pos });
     }
+    listed(cursor, false, false)
 }
 
-/// `SHOW CLUSTER RANGES` reaches here through `RANGES` only; `FROM` narrows it.
-fn ranges(cursor: &mut Cursor<'_>) -> Result<Show> {
-    cursor.expect_word("RANGES")?;
-    let (mut table, mut database) = (None, None);
-    if from(cursor) {
-        if cursor.eat_word("DATABASE") {
-            database = Some(cursor.ident()?);
-        } else if cursor.peek_word().as_deref() == Some("INDEX") {
-            return Err(ParseError::unsupported("SHOW RANGES FROM INDEX", cursor.pos()));
-        } else {
-            cursor.eat_word("TABLE");
-            table = Some(cursor.object_name()?);
-        }
+/// `[CLUSTER | LOCAL] SESSIONS | QUERIES | TRANSACTIONS`.
+fn activity(cursor: &mut Cursor<'_>, all: bool) -> Result<Show> {
+    let local = cursor.eat_word("LOCAL");
+    if !local {
+        cursor.eat_word("CLUSTER");
     }
+    listed(cursor, local, all)
+}
+
+fn listed(cursor: &mut Cursor<'_>, local: bool, all: bool) -> Result<Show> {
+    let what = match cursor.peek_word().as_deref() {
+        Some("SESSIONS") => Activity::Sessions,
+        Some("QUERIES" | "STATEMENTS") => Activity::Queries,
+        Some("TRANSACTIONS") => Activity::Transactions,
+        _ => return cursor.syntax_here(),
+    };
+    cursor.next();
+    Ok(Show::Activity { what, local, all })
+}
+
+/// `TABLE t`, `INDEX t@i` or `t`.
+fn table_or_index(cursor: &mut Cursor<'_>) -> Result<TableOrIndex> {
+    if !cursor.eat_word("TABLE") {
+        cursor.eat_word("INDEX");
+    }
+    super::alter::named(cursor)
+}
+
+fn ranges(cursor: &mut Cursor<'_>, pos: Pos) -> Result<Show> {
+    cursor.expect_word("RANGES")?;
+    let of = if !from(cursor) || cursor.eat_word("CURRENT_CATALOG") {
+        RangesOf::CurrentCatalog
+    } else if cursor.eat_word("DATABASE") {
+        RangesOf::Database(cursor.ident()?)
+    } else {
+        RangesOf::Table(table_or_index(cursor)?)
+    };
+    let options = range_options(cursor)?;
+    Ok(Show::Ranges { of, options, pos })
+}
+
+fn range_options(cursor: &mut Cursor<'_>) -> Result<Vec<String>> {
+    const OPTIONS: [&str; 6] = ["DETAILS", "TABLES", "INDEXES", "KEYS", "EXPLAIN", "ZONE"];
     let mut options = Vec::new();
     if cursor.eat_word("WITH") {
         loop {
-            match cursor.peek_word() {
-                Some(option)
-                    if matches!(
-                        option.as_str(),
-                        "DETAILS" | "TABLES" | "INDEXES" | "KEYS" | "EXPLAIN"
-                    ) =>
-                {
-                    cursor.next();
-                    options.push(option);
-                }
-                _ => return cursor.syntax_here(),
+            let Some(option) = cursor.peek_word().filter(|word| OPTIONS.contains(&word.as_str()))
+            else {
+                return cursor.syntax_here();
+            };
+            cursor.next();
+            if !options.contains(&option) {
+                options.push(option);
             }
             if !cursor.eat_comma() {
                 break;
             }
         }
     }
-    Ok(Show::Ranges { table, database, options })
+    Ok(options)
+}
+
+/// `RANGE FROM TABLE t FOR ROW (...)`.
+fn range_for_row(cursor: &mut Cursor<'_>) -> Result<Show> {
+    cursor.expect_word("RANGE")?;
+    if !from(cursor) {
+        return cursor.syntax_here();
+    }
+    let of = table_or_index(cursor)?;
+    cursor.expect_word("FOR")?;
+    cursor.expect_word("ROW")?;
+    let pos = cursor.pos();
+    cursor.expect_open_paren()?;
+    let mut values = vec![cursor.expr()?];
+    while cursor.eat_comma() {
+        values.push(cursor.expr()?);
+    }
+    cursor.expect_close_paren()?;
+    Ok(Show::RangeForRow { of, values, pos })
 }
 
 /// The forms that CockroachDB has and that are not here yet, and otherwise a session variable.
 fn variable(cursor: &mut Cursor<'_>, head: &str, pos: Pos) -> Result<Show> {
-    const NOT_YET: [&str; 24] = [
-        "RANGE",
+    const NOT_YET: [&str; 20] = [
         "ZONE",
         "REGIONS",
         "SURVIVAL",
@@ -209,9 +248,6 @@ fn variable(cursor: &mut Cursor<'_>, head: &str, pos: Pos) -> Result<Show> {
         "SCHEDULES",
         "STATISTICS",
         "HISTOGRAM",
-        "QUERIES",
-        "STATEMENTS",
-        "TRANSACTIONS",
         "GRANTS",
         "SEQUENCES",
         "ENUMS",
@@ -227,7 +263,7 @@ fn variable(cursor: &mut Cursor<'_>, head: &str, pos: Pos) -> Result<Show> {
     if matches!(head, "DEFAULT") && cursor.peek_nth_word(1).as_deref() == Some("PRIVILEGES") {
         return Err(ParseError::unsupported("SHOW DEFAULT PRIVILEGES", pos));
     }
-    if matches!(head, "SUPER" | "VIRTUAL" | "LOCAL" | "SYSTEM" | "EXTERNAL")
+    if matches!(head, "SUPER" | "VIRTUAL" | "SYSTEM" | "EXTERNAL")
         && cursor.peek_nth_word(1).is_some()
     {
         return Err(ParseError::unsupported(format!("SHOW {head}"), pos));

@@ -5,14 +5,12 @@ use crate::ast::{Pos, Statement, Unsupported};
 use crate::convert::Result;
 
 /// Statement heads of PostgreSQL and CockroachDB that are not available, with what else would do.
-const HEADS: [(&str, Option<&str>); 38] = [
+const HEADS: [(&str, Option<&str>); 36] = [
     ("ALTER", None),
     ("BACKUP", None),
     ("CALL", None),
-    ("CANCEL", Some("Close the other session's connection to stop its statement.")),
     ("CLOSE", None),
     ("COMMENT", None),
-    ("COPY", Some("Use INSERT with several rows per statement.")),
     ("DECLARE", None),
     ("DO", None),
     ("EXECUTE", Some("Use the extended protocol of your driver to prepare statements.")),
@@ -124,6 +122,15 @@ const QUALIFIERS: [&str; 10] = [
     "VIRTUAL",
 ];
 
+/// The answer to an ALTER of an object that is not available.
+pub(super) fn altered(object: &str, pos: Pos) -> Statement {
+    let hint = match object {
+        "TABLE" => Some("Create a table of the new shape and copy the rows.".to_owned()),
+        _ => None,
+    };
+    Statement::Unsupported(Unsupported { feature: format!("ALTER {object}"), hint, pos })
+}
+
 /// Names the feature of a CREATE, ALTER or DROP of an object that is not available.
 pub(super) fn object_command(cursor: &mut Cursor<'_>, verb: &str, pos: Pos) -> Result<Statement> {
     let mut qualifiers = 0;
@@ -138,11 +145,11 @@ pub(super) fn object_command(cursor: &mut Cursor<'_>, verb: &str, pos: Pos) -> R
         let words: Vec<&str> = object.split(' ').collect();
         if cursor.eat_words(&words) {
             cursor.skip_rest();
+            if verb == "ALTER" {
+                return Ok(altered(object, pos));
+            }
             let feature = format!("{verb} {object}");
             let hint = match (verb, object) {
-                ("ALTER", "TABLE") => {
-                    Some("Create a table of the new shape and copy the rows.".to_owned())
-                }
                 ("CREATE", "INDEX" | "INVERTED INDEX") => Some(
                     "Tables are read by their primary key; put the columns you search by first."
                         .to_owned(),
