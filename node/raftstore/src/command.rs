@@ -19,7 +19,7 @@ pub(crate) struct Command {
     pub(crate) lease_sequence: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) lease_index: u64,
-    #[prost(oneof = "Kind", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "Kind", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub(crate) kind: Option<Kind>,
 }
 
@@ -40,6 +40,26 @@ pub(crate) enum Kind {
     /// The replicas change; goes with a change of the raft configuration.
     #[prost(message, tag = "7")]
     ChangeReplicas(kv::RangeDescriptor),
+    /// The range gives its upper keys to a new one.
+    #[prost(message, boxed, tag = "8")]
+    Split(Box<Split>),
+    /// The descriptor changes in what is neither its span nor its replicas.
+    #[prost(message, tag = "9")]
+    Describe(kv::RangeDescriptor),
+}
+
+/// How a range splits in two. The latch on the whole range is held until it is applied.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Split {
+    /// What the range is from then on.
+    #[prost(message, required, tag = "1")]
+    pub(crate) left: kv::RangeDescriptor,
+    /// The new range, with the same replicas.
+    #[prost(message, required, tag = "2")]
+    pub(crate) right: kv::RangeDescriptor,
+    /// No timestamp at or above it was served of the keys that go to the new range.
+    #[prost(message, required, tag = "3")]
+    pub(crate) at: kv::Timestamp,
 }
 
 /// What a new leader says about its lease.

@@ -26,7 +26,6 @@
 
 use std::{sync::Arc, task::Waker};
 
-use bytes::Bytes;
 use crdb_keys::{RangeId, Span, Timestamp};
 use crdb_proto::kv::{self, BatchRequest, BatchResponse, Response, error::Kind as ErrorKind};
 use crdb_storage::{
@@ -35,9 +34,11 @@ use crdb_storage::{
 };
 
 use crate::{
+    admin,
+    command::Kind as CommandKind,
     config::{Mono, PlantedBug},
     handle::{Completion, CompletionSlot, LatchGuard, ReplicaHandle, StoreHandle},
-    io::{Proposal, ProposalResult},
+    io::{Effect, Proposal, ProposalResult},
     lease::Serving,
 };
 
@@ -80,7 +81,7 @@ enum Stage<E: Engine> {
     Checked(LatchGuard, Chosen),
     Snapshotted(LatchGuard, Chosen, E::Snapshot),
     Replying(LatchGuard, Chosen, Result<Vec<Response>, kv::Error>),
-    Proposing(LatchGuard, Chosen, Bytes, Vec<Response>),
+    Proposing(LatchGuard, Chosen, Effect, Vec<Response>),
     Proposed(Arc<CompletionSlot>, Chosen, Vec<Response>),
     Finished,
 }
@@ -165,8 +166,8 @@ impl<E: Engine> Evaluation<E> {
             Stage::Replying(guard, chosen, outcome) => {
                 self.recheck(guard, chosen, outcome, now, waker)
             }
-            Stage::Proposing(guard, chosen, batch, responses) => {
-                self.propose(guard, chosen, batch, responses)
+            Stage::Proposing(guard, chosen, effect, responses) => {
+                self.propose(guard, chosen, effect, responses)
             }
             Stage::Proposed(slot, chosen, responses) => {
                 let Some(result) = slot.poll(waker) else {
@@ -194,7 +195,10 @@ impl<E: Engine> Evaluation<E> {
         if self.serving(&replica).is_none() {
             return self.no_lease(&replica, now, waker);
         }
-        let guard = replica.latches.acquire(&self.spans);
+        let guard = match admin::of(&self.request) {
+            Some(request) => admin::latch(request, &replica.latches),
+            None => replica.latches.acquire(&self.spans),
+        };
         if guard.is_granted(waker) {
             self.stage = Stage::Latched(guard);
             Progress::Yield(YieldPoint::AfterLatch)
@@ -240,11 +244,16 @@ impl<E: Engine> Evaluation<E> {
             )));
         };
         match evaluate::out_of_bounds(&self.request, &here.descriptor()) {
-            Some(error) => {
-                Err(Box::new(BatchResponse { error: Some(error), ..self.empty_response() }))
-            }
+            Some(error) => Err(Box::new(self.misrouted(error))),
             None => Ok(here),
         }
+    }
+
+    /// Sends the caller elsewhere, with all that is known here about its keys.
+    fn misrouted(&self, mut error: kv::Error) -> BatchResponse {
+        let keys = self.spans.iter().map(|(span, _)| span.start.clone());
+        admin::add_known(&self.store, keys, &mut error);
+        BatchResponse { error: Some(error), ..self.empty_response() }
     }
 
     fn serving(&self, replica: &ReplicaHandle) -> Option<Serving> {
@@ -276,6 +285,10 @@ impl<E: Engine> Evaluation<E> {
         let Some(replica) = self.replica.clone() else {
             return self.start(now, waker);
         };
+        // The range may have split while this request waited for its latches.
+        if let Some(error) = evaluate::out_of_bounds(&self.request, &replica.descriptor()) {
+            return done(self.misrouted(error));
+        }
         let clock = &self.store.shared.clock;
         let read = self.read_timestamp().unwrap_or_else(|| clock.now());
         let write = if self.writes { clock.now() } else { Timestamp::ZERO };
@@ -309,12 +322,17 @@ impl<E: Engine> Evaluation<E> {
     }
 
     fn run(&mut self, guard: LatchGuard, chosen: Chosen, snapshot: &E::Snapshot) -> Progress {
+        if let Some((request, replica)) = admin::of(&self.request).zip(self.replica.clone()) {
+            let at = (chosen.write, chosen.lease_sequence);
+            let outcome = admin::evaluate(&self.store, &replica, snapshot, request, at);
+            return self.run_admin(guard, chosen, outcome);
+        }
         let at = At { read: chosen.read, write: chosen.write };
         match evaluate::evaluate(snapshot, &self.request, &EvalArgs::alone(at, chosen.write)) {
             Ok(evaluated) if !evaluated.batch.is_empty() => {
                 // Encoded here, on the caller's thread: the scheduler has other ranges to serve.
-                let batch = evaluated.batch.encode();
-                self.stage = Stage::Proposing(guard, chosen, batch, evaluated.responses);
+                let effect = Effect::Command(CommandKind::Write(evaluated.batch.encode()));
+                self.stage = Stage::Proposing(guard, chosen, effect, evaluated.responses);
                 Progress::Yield(YieldPoint::BeforePropose)
             }
             Ok(evaluated) => self.reply_later(guard, chosen, Ok(evaluated.responses)),
@@ -335,6 +353,24 @@ impl<E: Engine> Evaluation<E> {
             }
             Err(EvalError::Storage(error)) => {
                 done(self.failure(error.to_string(), ErrorKind::Unavailable(kv::Unavailable {})))
+            }
+        }
+    }
+
+    fn run_admin(
+        &mut self,
+        guard: LatchGuard,
+        chosen: Chosen,
+        outcome: admin::Outcome,
+    ) -> Progress {
+        let response = |kind: Box<kv::response::Kind>| vec![Response { kind: Some(*kind) }];
+        match outcome {
+            admin::Outcome::Propose(effect, kind) => {
+                self.stage = Stage::Proposing(guard, chosen, effect, response(kind));
+                Progress::Yield(YieldPoint::BeforePropose)
+            }
+            admin::Outcome::Reply(outcome) => {
+                self.reply_later(guard, chosen, outcome.map(response).map_err(|error| *error))
             }
         }
     }
@@ -377,14 +413,14 @@ impl<E: Engine> Evaluation<E> {
         &mut self,
         guard: LatchGuard,
         chosen: Chosen,
-        batch: Bytes,
+        effect: Effect,
         responses: Vec<Response>,
     ) -> Progress {
         let slot = Arc::new(CompletionSlot::default());
         let proposal = Proposal {
             range_id: self.range_id().unwrap_or_default(),
             lease_sequence: chosen.lease_sequence,
-            batch,
+            effect,
             latch: Some(guard),
             slot: Completion::new(&slot),
         };
@@ -405,6 +441,9 @@ impl<E: Engine> Evaluation<E> {
                 "the range takes no more writes at the moment".into(),
                 ErrorKind::Unavailable(kv::Unavailable {}),
             ),
+            (ProposalResult::Failed(why), _) => {
+                self.failure(why.into(), ErrorKind::Unavailable(kv::Unavailable {}))
+            }
             (ProposalResult::Ambiguous, _) => self.failure(
                 "the command was proposed and its fate is unknown".into(),
                 ErrorKind::Ambiguous(kv::Ambiguous {}),

@@ -17,11 +17,11 @@ use raft::eraftpb::{Message, MessageType};
 
 use crate::{
     config::{Mono, PlantedBug},
-    io::{Input, ReceivedSnapshot, StoreError},
+    io::{DescriptorChange, Input, ReceivedSnapshot, StoreError},
     lease::Bound,
     promise::Promise,
     record::{self, ReplicaRecord, Tombstone},
-    replica::{BatchMeta, Refusal, Replica, fatal},
+    replica::{BatchMeta, Refusal, Replica, fatal, is_vote_request},
     snapshot::{self, Incoming},
     store::Store,
 };
@@ -37,7 +37,7 @@ impl<E: Engine> Store<E> {
                 let mut proposal = Some(proposal);
                 self.with(now, range, |replica, ctx| {
                     if let Some(proposal) = proposal.take() {
-                        replica.propose_write(ctx, proposal);
+                        replica.propose(ctx, proposal);
                     }
                 });
                 if let Some(proposal) = proposal {
@@ -155,6 +155,10 @@ impl<E: Engine> Store<E> {
             return Ok(());
         }
         if !self.admit(range, to, envelope.descriptor)? {
+            if !self.replicas.contains_key(&range) && is_vote_request(message.get_msg_type()) {
+                let until = now.after(self.config().timing.election_timeout());
+                self.early_votes.hold(until, range, *meta, message);
+            }
             return Ok(());
         }
         let bound =
@@ -192,6 +196,10 @@ impl<E: Engine> Store<E> {
             }
             self.destroy(range);
         }
+        if self.overlaps(range, &descriptor) {
+            // The split that made it is not applied here yet.
+            return Ok(false);
+        }
         self.create(range, to)
     }
 
@@ -228,6 +236,43 @@ impl<E: Engine> Store<E> {
         Ok(true)
     }
 
+    /// Makes the replica of the range `right` that split off from `left`; its state is on disk.
+    pub(crate) fn create_right(
+        &mut self,
+        now: Mono,
+        left: RangeId,
+        right: &RangeDescriptor,
+    ) -> Result<(), StoreError> {
+        let range = RangeId(right.range_id);
+        let Some(replica_id) = self.replicas.get(&left).map(|left| left.replica_id) else {
+            return Ok(());
+        };
+        tracing::info!(range = %left, right = %range, "splits");
+        // A replica that was waiting for its first snapshot may have made a promise.
+        let promise = self.replicas.remove(&range).map(Replica::into_promise).unwrap_or_default();
+        let replica = Replica::load(&self.handle, range, replica_id, |_, _| promise)?;
+        self.replicas.insert(range, replica);
+        self.dirty.insert(range);
+        let first = self.with(now, left, |left, _| left.leads_by_lease()) == Some(true);
+        self.with(now, range, |replica, ctx| {
+            replica.refresh_status(ctx);
+            ctx.outputs
+                .descriptors
+                .push(DescriptorChange { descriptor: right.clone(), leader: first });
+            if first {
+                replica.campaign_first(ctx);
+            }
+        });
+        for (meta, vote) in self.early_votes.take(range) {
+            if vote.to == replica_id.get() {
+                let result =
+                    self.with(now, range, |replica, ctx| replica.receive(ctx, &meta, vote, None));
+                note_refusal(range, meta.from, result)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Until when replicas of this process hold votes, because they may have promised before.
     pub(crate) fn hold_until(&self) -> Mono {
         if self.restart_bound.is_zero() || self.config().has(PlantedBug::VoteAfterRestart) {
@@ -262,11 +307,8 @@ impl<E: Engine> Store<E> {
 
     /// Whether a range other than `range` here holds keys of `descriptor`.
     fn overlaps(&self, range: RangeId, descriptor: &RangeDescriptor) -> bool {
-        self.replicas.iter().filter(|(id, _)| **id != range).any(|(_, replica)| {
-            replica.descriptor().is_some_and(|other| {
-                other.start_key < descriptor.end_key && descriptor.start_key < other.end_key
-            })
-        })
+        let mut others = self.replicas.iter().filter(|(id, _)| **id != range);
+        others.any(|(_, replica)| replica.overlaps(descriptor))
     }
 
     fn take_lease_ack(&mut self, now: Mono, from: StoreId, ack: &LeaseAck) {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use bytes::Bytes;
 use crdb_allocator::StoreInfo;
 use crdb_keys::{RangeId, ReplicaId, StoreId};
 use crdb_proto::{
@@ -12,6 +11,7 @@ use crdb_proto::{
 use crdb_storage::Engine;
 
 use crate::{
+    command::Kind,
     config::Mono,
     handle::{Completion, LatchGuard},
     snapshot::SnapshotStream,
@@ -104,7 +104,7 @@ impl fmt::Display for ReplicaChange {
 pub struct Proposal {
     pub(crate) range_id: RangeId,
     pub(crate) lease_sequence: u64,
-    pub(crate) batch: Bytes,
+    pub(crate) effect: Effect,
     /// Held until the command is applied or can no longer be.
     pub(crate) latch: Option<LatchGuard>,
     pub(crate) slot: Completion,
@@ -120,8 +120,20 @@ impl Proposal {
     /// Size of the encoded effects.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.batch.len()
+        match &self.effect {
+            Effect::Command(Kind::Write(batch)) => batch.len(),
+            Effect::Command(_) | Effect::TransferLease(_) => 0,
+        }
     }
+}
+
+/// What a proposal asks the store to bring about.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Replicate this.
+    Command(Kind),
+    /// Give the lease to this store.
+    TransferLease(StoreId),
 }
 
 /// What became of a proposal.
@@ -133,6 +145,8 @@ pub enum ProposalResult {
     NotLeaseholder,
     /// It was never applied and never will be: the range takes no more at the moment.
     Refused,
+    /// It was never applied and never will be, for this reason.
+    Failed(&'static str),
     /// It may or may not have been applied.
     Ambiguous,
 }

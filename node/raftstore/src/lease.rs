@@ -106,6 +106,12 @@ impl Lease {
         }
     }
 
+    /// The lease of a new range that was part of another, whose holder served nothing of it at or
+    /// above `end`. Nobody holds it, and no promise to anybody before `term` counts.
+    pub(crate) fn of_split(term: u64, start: Timestamp, end: Timestamp) -> Self {
+        Self { sequence: 0, term, replica_id: 0, start: Some(start.into()), end: Some(end.into()) }
+    }
+
     /// This lease, given up at `end`.
     pub(crate) fn ended(&self, end: Timestamp) -> Self {
         Self { end: Some(end.into()), ..self.clone() }

@@ -31,8 +31,10 @@
 //!    acknowledged before it began.
 //! 4. Same inputs, same clock readings, same seed: same outputs.
 
+mod admin;
 mod command;
 mod config;
+mod early_votes;
 mod evaluate;
 mod handle;
 mod intake;
@@ -43,6 +45,7 @@ mod logger;
 mod open;
 mod outbox;
 mod promise;
+mod range_stats;
 mod record;
 mod replica;
 mod snapshot;

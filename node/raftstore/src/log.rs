@@ -92,6 +92,11 @@ impl<E: Engine> LogStore<E> {
         })
     }
 
+    /// The engine the log is on.
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
+    }
+
     pub(crate) fn hard_state(&self) -> &HardState {
         &self.hard_state
     }

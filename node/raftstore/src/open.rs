@@ -18,8 +18,7 @@ use crate::{
     lease::Lease,
     promise::{self, Promise},
     record::{
-        self, AppliedState, ConfState, HardState, INITIAL_INDEX, INITIAL_TERM, RecordError,
-        ReplicaRecord, TruncatedState,
+        self, AppliedState, ConfState, INITIAL_INDEX, INITIAL_TERM, RecordError, ReplicaRecord,
     },
     replica::{Replica, fatal},
     store::Store,
@@ -49,7 +48,7 @@ impl<E: Engine> Store<E> {
         let mut batch = WriteBatch::new();
         for (range, span) in layout::bootstrap_ranges() {
             let descriptor = first_descriptor(range, &span, node_id, store_id);
-            write_first_replica(&mut batch, range, &descriptor);
+            write_first_replica(&mut batch, &descriptor);
             let meta = layout::meta_key(&descriptor.end_key);
             mvcc::put(&mut batch, &meta, now, Some(&descriptor.encode_to_vec()));
         }
@@ -156,7 +155,7 @@ fn first_descriptor(
     }
 }
 
-fn write_first_replica(batch: &mut WriteBatch, range: RangeId, descriptor: &RangeDescriptor) {
+fn write_first_replica(batch: &mut WriteBatch, descriptor: &RangeDescriptor) {
     let conf = ConfState { voters: vec![1], ..ConfState::default() };
     let applied = AppliedState {
         index: INITIAL_INDEX,
@@ -165,11 +164,5 @@ fn write_first_replica(batch: &mut WriteBatch, range: RangeId, descriptor: &Rang
         lease: Lease::default(),
         conf,
     };
-    let hard_state = HardState { term: INITIAL_TERM, vote: 0, commit: INITIAL_INDEX };
-    let truncated = TruncatedState { index: INITIAL_INDEX, term: INITIAL_TERM };
-    record::write(batch, range, RangeLocal::Replica, &ReplicaRecord { replica_id: 1 });
-    record::write(batch, range, RangeLocal::Descriptor, descriptor);
-    record::write(batch, range, RangeLocal::AppliedState, &applied);
-    record::write(batch, range, RangeLocal::HardState, &hard_state);
-    record::write(batch, range, RangeLocal::TruncatedState, &truncated);
+    record::write_initial(batch, descriptor, 1, &applied, None);
 }

@@ -126,6 +126,30 @@ impl HardState {
     }
 }
 
+/// Adds to `batch` the state of a range's replica at its beginning: an empty log, and `applied`.
+/// A term and a vote that the replica gave before it had a state are kept.
+pub(crate) fn write_initial(
+    batch: &mut WriteBatch,
+    descriptor: &kv::RangeDescriptor,
+    replica_id: u64,
+    applied: &AppliedState,
+    voted: Option<HardState>,
+) {
+    let range = RangeId(descriptor.range_id);
+    let voted = voted.filter(|voted| voted.term >= INITIAL_TERM).unwrap_or(HardState {
+        term: INITIAL_TERM,
+        vote: 0,
+        commit: 0,
+    });
+    let hard_state = HardState { commit: INITIAL_INDEX, ..voted };
+    let truncated = TruncatedState { index: INITIAL_INDEX, term: INITIAL_TERM };
+    write(batch, range, RangeLocal::Replica, &ReplicaRecord { replica_id });
+    write(batch, range, RangeLocal::Descriptor, descriptor);
+    write(batch, range, RangeLocal::AppliedState, applied);
+    write(batch, range, RangeLocal::HardState, &hard_state);
+    write(batch, range, RangeLocal::TruncatedState, &truncated);
+}
+
 impl ConfState {
     /// Ascending, whatever order the library's sets are in: the records of replicas are equal.
     pub(crate) fn from_raft(state: &eraftpb::ConfState) -> Self {

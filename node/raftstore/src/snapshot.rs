@@ -148,12 +148,9 @@ impl Incoming {
         }
         // Nothing of another range may be overwritten.
         let span = data_span(&descriptor);
-        let bounds = DATA_FAMILIES.map(|family| (family, mvcc::engine_span(&span)));
+        let (start, end) = mvcc::engine_span(&span);
         let inside = |entry: &SnapshotEntry| {
-            let family = data_family(entry.family);
-            bounds.iter().any(|(known, (start, end))| {
-                family == Some(*known) && *start <= entry.key && entry.key < *end
-            })
+            data_family(entry.family).is_some() && start <= entry.key && entry.key < end
         };
         if !entries.iter().all(inside) {
             return Err("it has entries outside of the range's data".into());
@@ -189,9 +186,9 @@ fn data_family(code: u32) -> Option<Family> {
 /// Adds to `batch` the removal of all data of a range.
 pub(crate) fn clear_data(batch: &mut WriteBatch, descriptor: &RangeDescriptor) {
     let span = data_span(descriptor);
+    let (start, end) = mvcc::engine_span(&span);
     for family in DATA_FAMILIES {
-        let (start, end) = mvcc::engine_span(&span);
-        batch.delete_range(family, start, end);
+        batch.delete_range(family, start.clone(), end.clone());
     }
 }
 
@@ -254,7 +251,7 @@ mod tests {
         for foreign in [
             own(Family::State, mvcc::version_key(b"a", at)),
             own(Family::State, mvcc::version_key(b"d", at)),
-            own(Family::Lock, "d".into()),
+            own(Family::Lock, mvcc::engine_span(&Span::point("d")).0),
             own(Family::Local, "c".into()),
             own(Family::Raft, "c".into()),
         ] {

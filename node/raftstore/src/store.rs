@@ -46,6 +46,7 @@ use crdb_storage::{Engine, Sync, WriteBatch};
 
 use crate::{
     config::{Mono, PlantedBug, StoreConfig, nanos},
+    early_votes::EarlyVotes,
     handle::StoreHandle,
     io::{Input, Outputs, StoreError},
     lease::SentAt,
@@ -67,6 +68,8 @@ pub struct Store<E: Engine> {
     pub(crate) log_batch: WriteBatch,
     /// Replicas whose removal is in the log batch: the smallest id that may come back.
     pub(crate) buried: BTreeMap<RangeId, u64>,
+    /// Votes for ranges that are not here yet.
+    pub(crate) early_votes: EarlyVotes,
     pub(crate) sync_needed: bool,
     /// A sync put off to the next write: only by the planted bug.
     sync_owed: bool,
@@ -110,6 +113,7 @@ impl<E: Engine> Store<E> {
             draining: false,
             log_batch: WriteBatch::new(),
             buried: BTreeMap::new(),
+            early_votes: EarlyVotes::default(),
             sync_needed: false,
             sync_owed: false,
             outputs: Outputs::default(),
@@ -203,6 +207,7 @@ impl<E: Engine> Store<E> {
             // it has read what it was sent meanwhile.
             self.next_tick = self.next_tick.after(tick).max(Mono(now.0 + 1));
             self.ticks += 1;
+            self.early_votes.expire(now);
             let count = self.ticks;
             self.for_each(now, |replica, ctx| replica.tick(ctx, count));
             self.dirty.extend(self.replicas.keys().copied());
@@ -275,10 +280,13 @@ impl<E: Engine> Store<E> {
         if !batch.is_empty() {
             // Who may vote must not be forgotten: a sole voter that forgot that it no longer is
             // one would elect itself at once.
-            let voters = applied.iter().any(|(_, effects)| effects.changes_replicas());
+            let voters = applied.iter().any(|(_, effects)| effects.changes_descriptor());
             self.write(&batch, if voters { Sync::Yes } else { Sync::No })?;
         }
-        for (range, effects) in applied {
+        for (range, mut effects) in applied {
+            for right in std::mem::take(&mut effects.created) {
+                self.create_right(now, range, &right)?;
+            }
             self.with(now, range, |replica, ctx| replica.applied(ctx, effects));
         }
         for range in dirty {

@@ -27,14 +27,16 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     decided: Vec<(Pending, ProposalResult)>,
-    descriptor: Option<RangeDescriptor>,
-    lease_changed: bool,
+    pub(super) descriptor: Option<RangeDescriptor>,
+    /// New ranges that split off, whose replicas here are to be made.
+    pub(crate) created: Vec<RangeDescriptor>,
+    pub(super) lease_changed: bool,
     index: u64,
 }
 
 impl Effects {
-    /// Whether the replicas of the range changed.
-    pub(crate) fn changes_replicas(&self) -> bool {
+    /// Whether the span or the replicas of the range changed.
+    pub(crate) fn changes_descriptor(&self) -> bool {
         self.descriptor.is_some()
     }
 }
@@ -147,6 +149,10 @@ impl<E: Engine> Replica<E> {
                 let index = index.min(entry.index.saturating_sub(1));
                 self.raw.mut_store().truncate(index, batch)?;
             }
+            Some(Kind::Split(split)) => return self.apply_split(*split, batch, effects),
+            Some(Kind::Describe(descriptor)) => {
+                return Ok(self.apply_describe(descriptor, batch, effects));
+            }
             Some(Kind::ChangeReplicas(_) | Kind::AcquireLease(_)) | None => {
                 return Err(RecordError::corrupt(
                     format!("entry {} of {}", entry.index, self.range_id),
@@ -172,8 +178,7 @@ impl<E: Engine> Replica<E> {
         let Some(Kind::ChangeReplicas(descriptor)) = &command.kind else {
             return Err(corrupt("a change of the configuration without a descriptor".into()));
         };
-        let generation = self.descriptor.as_ref().map_or(0, |descriptor| descriptor.generation);
-        if self.is_fenced_off(entry, &command) || descriptor.generation != generation + 1 {
+        if self.is_fenced_off(entry, &command) || !self.is_next_generation(descriptor) {
             return Ok(ProposalResult::NotLeaseholder);
         }
         let conf = self
@@ -182,9 +187,7 @@ impl<E: Engine> Replica<E> {
             .map_err(|error| corrupt(format!("raft does not take the change: {error}")))?;
         self.applied.lease_index = command.lease_index;
         self.applied.conf = ConfState::from_raft(&conf);
-        record::write(batch, self.range_id, RangeLocal::Descriptor, descriptor);
-        effects.descriptor = Some(descriptor.clone());
-        self.set_descriptor(descriptor.clone());
+        self.replace_descriptor(descriptor.clone(), batch, effects);
         Ok(ProposalResult::Applied)
     }
 
@@ -196,7 +199,9 @@ impl<E: Engine> Replica<E> {
         if effects.lease_changed && self.applied.lease.replica_id != self.replica_id.get() {
             self.handle.set_serving(None);
         }
+        self.settle_transfer(&effects);
         if let Some(descriptor) = effects.descriptor {
+            self.handle.set_descriptor(descriptor.clone());
             let own = self.replica_id.get();
             if !descriptor.replicas.iter().any(|replica| replica.replica_id == own) {
                 self.removed = Some(descriptor.clone());
@@ -206,6 +211,12 @@ impl<E: Engine> Replica<E> {
             if self.is_leader() && self.applied.conf.is_joint() {
                 self.run_replicate_queue(ctx);
             }
+        } else if effects.lease_changed && self.leads_by_lease() {
+            // The leaseholder before may have died before it had written the meta entry.
+            let descriptor = self.descriptor.clone();
+            ctx.outputs
+                .descriptors
+                .extend(descriptor.map(|descriptor| DescriptorChange { descriptor, leader: true }));
         }
         self.after_raft(ctx);
         // Latches and answers last: who is woken must find everything in place.

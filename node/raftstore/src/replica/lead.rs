@@ -19,11 +19,12 @@ use raft::{
     eraftpb::{Message, MessageType},
 };
 
-use super::{Ctx, Replica};
+use super::{Ctx, Replica, apply::Effects};
 use crate::{
     command::{AcquireLease, Command, Kind},
     config::{Mono, PlantedBug},
-    handle::LatchGuard,
+    handle::{Completion, LatchGuard},
+    io::ProposalResult,
     lease::{Bound, Serving},
     promise,
 };
@@ -32,6 +33,8 @@ use crate::{
 const TRANSFER_WAIT: Duration = Duration::from_millis(300);
 /// How long a transfer waits for the writes under way before it is given up.
 const LATCH_WAIT: Duration = Duration::from_secs(1);
+/// How long who asked for a transfer waits to hear that the lease is elsewhere.
+const TRANSFER_ANSWER: Duration = Duration::from_secs(5);
 /// After this long without a report, a snapshot counts as lost.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 
@@ -231,6 +234,49 @@ impl<E: Engine> Replica<E> {
         self.advance_transfer(ctx);
     }
 
+    /// Begins to give the lease to the store `target`, and tells `slot` when it is elsewhere, or
+    /// that it stays.
+    pub(super) fn transfer_for(&mut self, ctx: &mut Ctx<'_, E>, target: StoreId, slot: Completion) {
+        let there = self.transfer_target(ctx, Some(target));
+        if !there.is_some_and(|replica| self.is_responsive(ctx, replica.get())) {
+            let why = "the lease stays: the node it is for was not heard from lately";
+            return slot.complete(ProposalResult::Failed(why));
+        }
+        self.transfer_waiters.push((slot, ctx.now.after(TRANSFER_ANSWER)));
+        self.transfer_lease(ctx, Some(target));
+    }
+
+    /// Tells those who wait for a transfer what the applied lease says about it.
+    pub(super) fn settle_transfer(&mut self, effects: &Effects) {
+        let lease = &self.applied.lease;
+        if !effects.lease_changed || lease.end().is_some() || self.transfer_waiters.is_empty() {
+            return;
+        }
+        let elsewhere = lease.replica_id != self.replica_id.get();
+        let result = if elsewhere {
+            ProposalResult::Applied
+        } else {
+            ProposalResult::Failed("the lease stays: the node it is for did not take it in time")
+        };
+        self.answer_transfer(result);
+    }
+
+    fn answer_transfer(&mut self, result: ProposalResult) {
+        for (slot, _) in self.transfer_waiters.drain(..) {
+            slot.complete(result);
+        }
+    }
+
+    /// Lets go of those who have waited long enough for a transfer.
+    pub(super) fn expire_transfer_waiters(&mut self, now: Mono) {
+        let expired = |(_, until): &mut (Completion, Mono)| *until <= now;
+        for (slot, _) in self.transfer_waiters.extract_if(.., expired) {
+            slot.complete(ProposalResult::Failed(
+                "the lease was given up, and nobody is known to have taken it yet",
+            ));
+        }
+    }
+
     /// Takes a transfer as far as it goes now.
     pub(crate) fn advance_transfer(&mut self, ctx: &mut Ctx<'_, E>) {
         let Some(transfer) = self.leadership.as_ref().and_then(|led| led.transfer.as_ref()) else {
@@ -263,7 +309,7 @@ impl<E: Engine> Replica<E> {
         match self.propose_command(ctx, sequence, Kind::EndLease(end.into())) {
             Some(pending) => {
                 // Nobody waits for it; it is watched through the applied lease.
-                pending.complete(crate::io::ProposalResult::Applied);
+                pending.complete(ProposalResult::Applied);
                 if let Some(transfer) =
                     self.leadership.as_mut().and_then(|led| led.transfer.as_mut())
                 {
@@ -280,6 +326,9 @@ impl<E: Engine> Replica<E> {
         if let Some(led) = &mut self.leadership {
             led.transfer = None;
         }
+        self.answer_transfer(ProposalResult::Failed(
+            "the lease stays: writes under way were not decided in time",
+        ));
         self.show_role();
     }
 

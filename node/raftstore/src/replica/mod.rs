@@ -9,6 +9,7 @@
 //! | `ready` | what raft wants written and sent |
 //! | `apply` | committed entries |
 //! | `lead` | lease, its transfer, stepping down |
+//! | `split` | a range becomes two |
 //! | `change` | changes of the replicas, the replicate queue |
 //! | `tick` | the passing of time |
 //!
@@ -26,6 +27,7 @@ mod lead;
 mod propose;
 mod ready;
 mod receive;
+mod split;
 mod tick;
 
 use std::{collections::BTreeMap, collections::VecDeque, sync::Arc};
@@ -39,11 +41,11 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 pub(crate) use self::{
     lead::Leadership,
     propose::Pending,
-    receive::{BatchMeta, Refusal},
+    receive::{BatchMeta, Refusal, is_vote_request},
 };
 use crate::{
     config::{Mono, PlantedBug, StoreConfig},
-    handle::{ReplicaHandle, RoleView, StoreHandle},
+    handle::{Completion, ReplicaHandle, RoleView, StoreHandle},
     io::{Outputs, StoreError},
     lease::{Bound, LeaseTracker, SentAt},
     log::LogStore,
@@ -116,6 +118,8 @@ pub(crate) struct Replica<E: Engine> {
     silent_ticks: u32,
     /// When each other replica was last heard.
     heard: BTreeMap<u64, Mono>,
+    /// Who waits for the lease to be elsewhere, and until when.
+    transfer_waiters: Vec<(Completion, Mono)>,
     /// Set once a configuration without this replica was applied, or a peer proved one.
     removed: Option<RangeDescriptor>,
 }
@@ -186,6 +190,7 @@ impl<E: Engine> Replica<E> {
             seen_term,
             silent_ticks: 0,
             heard: BTreeMap::new(),
+            transfer_waiters: Vec::new(),
             removed: None,
         };
         if let Some(descriptor) = descriptor {
@@ -224,13 +229,28 @@ impl<E: Engine> Replica<E> {
         self.raw.has_ready()
     }
 
-    /// Replaces the descriptor, and with it the addresses of the other replicas.
+    /// Replaces the descriptor, and shows it to the evaluations.
     fn set_descriptor(&mut self, descriptor: RangeDescriptor) {
+        self.handle.set_descriptor(descriptor.clone());
+        self.learn_descriptor(descriptor);
+    }
+
+    /// Replaces the descriptor, and with it the addresses of the other replicas.
+    fn learn_descriptor(&mut self, descriptor: RangeDescriptor) {
         for replica in &descriptor.replicas {
             self.addresses.insert(replica.replica_id, StoreId(replica.store_id));
         }
-        self.handle.set_descriptor(descriptor.clone());
         self.descriptor = Some(descriptor);
+    }
+
+    /// Whether the replica holds, or is about to hold, keys of `span`.
+    pub(crate) fn overlaps(&self, span: &RangeDescriptor) -> bool {
+        let arriving = self.ingesting.as_ref().map(|(_, incoming)| &incoming.descriptor);
+        let accepted = self.incoming.as_ref().map(|incoming| &incoming.descriptor);
+        [self.descriptor.as_ref(), arriving, accepted]
+            .into_iter()
+            .flatten()
+            .any(|own| own.start_key < span.end_key && span.start_key < own.end_key)
     }
 
     /// Notes where a replica that wrote to us lives.
@@ -320,6 +340,7 @@ impl<E: Engine> Replica<E> {
         self.lose_leadership();
         // What is pending says ambiguous when dropped.
         self.pending.clear();
+        self.transfer_waiters.clear();
     }
 }
 

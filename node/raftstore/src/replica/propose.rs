@@ -11,7 +11,7 @@ use super::{Ctx, Replica};
 use crate::{
     command::{Command, Kind},
     handle::{Completion, LatchGuard},
-    io::{Proposal, ProposalResult},
+    io::{Effect, Proposal, ProposalResult},
 };
 
 /// A command in the log, or on its way there, and who waits for it.
@@ -45,8 +45,8 @@ impl Drop for Pending {
 }
 
 impl<E: Engine> Replica<E> {
-    /// Proposes an evaluated write, or says at once that it never will be.
-    pub(crate) fn propose_write(&mut self, ctx: &mut Ctx<'_, E>, proposal: Proposal) {
+    /// Takes up what an evaluation asks for, or says at once that it never will come about.
+    pub(crate) fn propose(&mut self, ctx: &mut Ctx<'_, E>, proposal: Proposal) {
         let lease = &self.applied.lease;
         let fits = self.leadership.as_ref().is_some_and(|led| {
             !led.is_transferring()
@@ -54,12 +54,16 @@ impl<E: Engine> Replica<E> {
                 && lease.end().is_none()
                 && lease.sequence == proposal.lease_sequence
         });
-        let Proposal { lease_sequence, batch, latch, slot, .. } = proposal;
+        let Proposal { lease_sequence, effect, latch, slot, .. } = proposal;
         if !fits {
             slot.complete(ProposalResult::NotLeaseholder);
             return;
         }
-        if let Some(pending) = self.propose_command(ctx, lease_sequence, Kind::Write(batch)) {
+        let kind = match effect {
+            Effect::Command(kind) => kind,
+            Effect::TransferLease(target) => return self.transfer_for(ctx, target, slot),
+        };
+        if let Some(pending) = self.propose_command(ctx, lease_sequence, kind) {
             self.pending.push_back(Pending { slot: Some(slot), latch, ..pending });
         } else {
             slot.complete(ProposalResult::Refused);

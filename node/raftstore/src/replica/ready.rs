@@ -67,6 +67,14 @@ impl<E: Engine> Replica<E> {
             });
         };
         let applied = &incoming.applied;
+        // After a split that this replica did not apply itself, its neighbour's keys are no longer
+        // its own to hold.
+        if let Some(old) = &self.descriptor
+            && (old.start_key < incoming.descriptor.start_key
+                || old.end_key > incoming.descriptor.end_key)
+        {
+            snapshot::clear_data(batch, old);
+        }
         self.raw.mut_store().restore(applied.index, applied.term, applied.conf.clone(), batch);
         let kept = Incoming {
             message: Message::default(),
@@ -115,6 +123,7 @@ impl<E: Engine> Replica<E> {
             ctx.handle.insert(std::sync::Arc::clone(&self.handle));
         }
         self.after_raft(ctx);
+        self.refresh_status(ctx);
     }
 
     /// Puts a message into the outbox of the store it is for.

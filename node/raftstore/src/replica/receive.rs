@@ -53,7 +53,8 @@ fn is_expected(kind: MessageType) -> bool {
     )
 }
 
-fn is_vote_request(kind: MessageType) -> bool {
+/// Whether a message asks for a vote, or for the promise of one.
+pub(crate) fn is_vote_request(kind: MessageType) -> bool {
     matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
 }
 

@@ -31,6 +31,7 @@ impl<E: Engine> Replica<E> {
         } else {
             self.tick_follower(ctx);
         }
+        self.expire_transfer_waiters(ctx.now);
         self.refresh_status(ctx);
     }
 
@@ -103,7 +104,7 @@ impl<E: Engine> Replica<E> {
     }
 
     /// Writes down what status commands show.
-    fn refresh_status(&mut self, ctx: &Ctx<'_, E>) {
+    pub(crate) fn refresh_status(&mut self, ctx: &Ctx<'_, E>) {
         let Some(descriptor) = &self.descriptor else { return };
         let raft = &self.raw.raft;
         let is_leader = raft.state == StateRole::Leader;

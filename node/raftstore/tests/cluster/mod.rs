@@ -23,7 +23,7 @@ use crdb_keys::{
     layout,
 };
 use crdb_proto::{
-    kv::{self, BatchHeader, BatchRequest, BatchResponse, Request, request},
+    kv::{self, BatchHeader, BatchRequest, BatchResponse, RangeDescriptor, Request, request},
     peer::RaftBatch,
 };
 use crdb_raftstore::{
@@ -234,7 +234,7 @@ impl Cluster {
     }
 
     /// Goes to the next event before `end`; false once there is none.
-    fn advance(&mut self, end: Mono) -> bool {
+    pub fn advance(&mut self, end: Mono) -> bool {
         self.settle();
         let flight = self.flights.front().map_or(Mono::NEVER, |(at, _)| *at);
         let due = self.nodes.values().filter(|node| node.store.is_some());
@@ -418,6 +418,39 @@ impl Cluster {
             .find(|id| self.handle(*id).holds_lease(RangeId(range), self.now))
     }
 
+    /// The range that holds the row `name` by the newest descriptor, and the node that may serve it.
+    pub fn owner(&self, name: &str) -> Option<(RangeDescriptor, u32)> {
+        let up = self.nodes.iter().filter(|(_, node)| node.store.is_some());
+        let known = up.filter_map(|(id, _)| self.handle(*id).descriptor_of(&key(name)));
+        let newest = known.max_by_key(|descriptor| descriptor.generation)?;
+        let holder = self.leaseholder(newest.range_id)?;
+        Some(((*newest).clone(), holder))
+    }
+
+    /// Runs a request about the row `name` where it is served, until it is neither misrouted nor
+    /// refused for the moment.
+    pub fn routed(&mut self, name: &str, request: &BatchRequest) -> BatchResponse {
+        use kv::error::Kind;
+        let end = self.now.after(Duration::from_secs(30));
+        loop {
+            self.wait("a leaseholder", |cluster| cluster.owner(name).is_some());
+            let (descriptor, holder) = self.owner(name).unwrap();
+            let mut request = request.clone();
+            request.header.get_or_insert_default().range_id = descriptor.range_id;
+            let response = self.request(holder, request);
+            let retry = response.error.as_ref().is_some_and(|error| {
+                matches!(
+                    error.kind,
+                    Some(Kind::RangeMismatch(_) | Kind::NotLeaseholder(_) | Kind::Unavailable(_))
+                )
+            });
+            if !retry || self.now > end {
+                return response;
+            }
+            self.run(Duration::from_millis(10));
+        }
+    }
+
     pub fn status(&self, id: u32, range: u64) -> Option<RangeStatus> {
         self.handle(id).ranges().into_iter().find(|status| status.descriptor.range_id == range)
     }
@@ -469,6 +502,31 @@ pub fn batch(kinds: Vec<request::Kind>) -> BatchRequest {
 pub fn put(name: &str, value: &str) -> BatchRequest {
     let put = kv::PutRequest { key: key(name), value: Bytes::copy_from_slice(value.as_bytes()) };
     batch(vec![request::Kind::Put(put)])
+}
+
+/// Splits at the row `name`.
+pub fn split(name: &str, range: u64, sticky_until: Option<u64>) -> BatchRequest {
+    batch(vec![request::Kind::Split(kv::SplitRequest {
+        key: key(name),
+        new_range_id: range,
+        sticky_until: sticky_until
+            .map(|secs| kv::Timestamp { wall_nanos: secs * 1_000_000_000, logical: 0 }),
+    })])
+}
+
+pub fn unsplit(name: &str) -> BatchRequest {
+    batch(vec![request::Kind::Unsplit(kv::UnsplitRequest { key: key(name) })])
+}
+
+/// Gives the lease of the range of the row `name` to a node.
+pub fn transfer(name: &str, to_node: u32) -> BatchRequest {
+    let key = key(name);
+    batch(vec![request::Kind::TransferLease(kv::TransferLeaseRequest { key, to_node })])
+}
+
+pub fn range_status(name: &str) -> BatchRequest {
+    let key = key(name);
+    batch(vec![request::Kind::RangeStatus(kv::RangeStatusRequest { key, with_stats: true })])
 }
 
 pub fn get(name: &str) -> BatchRequest {
