@@ -1,11 +1,12 @@
 //! Starts what a member runs: store, transport, SQL, and the loops that keep them going.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_keys::{Key, NodeId, StoreId, layout};
-use crdb_kv::{DistSender, DistSenderConfig, Sender, Transport};
+use crdb_kv::{DistSender, DistSenderConfig, SendError, Sender, Transport};
 use crdb_proto::kv::RangeDescriptor;
 use crdb_proto::peer::SnapshotFrame;
 use crdb_raftstore::{DescriptorChange, Input, Mono, Outputs, SnapshotSend, Store, StoreConfig};
@@ -27,8 +28,9 @@ use crate::store_file::Member;
 
 /// Snapshots sent at a time.
 const SNAPSHOTS_AT_A_TIME: usize = 2;
-/// Descriptor changes that wait to be written to the meta range; beyond, the oldest hints win.
-const META_QUEUE: usize = 256;
+/// Descriptor changes that wait to be written to the meta range; beyond, further ones are left to
+/// the next leaseholder.
+const META_QUEUE: usize = 4096;
 /// Pause before a write of the server's own is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -198,7 +200,7 @@ impl Delivery {
             self.send_snapshot(snapshot);
         }
         for DescriptorChange { descriptor, leader } in outputs.descriptors {
-            info!(
+            debug!(
                 range = descriptor.range_id,
                 generation = descriptor.generation,
                 "new descriptor"
@@ -272,33 +274,60 @@ fn first_data(member: &Member, store_uuid: &str) -> Vec<(Key, Bytes)> {
     data
 }
 
-/// Keeps the meta entries of the ranges led from here up to date.
+/// Keeps the meta entries of the ranges led from here up to date. What cannot be written yet is
+/// tried again, for each range the newest only.
 async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescriptor>) {
+    let mut waiting: BTreeMap<u64, RangeDescriptor> = BTreeMap::new();
     loop {
-        let descriptor = tokio::select! {
-            () = shared.stop.cancelled() => return,
-            descriptor = queue.recv() => descriptor,
-        };
-        let (Some(descriptor), Some(running)) = (descriptor, shared.running.get()) else { return };
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = update_meta(running.sender.as_ref(), &descriptor) => {}
+        if waiting.is_empty() {
+            let first = tokio::select! {
+                () = shared.stop.cancelled() => return,
+                first = queue.recv() => first,
+            };
+            let Some(first) = first else { return };
+            waiting.insert(first.range_id, first);
+        }
+        while let Ok(next) = queue.try_recv() {
+            let known = waiting.get(&next.range_id).map_or(0, |known| known.generation);
+            if next.generation >= known {
+                waiting.insert(next.range_id, next);
+            }
+        }
+        let Some(running) = shared.running.get() else { return };
+        let mut failed = false;
+        for descriptor in std::mem::take(&mut waiting).into_values() {
+            let written = tokio::select! {
+                () = shared.stop.cancelled() => return,
+                written = write_meta(running.sender.as_ref(), &descriptor) => written,
+            };
+            if let Err(error) = written {
+                debug!(%error, range = descriptor.range_id, "meta entry not written yet");
+                failed = true;
+                waiting.insert(descriptor.range_id, descriptor);
+            }
+        }
+        if failed {
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
         }
     }
 }
 
-/// Writes a descriptor's meta entry, unless a later one is there.
-async fn update_meta(sender: &dyn Sender, descriptor: &RangeDescriptor) {
-    for _ in 0..20 {
-        match crdb_kv::update_meta(sender, descriptor).await {
-            Ok(()) => return,
-            Err(error) => {
-                debug!(%error, range = descriptor.range_id, "meta entry not written yet");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+/// Writes a descriptor's meta entry, unless a later one is there. Both sides of a split have a
+/// generation above that of the range before, so the order in which they are written is all the
+/// same.
+async fn write_meta(sender: &dyn Sender, descriptor: &RangeDescriptor) -> Result<(), SendError> {
+    let key = layout::meta_key(&descriptor.end_key);
+    let mut found = OwnBatch::default().get(key.clone()).send(sender).await?;
+    let old = found.value(0);
+    let known = old.clone().and_then(|bytes| RangeDescriptor::decode(bytes).ok());
+    if known.is_some_and(|known| known.generation >= descriptor.generation) {
+        return Ok(());
     }
-    warn!(range = descriptor.range_id, "the meta entry of a range could not be updated");
+    let put = OwnBatch::default().put_if(key, Bytes::from(descriptor.encode_to_vec()), old);
+    put.send(sender).await.map(|_| ())
 }
 
 /// Writes this node's descriptor into the system range, where it outlives gossip.
