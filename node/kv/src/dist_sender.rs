@@ -9,6 +9,8 @@
 //! 2. A read may be under way at several replicas; the first that serves it wins.
 //! 3. A call ends: with the overall timeout, or earlier when the fate of a write cannot be
 //!    learned any more.
+//!
+//! A batch over several ranges goes to each in parts, see the modules `spread` and `split`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crdb_keys::{NodeId, layout};
+use crdb_keys::{NodeId, Span, layout};
 use crdb_proto::kv::{
     self, BatchHeader, BatchRequest, BatchResponse, GetRequest, RangeDescriptor, Request,
     ScanRequest, error::Kind, request,
@@ -40,6 +42,8 @@ pub struct DistSenderConfig {
     pub backoff_min: Duration,
     /// Longest pause.
     pub backoff_max: Duration,
+    /// Largest difference between the clocks of two nodes.
+    pub max_offset: Duration,
 }
 
 impl Default for DistSenderConfig {
@@ -49,6 +53,7 @@ impl Default for DistSenderConfig {
             probe_after: Duration::from_millis(300),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(50),
+            max_offset: Duration::from_millis(500),
         }
     }
 }
@@ -56,8 +61,8 @@ impl Default for DistSenderConfig {
 /// Sends each batch to the range that holds its keys.
 pub struct DistSender {
     transport: Arc<dyn Transport>,
-    cache: Arc<RangeCache>,
-    config: DistSenderConfig,
+    pub(crate) cache: Arc<RangeCache>,
+    pub(crate) config: DistSenderConfig,
 }
 
 type Answer = Result<BatchResponse, TransportError>;
@@ -75,6 +80,39 @@ enum Verdict {
     },
 }
 
+/// How long a batch waits for locks of others. That may be for ever, while a call that is silent
+/// for long must be given up: so the range is asked to wait for a part of it, time and again.
+struct LockPatience {
+    /// Milliseconds the caller allows in all; 0: for ever.
+    allowed: u64,
+    waited: u64,
+    /// Milliseconds of one call.
+    part: u64,
+}
+
+impl LockPatience {
+    fn new(batch: &BatchRequest, part: Duration) -> Self {
+        let allowed = batch.header.as_ref().map_or(0, |header| header.lock_timeout_ms);
+        let part = u64::try_from(part.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { allowed, waited: 0, part }
+    }
+
+    /// Tells the range how long to wait.
+    fn apply(&self, batch: &mut BatchRequest) {
+        let header = batch.header.get_or_insert_default();
+        header.lock_timeout_ms = match self.allowed {
+            0 => self.part,
+            allowed => self.part.min(allowed - self.waited),
+        };
+    }
+
+    /// Whether the caller allows another part.
+    fn wait_on(&mut self) -> bool {
+        self.waited += self.part;
+        self.allowed == 0 || self.waited < self.allowed
+    }
+}
+
 /// What a write under way waits for.
 enum Event {
     Answer(NodeId, Answer),
@@ -89,6 +127,8 @@ struct Round {
     hint: Option<NodeId>,
     /// A node said that the range is not there, and nobody where it is.
     moved: bool,
+    /// Any replica may serve the batch.
+    nearest: bool,
     backoff: Duration,
 }
 
@@ -107,14 +147,20 @@ impl DistSender {
         &self.cache
     }
 
-    async fn route(&self, mut batch: BatchRequest) -> Result<BatchResponse, SendError> {
+    pub(crate) async fn route(&self, mut batch: BatchRequest) -> Result<BatchResponse, SendError> {
         let writes = has_writes(&batch);
-        let give_up = self.transport.elapsed() + self.config.timeout;
-        let mut round = Round { backoff: self.config.backoff_min, ..Round::default() };
+        let mut give_up = self.transport.elapsed() + self.config.timeout;
+        let mut locks = LockPatience::new(&batch, self.config.timeout / 2);
+        let nearest = !writes && batch.header.as_ref().is_some_and(is_nearest);
+        let mut round = Round { backoff: self.config.backoff_min, nearest, ..Round::default() };
         let mut reason = String::from("no replica of the range is known");
         loop {
-            let range = self.find_range(&batch).await?;
+            let Some(range) = self.find_range(&batch).await? else {
+                // Also after a split was heard of: no part of it was proposed so far.
+                return Box::pin(self.spread(batch)).await;
+            };
             address(&mut batch, &range.descriptor, self.transport.local_node());
+            locks.apply(&mut batch);
             let outcome = if writes {
                 self.attempt_write(&batch, &range, &mut round, give_up).await
             } else {
@@ -122,6 +168,13 @@ impl DistSender {
             };
             match outcome {
                 Some(Verdict::Done(response)) => return Ok(*response),
+                // The range serves; it is somebody's lock that takes its time.
+                Some(Verdict::Fail(SendError::LockConflict { timed_out: true, .. }))
+                    if locks.wait_on() =>
+                {
+                    give_up = self.transport.elapsed() + self.config.timeout;
+                    round.tried.clear();
+                }
                 Some(Verdict::Fail(error)) => return Err(error),
                 Some(Verdict::Next { reason: why, hint, rerouted }) => {
                     reason = why;
@@ -151,7 +204,8 @@ impl DistSender {
         }
     }
 
-    /// Next replica to ask: the hint, the believed leaseholder, the own node, then the others.
+    /// Next replica to ask: the hint, the believed leaseholder, the own node, then the others. If
+    /// any replica may serve: the own node, else any but the leaseholder, which comes next.
     fn candidate(&self, range: &CachedRange, round: &Round, pending: &[NodeId]) -> Option<NodeId> {
         let free = |node: &NodeId| {
             !round.tried.contains(node)
@@ -160,6 +214,12 @@ impl DistSender {
         };
         let local = self.transport.local_node();
         let others = range.descriptor.replicas.iter().map(|r| NodeId(r.node_id));
+        if round.nearest && round.tried.is_empty() {
+            let near = others.clone().filter(|node| Some(*node) != range.leaseholder);
+            if let Some(node) = std::iter::once(local).chain(near).find(free) {
+                return Some(node);
+            }
+        }
         round.hint.into_iter().chain(range.leaseholder).chain([local]).chain(others).find(free)
     }
 
@@ -301,7 +361,9 @@ impl DistSender {
         let id = range.descriptor.range_id;
         let start = &range.descriptor.start_key;
         let Some(error) = response.error else {
-            self.cache.set_leaseholder(id, start, Some(node));
+            if !round.nearest {
+                self.cache.set_leaseholder(id, start, Some(node));
+            }
             return Verdict::Done(Box::new(response));
         };
         match error.kind {
@@ -341,7 +403,9 @@ impl DistSender {
                 | Kind::Ambiguous(_)
                 | Kind::Invalid(_),
             ) => {
-                self.cache.set_leaseholder(id, start, Some(node));
+                if !round.nearest {
+                    self.cache.set_leaseholder(id, start, Some(node));
+                }
                 Verdict::Fail(SendError::from_range(error))
             }
         }
@@ -372,18 +436,19 @@ impl DistSender {
         .await
     }
 
-    async fn find_range(&self, batch: &BatchRequest) -> Result<CachedRange, SendError> {
+    /// The range that holds all keys of the batch, if one does.
+    async fn find_range(&self, batch: &BatchRequest) -> Result<Option<CachedRange>, SendError> {
         let span = BatchSpan::of(batch)?;
-        let range = match self.cache.lookup(span.start) {
-            Some(range) => range,
-            None => self.look_up(span.start).await?,
-        };
-        if !span.is_within(&range.descriptor) {
-            let id = range.descriptor.range_id;
-            let message = format!("the batch touches keys beyond range r{id}");
-            return Err(SendError::CrossRange { message });
+        let range = self.range_of(span.start).await?;
+        Ok(span.is_within(&range.descriptor).then_some(range))
+    }
+
+    /// The range that holds `key`.
+    pub(crate) async fn range_of(&self, key: &[u8]) -> Result<CachedRange, SendError> {
+        match self.cache.lookup(key) {
+            Some(range) => Ok(range),
+            None => self.look_up(key).await,
         }
-        Ok(range)
     }
 
     /// Has the next look-up ask the meta range where a range is. The location of the meta range
@@ -396,13 +461,28 @@ impl DistSender {
 
     /// Reads the meta range for the range that holds `key`.
     async fn look_up(&self, key: &[u8]) -> Result<CachedRange, SendError> {
-        let unknown = |why: &str| SendError::Unavailable {
-            message: format!("cannot find the range of the key: {why}"),
-        };
         if layout::meta_span().contains_key(key) {
             return Err(unknown("the location of the meta range is not known yet"));
         }
-        let span = layout::meta_lookup_span(key);
+        self.learn(layout::meta_lookup_span(key)).await?;
+        self.cache.lookup(key).ok_or_else(|| unknown("its meta entry does not cover it"))
+    }
+
+    /// The range that holds the keys right before `end`.
+    pub(crate) async fn range_before(&self, end: &[u8]) -> Result<CachedRange, SendError> {
+        if let Some(range) = self.cache.lookup_before(end) {
+            return Ok(range);
+        }
+        let meta = layout::meta_span();
+        if *meta.start < *end && *end <= *meta.end {
+            return Err(unknown("the location of the meta range is not known yet"));
+        }
+        self.learn(Span::new(layout::meta_key(end), meta.end)).await?;
+        self.cache.lookup_before(end).ok_or_else(|| unknown("its meta entry does not cover it"))
+    }
+
+    /// Caches the first descriptor of a span of the meta range.
+    async fn learn(&self, span: Span) -> Result<(), SendError> {
         let scan =
             ScanRequest { start: span.start, end: span.end, max_rows: 1, ..ScanRequest::default() };
         let request = Request { kind: Some(request::Kind::Scan(scan)) };
@@ -417,14 +497,22 @@ impl DistSender {
         let descriptor =
             RangeDescriptor::decode(row.value).map_err(|e| unknown(&format!("bad entry: {e}")))?;
         self.cache.insert(descriptor);
-        self.cache.lookup(key).ok_or_else(|| unknown("its meta entry does not cover it"))
+        Ok(())
     }
+}
+
+fn unknown(why: &str) -> SendError {
+    SendError::Unavailable { message: format!("cannot find the range of the key: {why}") }
 }
 
 impl Sender for DistSender {
     fn send(&self, batch: BatchRequest) -> BoxFuture<'_, Result<BatchResponse, SendError>> {
         Box::pin(self.route(batch))
     }
+}
+
+fn is_nearest(header: &BatchHeader) -> bool {
+    header.routing() == kv::Routing::Nearest
 }
 
 fn address(batch: &mut BatchRequest, range: &RangeDescriptor, gateway: NodeId) {

@@ -16,7 +16,11 @@ mod error;
 pub mod local;
 mod meta;
 mod range_cache;
+#[cfg(test)]
+mod scripts;
 mod span;
+mod split;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod transport;

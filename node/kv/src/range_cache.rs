@@ -36,6 +36,15 @@ impl RangeCache {
         (*key < *range.descriptor.end_key).then(|| range.clone())
     }
 
+    /// The range believed to hold the keys right before `end`.
+    pub fn lookup_before(&self, end: &[u8]) -> Option<CachedRange> {
+        let ranges = self.ranges.read();
+        let (_, range) = ranges
+            .range::<[u8], _>((std::ops::Bound::Unbounded, std::ops::Bound::Excluded(end)))
+            .next_back()?;
+        (*end <= *range.descriptor.end_key).then(|| range.clone())
+    }
+
     /// Learns a descriptor; returns whether the cache changed.
     pub fn insert(&self, descriptor: RangeDescriptor) -> bool {
         if descriptor.range_id == 0 || descriptor.start_key >= descriptor.end_key {

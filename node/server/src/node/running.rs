@@ -79,7 +79,9 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         clock: shared.clock.clone(),
     });
     let cache = Arc::clone(&shared.cache);
-    let sender = Arc::new(DistSender::new(transport, cache, DistSenderConfig::default()));
+    let limits =
+        DistSenderConfig { max_offset: shared.clock.max_offset(), ..DistSenderConfig::default() };
+    let sender = Arc::new(DistSender::new(transport, cache, limits));
     let sql = SqlNode::new(SqlNodeConfig {
         node_id,
         cluster_id: member.cluster_id.clone(),

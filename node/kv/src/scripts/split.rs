@@ -1,0 +1,240 @@
+//! `ranges BORDER...`, `keys KEY...`, then `send REQUEST...` prints each round of parts, answered
+//! from the keys, and the answers put together.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use crdb_proto::kv::{
+    BatchRequest, EndTxnRequest, GetRequest, GetResponse, KeyValue, PutRequest, Request,
+    ResolveIntentRequest, ResolveIntentResponse, Response, ScanRequest, ScanResponse, Span,
+    TxnMeta, ValidateRequest, ValidateResponse, request::Kind, response::Kind as Answer,
+};
+use goldenscript::Command;
+use test_each_file::test_each_path;
+
+use super::{Outcome, bytes, span, span_text, text};
+use crate::split::{Borders, Split, Want};
+
+test_each_path! { in "node/kv/src/testscripts/split" as scripts => run_script }
+
+fn run_script(path: &Path) {
+    goldenscript::run(&mut Script::default(), path).expect("script failed");
+}
+
+#[derive(Default)]
+struct Script {
+    ranges: Vec<Borders>,
+    keys: BTreeSet<Bytes>,
+}
+
+impl goldenscript::Runner for Script {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &goldenscript::Context) -> Outcome {
+        let mut args = command.consume_args();
+        let mut words: Vec<String> = Vec::new();
+        while let Some(word) = args.next_pos() {
+            words.push(word.to_owned());
+        }
+        match command.name.as_str() {
+            "ranges" => {
+                self.ranges = words
+                    .windows(2)
+                    .map(|pair| Borders { start: bytes(&pair[0]), end: bytes(&pair[1]) })
+                    .collect();
+                Ok(String::new())
+            }
+            "keys" => {
+                self.keys = words.iter().map(|key| bytes(key)).collect();
+                Ok(String::new())
+            }
+            "send" => self.send(words.iter().map(|word| parse(word)).collect()),
+            other => Err(format!("no such command: {other}").into()),
+        }
+    }
+}
+
+/// `get:a`, `put:a`, `scan:a-z:rows=2:bytes=9:reverse:count`, `validate:a,b-c`, `resolve:a-z:2`,
+/// `end:a`.
+fn parse(word: &str) -> Kind {
+    let mut parts = word.split(':');
+    let name = parts.next().unwrap();
+    let what = parts.next().unwrap();
+    let (start, end) = span(what);
+    match name {
+        "get" => Kind::Get(GetRequest { key: start, ..GetRequest::default() }),
+        "put" => Kind::Put(PutRequest { key: start, value: Bytes::new() }),
+        "end" => Kind::EndTxn(EndTxnRequest::default()),
+        "validate" => Kind::Validate(ValidateRequest {
+            spans: what.split(',').map(span).map(|(start, end)| Span { start, end }).collect(),
+            since: None,
+        }),
+        "resolve" => Kind::ResolveIntent(ResolveIntentRequest {
+            start,
+            end,
+            max_keys: parts.next().map_or(0, |n| n.parse().unwrap()),
+            ..ResolveIntentRequest::default()
+        }),
+        "scan" => {
+            let mut scan = ScanRequest { start, end, ..ScanRequest::default() };
+            for option in parts {
+                match option.split_once('=').unwrap_or((option, "")) {
+                    ("rows", n) => scan.max_rows = n.parse().unwrap(),
+                    ("bytes", n) => scan.max_bytes = n.parse().unwrap(),
+                    ("reverse", _) => scan.reverse = true,
+                    ("count", _) => scan.count_only = true,
+                    other => panic!("no such option: {other:?}"),
+                }
+            }
+            Kind::Scan(scan)
+        }
+        other => panic!("no such request: {other}"),
+    }
+}
+
+fn show(kind: &Kind) -> String {
+    let bound = |name: &str, n: u64| if n == 0 { String::new() } else { format!(":{name}={n}") };
+    match kind {
+        Kind::Get(r) => format!("get:{}", text(&r.key)),
+        Kind::Put(r) => format!("put:{}", text(&r.key)),
+        Kind::EndTxn(_) => "end".to_owned(),
+        Kind::Validate(r) => {
+            let spans: Vec<String> = r.spans.iter().map(|s| span_text(&s.start, &s.end)).collect();
+            format!("validate:{}", spans.join(","))
+        }
+        Kind::ResolveIntent(r) => {
+            format!("resolve:{}{}", span_text(&r.start, &r.end), bound("keys", r.max_keys))
+        }
+        Kind::Scan(r) => format!(
+            "scan:{}{}{}",
+            span_text(&r.start, &r.end),
+            bound("rows", r.max_rows),
+            bound("bytes", r.max_bytes)
+        ),
+        other => panic!("not printed: {other:?}"),
+    }
+}
+
+impl Script {
+    fn send(&self, kinds: Vec<Kind>) -> Outcome {
+        let requests = kinds.into_iter().map(|kind| Request { kind: Some(kind) }).collect();
+        let mut batch = BatchRequest { header: None, requests };
+        let header = batch.header.get_or_insert_default();
+        header.txn = Some(TxnMeta { anchor: bytes("b"), ..TxnMeta::default() });
+        let mut out = String::new();
+        let mut split = Split::new(batch);
+        for round in 1.. {
+            let wants = split.wants();
+            if wants.is_empty() {
+                break;
+            }
+            let pieces = split.cut(self.find(&wants));
+            for piece in &pieces {
+                let borders = span_text(&piece.borders.start, &piece.borders.end);
+                write!(out, "{round}: {borders}")?;
+                let mut responses = Vec::new();
+                for request in &piece.requests {
+                    let kind = request.kind.as_ref().unwrap();
+                    write!(out, " {}", show(kind))?;
+                    responses.push(Response { kind: Some(self.answer(kind)) });
+                }
+                writeln!(out)?;
+                split.absorb(piece, responses);
+            }
+            split.step(&pieces);
+        }
+        for response in split.finish()? {
+            writeln!(out, "{}", show_answer(&response.kind.unwrap()))?;
+        }
+        Ok(out)
+    }
+
+    fn find(&self, wants: &[Want]) -> Vec<Borders> {
+        let mut found = Vec::new();
+        for want in wants {
+            found.extend(
+                self.ranges
+                    .iter()
+                    .filter(|r| match want {
+                        Want::At(key) => r.start <= *key && *key < r.end,
+                        Want::Before(key) => r.start < *key && *key <= r.end,
+                        Want::All(start, end) => r.start < *end && *start < r.end,
+                    })
+                    .cloned(),
+            );
+        }
+        found
+    }
+
+    fn answer(&self, kind: &Kind) -> Answer {
+        match kind {
+            Kind::Get(r) => {
+                let value = self.keys.get(&r.key).cloned();
+                Answer::Get(GetResponse { value })
+            }
+            Kind::Scan(r) => Answer::Scan(self.scan(r)),
+            Kind::ResolveIntent(r) => {
+                let here: Vec<&Bytes> = self.keys.range(r.start.clone()..r.end.clone()).collect();
+                let max = match usize::try_from(r.max_keys).unwrap() {
+                    0 => usize::MAX,
+                    max => max,
+                };
+                let resume =
+                    here.get(max).map(|&key| Span { start: key.clone(), end: r.end.clone() });
+                let resolved = here.len().min(max) as u64;
+                Answer::ResolveIntent(ResolveIntentResponse { resolved, resume })
+            }
+            Kind::Validate(_) => Answer::Validate(ValidateResponse {}),
+            Kind::EndTxn(_) => Answer::EndTxn(Default::default()),
+            _ => Answer::Put(Default::default()),
+        }
+    }
+
+    fn scan(&self, scan: &ScanRequest) -> ScanResponse {
+        let mut here: Vec<&Bytes> = self.keys.range(scan.start.clone()..scan.end.clone()).collect();
+        if scan.reverse {
+            here.reverse();
+        }
+        let mut response = ScanResponse::default();
+        let mut bytes = 0;
+        for key in here {
+            let full = |bound: u64, have: u64| bound != 0 && have >= bound;
+            if full(scan.max_rows, response.count) || full(scan.max_bytes, bytes) {
+                response.resume = Some(if scan.reverse {
+                    let end = crdb_keys::encoding::next_key(key).into();
+                    Span { start: scan.start.clone(), end }
+                } else {
+                    Span { start: key.clone(), end: scan.end.clone() }
+                });
+                break;
+            }
+            response.count += 1;
+            if !scan.count_only {
+                bytes += key.len() as u64;
+                response.rows.push(KeyValue { key: key.clone(), value: Bytes::new() });
+            }
+        }
+        response
+    }
+}
+
+fn show_answer(answer: &Answer) -> String {
+    let resume = |span: &Option<Span>| match span {
+        Some(span) => format!(" resume {}", span_text(&span.start, &span.end)),
+        None => String::new(),
+    };
+    match answer {
+        Answer::Get(r) => format!("get {:?}", r.value.as_ref().map(|v| text(v))),
+        Answer::Scan(r) => {
+            let rows: Vec<String> = r.rows.iter().map(|row| text(&row.key)).collect();
+            format!("scan {} [{}]{}", r.count, rows.join(" "), resume(&r.resume))
+        }
+        Answer::ResolveIntent(r) => format!("resolved {}{}", r.resolved, resume(&r.resume)),
+        Answer::Validate(_) => "valid".to_owned(),
+        Answer::EndTxn(_) => "ended".to_owned(),
+        Answer::Put(_) => "written".to_owned(),
+        other => panic!("not printed: {other:?}"),
+    }
+}
