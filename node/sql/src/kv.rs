@@ -29,7 +29,8 @@ impl Batch {
         Self::default()
     }
 
-    fn push(&mut self, kind: kv::request::Kind) {
+    /// Adds a request of any kind.
+    pub(crate) fn push(&mut self, kind: kv::request::Kind) {
         self.requests.push(kv::Request { kind: Some(kind) });
     }
 

@@ -31,6 +31,7 @@ mod kv;
 mod names;
 mod node;
 mod plan;
+mod ranges;
 mod session;
 mod stack;
 mod types;

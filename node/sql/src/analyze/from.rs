@@ -62,9 +62,7 @@ impl Analyzer<'_> {
                 Ok((plan, scope))
             }
             ast::TableExpr::Function(function) => self.table_function(function),
-            ast::TableExpr::Show(source) => {
-                Err(SqlError::unsupported("statements as data sources").with_position(source.pos.0))
-            }
+            ast::TableExpr::Show(source) => self.show_source(source),
             ast::TableExpr::Join(join) => self.join(join),
         }
     }
@@ -91,6 +89,22 @@ impl Analyzer<'_> {
             Named::Cte(relation) => relation_scope(relation, Some(name.last().value.clone())),
         };
         if let Some(alias) = alias {
+            apply_alias(&mut scope, alias)?;
+        }
+        Ok((plan, scope))
+    }
+
+    /// The rows of a SHOW.
+    fn show_source(&mut self, source: &ast::ShowSource) -> Result<(Plan, Scope)> {
+        let columns = crate::session::show_columns(&source.show)?;
+        let named = columns.into_iter().map(|column| {
+            ScopeColumn::new(None, column.name, TypeSpec { ty: column.ty, typmod: column.typmod })
+        });
+        let scope = Scope { columns: named.collect() };
+        let plan = Plan::Show(Arc::new(source.show.clone()));
+        let (plan, mut scope) =
+            with_ordinality(plan, scope, source.ordinality, source.alias.as_ref());
+        if let Some(alias) = &source.alias {
             apply_alias(&mut scope, alias)?;
         }
         Ok((plan, scope))

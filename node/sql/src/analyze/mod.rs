@@ -22,10 +22,10 @@ pub(crate) use table::new_table;
 use types::coerce;
 
 use crate::catalog::ddl::{TableName, undefined_table};
-use crate::catalog::{DescState, Snapshot, TableDesc};
+use crate::catalog::{CatalogData, DescState, TableDesc};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{Expr, Typed};
-use crate::func::system_names::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
+use crate::func::system_names::{CRDB_INTERNAL, INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::plan::{Plan, SlotPlan, StatementPlan};
 use crate::session::{Column, SessionInfo};
 use crate::types::{SqlType, TypeSpec};
@@ -115,7 +115,7 @@ enum Named {
 /// Analyzes one statement.
 pub(crate) struct Analyzer<'a> {
     info: &'a SessionInfo,
-    snapshot: &'a Snapshot,
+    snapshot: &'a CatalogData,
     params: Vec<Option<SqlType>>,
     frames: Vec<Frame>,
     ctes: Vec<HashMap<String, Relation>>,
@@ -127,22 +127,14 @@ pub(crate) struct Analyzer<'a> {
 /// Analyzes a statement whose parameters have the types in `param_types` where given.
 pub(crate) fn analyze(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     statement: &ast::Statement,
     placeholders: usize,
     param_types: &[Option<SqlType>],
 ) -> Result<Analyzed> {
     let mut params = param_types.to_vec();
     params.resize(placeholders.max(params.len()), None);
-    let mut analyzer = Analyzer {
-        info,
-        snapshot,
-        params,
-        frames: Vec::new(),
-        ctes: Vec::new(),
-        slots: Vec::new(),
-        in_aggregate: false,
-    };
+    let mut analyzer = Analyzer::new(info, snapshot, params);
     let (plan, columns) = analyzer.statement(statement)?;
     let params = analyzer
         .params
@@ -158,6 +150,38 @@ pub(crate) fn analyze(
         })
         .collect::<Result<_>>()?;
     Ok(Analyzed { plan, columns, params })
+}
+
+/// The value of an expression without columns and subqueries, converted as for a column.
+pub(crate) fn constant(
+    info: &SessionInfo,
+    catalog: &CatalogData,
+    e: &ast::Expr,
+    spec: TypeSpec,
+) -> Result<crate::datum::Datum> {
+    let mut analyzer = Analyzer::new(info, catalog, Vec::new());
+    let typed = analyzer.expr(&mut Scope::default(), e, Place::Plain("constants"))?;
+    let expr = analyzer
+        .coerce(typed, spec, crate::cast::CastContext::Assignment)
+        .map_err(|error| error.with_position(e.pos().0))?;
+    if expr.any(&mut |part| matches!(part, Expr::Subquery(_) | Expr::Srf(..))) {
+        return Err(SqlError::unsupported("a subquery here").with_position(e.pos().0));
+    }
+    expr.eval(&crate::expr::EvalCtx { info, params: &[], outer: &[], slots: &[] }, &[])
+}
+
+impl<'a> Analyzer<'a> {
+    fn new(info: &'a SessionInfo, snapshot: &'a CatalogData, params: Vec<Option<SqlType>>) -> Self {
+        Self {
+            info,
+            snapshot,
+            params,
+            frames: Vec::new(),
+            ctes: Vec::new(),
+            slots: Vec::new(),
+            in_aggregate: false,
+        }
+    }
 }
 
 impl Analyzer<'_> {
@@ -279,14 +303,14 @@ impl Analyzer<'_> {
 /// Splits a name into database, schema and object.
 pub(crate) fn qualify<'n>(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     name: &'n ast::ObjectName,
 ) -> Result<(String, Option<&'n str>, &'n str)> {
     let current = info.database.clone();
     match name.parts.as_slice() {
         [object] => Ok((current, None, &object.value)),
         [first, object] => {
-            let known = [PUBLIC, PG_CATALOG, INFORMATION_SCHEMA, "pg_temp"];
+            let known = [PUBLIC, PG_CATALOG, INFORMATION_SCHEMA, CRDB_INTERNAL, "pg_temp"];
             if known.contains(&first.value.as_str()) || snapshot.database(&first.value).is_none() {
                 Ok((current, Some(&first.value), &object.value))
             } else {
@@ -308,7 +332,7 @@ pub(crate) fn shown(name: &ast::ObjectName) -> String {
 /// Where a table of that name is or would be.
 pub(crate) fn table_name(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     name: &ast::ObjectName,
 ) -> Result<TableName> {
     let (database, schema, object) = qualify(info, snapshot, name)?;
@@ -320,7 +344,7 @@ pub(crate) fn table_name(
     };
     match schema {
         None | Some(PUBLIC) => {}
-        Some(PG_CATALOG | INFORMATION_SCHEMA) => {
+        Some(PG_CATALOG | INFORMATION_SCHEMA | CRDB_INTERNAL) => {
             return Err(SqlError::new(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("schema \"{}\" cannot be changed", schema.unwrap_or_default()),
@@ -336,7 +360,11 @@ pub(crate) fn table_name(
     Ok(TableName { database: found.id, name: object.to_owned(), shown: shown(name) })
 }
 
-fn lookup_table(info: &SessionInfo, snapshot: &Snapshot, name: &ast::ObjectName) -> Result<Named> {
+fn lookup_table(
+    info: &SessionInfo,
+    snapshot: &CatalogData,
+    name: &ast::ObjectName,
+) -> Result<Named> {
     let (database, schema, object) = qualify(info, snapshot, name)?;
     let missing = || undefined_table(&shown(name)).with_position(name.pos().0);
     // Unqualified names find the system's tables first, as in PostgreSQL.
@@ -363,7 +391,7 @@ fn lookup_table(info: &SessionInfo, snapshot: &Snapshot, name: &ast::ObjectName)
 /// A user's table by name.
 pub(crate) fn user_table(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     name: &ast::ObjectName,
 ) -> Result<Arc<TableDesc>> {
     match lookup_table(info, snapshot, name)? {

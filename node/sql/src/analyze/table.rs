@@ -6,7 +6,7 @@ use super::types::type_spec;
 use super::{Analyzer, Place, Scope, table_name};
 use crate::cast::CastContext;
 use crate::catalog::ddl::NewTable;
-use crate::catalog::{ColumnDesc, DescState, KeyColumn, Snapshot, TableDesc};
+use crate::catalog::{CatalogData, ColumnDesc, DescState, KeyColumn, TableDesc};
 use crate::encoding::is_key_type;
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::Expr;
@@ -46,7 +46,7 @@ fn refuse(constraint: &ast::TableConstraint) -> SqlError {
 /// The descriptor a CREATE TABLE asks for, without ids.
 pub(crate) fn new_table(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     create: &ast::CreateTable,
 ) -> Result<NewTable> {
     if let Some(first) = create.unsupported.first() {
@@ -96,7 +96,7 @@ pub(crate) fn new_table(
 
 fn new_column(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     def: &ast::ColumnDef,
     position: usize,
 ) -> Result<ColumnDesc> {
@@ -157,20 +157,12 @@ fn new_column(
 /// Refuses a default that cannot be computed or does not fit its column.
 fn check_default(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     e: &ast::Expr,
     spec: TypeSpec,
     column: &str,
 ) -> Result<()> {
-    let mut analyzer = Analyzer {
-        info,
-        snapshot,
-        params: Vec::new(),
-        frames: Vec::new(),
-        ctes: Vec::new(),
-        slots: Vec::new(),
-        in_aggregate: false,
-    };
+    let mut analyzer = Analyzer::new(info, snapshot, Vec::new());
     let typed = analyzer
         .expr(&mut Scope::default(), e, Place::Plain("DEFAULT expressions"))
         .map_err(|error| match error.code {

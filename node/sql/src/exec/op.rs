@@ -23,6 +23,7 @@ pub(crate) enum Op<'p> {
     /// Rows that are computed already, or will be by an operator that needs all its input first.
     Rows(std::vec::IntoIter<Row>),
     Virtual(&'static crate::vtable::VirtualTable),
+    Show(&'p crdb_sqlfront::ast::Show),
     Scan(Box<ScanOp<'p>>),
     Filter {
         input: Box<Op<'p>>,
@@ -80,6 +81,7 @@ impl<'p> Op<'p> {
             Plan::Values(rows) => Self::Values { rows: rows.iter() },
             Plan::Scan(scan) => Self::Scan(Box::new(ScanOp::new(scan))),
             Plan::Virtual(table) => Self::Virtual(table),
+            Plan::Show(show) => Self::Show(show),
             Plan::Filter { input, predicate } => Self::Filter { input: boxed(input), predicate },
             Plan::Project { input, exprs } => Self::Project { input: boxed(input), exprs },
             Plan::ProjectSet { input, calls } => Self::ProjectSet { input: boxed(input), calls },
@@ -115,6 +117,12 @@ impl<'p> Op<'p> {
         std::future::poll_fn(move |cx| crate::stack::deep(|| pull.as_mut().poll(cx))).boxed()
     }
 
+    /// Goes on with rows that are all there; returns an empty batch.
+    fn become_rows(&mut self, rows: Vec<Row>) -> Option<Vec<Row>> {
+        *self = Self::Rows(rows.into_iter());
+        Some(Vec::new())
+    }
+
     async fn pull(&mut self, ctx: &mut ExecCtx<'_>) -> Result<Option<Vec<Row>>> {
         match self {
             Self::Values { rows } => {
@@ -134,9 +142,12 @@ impl<'p> Op<'p> {
                 Ok((!out.is_empty()).then_some(out))
             }
             Self::Virtual(table) => {
-                let rows = (table.rows)(ctx.info)?;
-                *self = Self::Rows(rows.into_iter());
-                Ok(Some(Vec::new()))
+                let rows = table.rows(ctx.info).await?;
+                Ok(self.become_rows(rows))
+            }
+            Self::Show(show) => {
+                let rows = crate::session::show_rows(ctx.info, show).await?;
+                Ok(self.become_rows(rows))
             }
             Self::Scan(scan) => scan.next(ctx).await,
             Self::Filter { input, predicate } => {
@@ -165,14 +176,12 @@ impl<'p> Op<'p> {
             Self::Join(join) => join.next(ctx).await,
             Self::Aggregate(aggregate) => {
                 let rows = aggregate.run(ctx).await?;
-                *self = Self::Rows(rows.into_iter());
-                Ok(Some(Vec::new()))
+                Ok(self.become_rows(rows))
             }
             Self::Sort { input, keys } => {
                 let mut rows = input.drain(ctx).await?;
                 sort(&ctx.eval(), &mut rows, keys)?;
-                *self = Self::Rows(rows.into_iter());
-                Ok(Some(Vec::new()))
+                Ok(self.become_rows(rows))
             }
             Self::Limit(limit) => limit.next(ctx).await,
             Self::Distinct { input, on, seen } => {

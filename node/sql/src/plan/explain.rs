@@ -36,6 +36,10 @@ impl Plan {
                 line(out, depth, "virtual table");
                 detail(out, depth, &format!("table: {}.{}", table.schema, table.name));
             }
+            Self::Show(show) => {
+                line(out, depth, "show");
+                detail(out, depth, &format!("statement: {show}"));
+            }
             Self::Filter { input, .. } => {
                 line(out, depth, "filter");
                 input.explain(next, out);

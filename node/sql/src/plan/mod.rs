@@ -83,6 +83,8 @@ pub(crate) enum Plan {
     Scan(Box<Scan>),
     /// A table computed from the catalog and the session.
     Virtual(&'static VirtualTable),
+    /// The rows of a SHOW.
+    Show(Arc<crdb_sqlfront::ast::Show>),
     Filter {
         input: Box<Plan>,
         predicate: Expr,

@@ -2,6 +2,7 @@
 
 mod api;
 pub(crate) mod cache;
+mod ranges;
 mod show;
 mod utility;
 mod vars;
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 pub use api::{
     CancelFlag, Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag,
 };
-pub(crate) use show::key_list;
+pub(crate) use show::{key_list, show_columns, show_rows};
 pub(crate) use vars::Vars;
 
 use crate::analyze::{self, Analyzed, OFFLINE};
@@ -228,7 +229,8 @@ impl Session {
         let Analyzed { plan, columns, params } =
             analyze::analyze(&self.info, snapshot, &parsed.statement, placeholders, given)?;
         let columns = match (&parsed.statement, columns) {
-            (Statement::Show(show), _) => Some(show::show_columns(show)?),
+            (Statement::Show(show), _) => Some(show_columns(show)?),
+            (other, None) => ranges::columns(other),
             (_, columns) => columns,
         };
         let plan = CachedPlan {

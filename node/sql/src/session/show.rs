@@ -6,12 +6,16 @@ use crdb_sqlfront::ast;
 
 use super::{Column, SessionInfo};
 use crate::analyze::{shown, user_table};
-use crate::catalog::{Snapshot, TableDesc};
+use crate::catalog::{CatalogData, TableDesc};
 use crate::datum::{Datum, Row};
 use crate::error::{Result, SqlError, SqlState};
-use crate::func::system_names::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
+use crate::func::system_names::{CRDB_INTERNAL, INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::names::quote_ident;
+use crate::ranges::list::{ranges_columns, ranges_rows, row_columns};
 use crate::types::SqlType as S;
+
+/// The schemas that every database has.
+const SCHEMAS: [&str; 4] = [CRDB_INTERNAL, INFORMATION_SCHEMA, PG_CATALOG, PUBLIC];
 
 fn columns(list: &[(&str, S)]) -> Vec<Column> {
     list.iter().map(|(name, ty)| Column::new(*name, *ty)).collect()
@@ -22,7 +26,7 @@ fn text(value: impl Into<Arc<str>>) -> Datum {
 }
 
 /// The columns of a SHOW.
-pub(super) fn show_columns(show: &ast::Show) -> Result<Vec<Column>> {
+pub(crate) fn show_columns(show: &ast::Show) -> Result<Vec<Column>> {
     Ok(match show {
         ast::Show::Databases => columns(&[
             ("database_name", S::Text),
@@ -82,10 +86,10 @@ pub(super) fn show_columns(show: &ast::Show) -> Result<Vec<Column>> {
             ("options", S::Array(&S::Text)),
             ("member_of", S::Array(&S::Text)),
         ]),
+        ast::Show::Ranges { of, options, .. } => ranges_columns(of, options)?,
+        ast::Show::RangeForRow { .. } => row_columns(),
         ast::Show::ClusterSetting { .. }
         | ast::Show::ClusterSettings { .. }
-        | ast::Show::Ranges { .. }
-        | ast::Show::RangeForRow { .. }
         | ast::Show::Locality
         | ast::Show::Activity { .. }
         | ast::Show::Types => return Err(unavailable(show)),
@@ -105,8 +109,6 @@ fn unavailable(show: &ast::Show) -> SqlError {
         ast::Show::ClusterSetting { .. } | ast::Show::ClusterSettings { .. } => {
             "SHOW CLUSTER SETTING"
         }
-        ast::Show::Ranges { .. } => "SHOW RANGES",
-        ast::Show::RangeForRow { .. } => "SHOW RANGE",
         ast::Show::Locality => "SHOW LOCALITY",
         ast::Show::Activity { .. } => "SHOW SESSIONS",
         _ => "SHOW TYPES",
@@ -115,11 +117,21 @@ fn unavailable(show: &ast::Show) -> SqlError {
 }
 
 /// The rows of a SHOW.
-pub(super) fn show_rows(
-    info: &SessionInfo,
-    snapshot: &Snapshot,
-    show: &ast::Show,
-) -> Result<Vec<Row>> {
+pub(crate) async fn show_rows(info: &SessionInfo, show: &ast::Show) -> Result<Vec<Row>> {
+    let catalog = info.format.catalog.clone();
+    let catalog = catalog.ok_or_else(|| SqlError::internal("SHOW without a catalog"))?;
+    match show {
+        ast::Show::Ranges { of, options, .. } => ranges_rows(info, &catalog, of, options).await,
+        ast::Show::RangeForRow { of, values, pos } => {
+            let rows = super::ranges::range_of_row(info, &catalog, of, values).await;
+            rows.map_err(|error| error.with_position(pos.0))
+        }
+        show => catalog_rows(info, &catalog, show),
+    }
+}
+
+/// The rows of a SHOW that the catalog and the session know.
+fn catalog_rows(info: &SessionInfo, snapshot: &CatalogData, show: &ast::Show) -> Result<Vec<Row>> {
     Ok(match show {
         ast::Show::Databases => snapshot
             .databases()
@@ -138,7 +150,7 @@ pub(super) fn show_rows(
         ast::Show::Schemas { database } => {
             let name = database.as_ref().map_or(info.database.as_str(), |d| &d.value);
             database_id(snapshot, name)?;
-            [INFORMATION_SCHEMA, PG_CATALOG, PUBLIC]
+            SCHEMAS
                 .iter()
                 .map(|s| {
                     let owner = if *s == PUBLIC { text("admin") } else { Datum::Null };
@@ -186,7 +198,7 @@ pub(super) fn show_rows(
     })
 }
 
-fn database_id(snapshot: &Snapshot, name: &str) -> Result<u64> {
+fn database_id(snapshot: &CatalogData, name: &str) -> Result<u64> {
     snapshot.database(name).map(|d| d.id).ok_or_else(|| {
         SqlError::new(
             SqlState::INVALID_CATALOG_NAME,
@@ -197,12 +209,12 @@ fn database_id(snapshot: &Snapshot, name: &str) -> Result<u64> {
 
 fn tables(
     info: &SessionInfo,
-    snapshot: &Snapshot,
+    snapshot: &CatalogData,
     from: Option<&ast::ObjectName>,
 ) -> Result<Vec<Row>> {
     let (database, schema) = match from.map(|n| n.parts.as_slice()) {
         None | Some([]) => (info.database.as_str(), PUBLIC),
-        Some([only]) if [PUBLIC, PG_CATALOG, INFORMATION_SCHEMA].contains(&only.value.as_str()) => {
+        Some([only]) if SCHEMAS.contains(&only.value.as_str()) => {
             (info.database.as_str(), only.value.as_str())
         }
         Some([only]) => (only.value.as_str(), PUBLIC),

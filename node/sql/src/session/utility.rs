@@ -44,6 +44,9 @@ impl Session {
                 self.drop_something(statement).await
             }
             Statement::Show(show) => self.show(show, cancel).await,
+            Statement::SplitAt(_) | Statement::UnsplitAt(_) | Statement::RelocateLease(_) => {
+                self.change_ranges(statement, cancel).await
+            }
             Statement::SetVariable { name, value, pos, .. } => {
                 self.set(name, value).await.map_err(|e| e.with_position(pos.0))
             }
@@ -162,7 +165,7 @@ impl Session {
         loop {
             cancel.check()?;
             let snapshot = self.begin_statement().await?;
-            match show_rows(&self.info, &snapshot, show) {
+            match show_rows(&self.info, show).await {
                 Ok(rows) => {
                     let columns = super::show::show_columns(show)?;
                     let tag = format!("SHOW {}", rows.len());
@@ -263,8 +266,6 @@ fn refused(statement: &Statement) -> SqlError {
                 .with_hint("Cluster settings come with a later version.")
         }
         Statement::AddPrimaryKey(_) => SqlError::unsupported("ALTER TABLE ... ADD PRIMARY KEY"),
-        Statement::SplitAt(_) | Statement::UnsplitAt(_) => SqlError::unsupported("SPLIT AT"),
-        Statement::RelocateLease(_) => SqlError::unsupported("ALTER RANGE ... RELOCATE LEASE"),
         Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
         Statement::Copy(_) => SqlError::unsupported("COPY"),
         _ => SqlError::unsupported("this statement"),

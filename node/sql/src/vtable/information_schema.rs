@@ -1,10 +1,10 @@
 //! `information_schema`.
 
-use super::{VirtualTable, int, tables, text};
+use super::{Rows, VirtualTable, int, tables, text};
 use crate::catalog::ColumnDesc;
 use crate::datum::{Datum, Row};
 use crate::error::Result;
-use crate::func::system_names::{INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
+use crate::func::system_names::{CRDB_INTERNAL, INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::session::SessionInfo;
 use crate::types::SqlType as S;
 
@@ -14,12 +14,12 @@ pub(super) const TABLES: &[VirtualTable] = &[
         name: "schemata",
         oid: 13_001,
         columns: &[("catalog_name", S::Name), ("schema_name", S::Name), ("schema_owner", S::Name)],
-        rows: |info| {
-            Ok([PG_CATALOG, PUBLIC, INFORMATION_SCHEMA]
+        rows: Rows::Computed(|info| {
+            Ok([CRDB_INTERNAL, PG_CATALOG, PUBLIC, INFORMATION_SCHEMA]
                 .into_iter()
                 .map(|s| vec![text(info.database.as_str()), text(s), text("root")])
                 .collect())
-        },
+        }),
     },
     VirtualTable {
         schema: INFORMATION_SCHEMA,
@@ -32,7 +32,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("table_type", S::Text),
             ("is_insertable_into", S::Text),
         ],
-        rows: all_tables,
+        rows: Rows::Computed(all_tables),
     },
     VirtualTable {
         schema: INFORMATION_SCHEMA,
@@ -54,7 +54,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("is_hidden", S::Text),
             ("crdb_sql_type", S::Text),
         ],
-        rows: columns,
+        rows: Rows::Computed(columns),
     },
     VirtualTable {
         schema: INFORMATION_SCHEMA,
@@ -69,7 +69,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("table_name", S::Name),
             ("constraint_type", S::Text),
         ],
-        rows: |info| {
+        rows: Rows::Computed(|info| {
             let database = info.database.as_str();
             let rows = tables(info).1;
             Ok(rows
@@ -86,7 +86,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
                     ]
                 })
                 .collect())
-        },
+        }),
     },
     VirtualTable {
         schema: INFORMATION_SCHEMA,
@@ -100,7 +100,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
             ("column_name", S::Name),
             ("ordinal_position", S::Int4),
         ],
-        rows: key_columns,
+        rows: Rows::Computed(key_columns),
     },
 ];
 

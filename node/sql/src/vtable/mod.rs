@@ -1,10 +1,15 @@
-//! Virtual tables: `pg_catalog` and `information_schema`, computed from the catalog of the statement.
+//! Virtual tables: `pg_catalog` and `information_schema`, computed from the catalog of the statement,
+//! and `crdb_internal`, which also asks ranges and nodes.
 
 mod absent;
+mod crdb_internal;
 mod information_schema;
 mod pg_catalog;
 
 use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 
 pub(crate) use pg_catalog::{index_definition, indexed_table};
 
@@ -21,7 +26,26 @@ pub(crate) struct VirtualTable {
     pub(crate) name: &'static str,
     pub(crate) oid: u32,
     pub(crate) columns: &'static [(&'static str, SqlType)],
-    pub(crate) rows: fn(&SessionInfo) -> Result<Vec<Row>>,
+    pub(crate) rows: Rows,
+}
+
+/// Where the rows of a virtual table come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows {
+    /// The catalog and the session.
+    Computed(fn(&SessionInfo) -> Result<Vec<Row>>),
+    /// The ranges, or other nodes.
+    Fetched(for<'a> fn(&'a SessionInfo) -> BoxFuture<'a, Result<Vec<Row>>>),
+}
+
+impl VirtualTable {
+    /// The rows, as they are now.
+    pub(crate) fn rows<'a>(&self, info: &'a SessionInfo) -> BoxFuture<'a, Result<Vec<Row>>> {
+        match self.rows {
+            Rows::Computed(rows) => ready(rows(info)).boxed(),
+            Rows::Fetched(rows) => rows(info),
+        }
+    }
 }
 
 impl std::fmt::Debug for VirtualTable {
@@ -32,7 +56,11 @@ impl std::fmt::Debug for VirtualTable {
 
 /// All virtual tables.
 pub(crate) fn all() -> impl Iterator<Item = &'static VirtualTable> {
-    pg_catalog::TABLES.iter().chain(absent::TABLES).chain(information_schema::TABLES)
+    pg_catalog::TABLES
+        .iter()
+        .chain(absent::TABLES)
+        .chain(information_schema::TABLES)
+        .chain(crdb_internal::TABLES)
 }
 
 /// A virtual table by name; without a schema only those of `pg_catalog`.

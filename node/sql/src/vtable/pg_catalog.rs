@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{VirtualTable, int, tables, text};
+use super::{Rows, VirtualTable, int, tables, text};
 use crate::catalog::TableDesc;
 use crate::datum::{Datum, Row};
 use crate::error::Result;
 use crate::func::system_names::{
-    INFORMATION_SCHEMA, INFORMATION_SCHEMA_OID, PG_CATALOG, PG_CATALOG_OID, PUBLIC, PUBLIC_OID,
+    CRDB_INTERNAL, CRDB_INTERNAL_OID, INFORMATION_SCHEMA, INFORMATION_SCHEMA_OID, PG_CATALOG,
+    PG_CATALOG_OID, PUBLIC, PUBLIC_OID, schema_oid,
 };
 use crate::names::quote_ident;
 use crate::session::{SessionInfo, key_list};
@@ -24,7 +25,7 @@ pub(super) const fn table(
     columns: &'static [(&'static str, S)],
     rows: fn(&SessionInfo) -> Result<Vec<Row>>,
 ) -> VirtualTable {
-    VirtualTable { schema: PG_CATALOG, name, oid, columns, rows }
+    VirtualTable { schema: PG_CATALOG, name, oid, columns, rows: Rows::Computed(rows) }
 }
 
 fn oid(value: u32) -> Datum {
@@ -89,6 +90,7 @@ pub(super) const TABLES: &[VirtualTable] = &[
                 (PG_CATALOG_OID, PG_CATALOG),
                 (PUBLIC_OID, PUBLIC),
                 (INFORMATION_SCHEMA_OID, INFORMATION_SCHEMA),
+                (CRDB_INTERNAL_OID, CRDB_INTERNAL),
             ]
             .into_iter()
             .map(|(id, name)| vec![oid(id), text(name), oid(ROOT), Datum::Null])
@@ -405,8 +407,7 @@ fn classes(info: &SessionInfo) -> Result<Vec<Row>> {
         rows.push(class(index_oid(&t), &t.key_name, PUBLIC_OID, "i", t.key.len(), false));
     }
     for t in super::all() {
-        let namespace =
-            if t.schema == PG_CATALOG { PG_CATALOG_OID } else { INFORMATION_SCHEMA_OID };
+        let namespace = schema_oid(t.schema).unwrap_or(INFORMATION_SCHEMA_OID);
         rows.push(class(t.oid, t.name, namespace, "v", t.columns.len(), false));
     }
     Ok(rows)

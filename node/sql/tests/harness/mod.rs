@@ -95,6 +95,11 @@ impl Timer for TestTimer {
 
 impl Cluster {
     pub fn new(gateways: u32) -> Arc<Self> {
+        Self::over(gateways, |local| Arc::new(TurningSender(local)))
+    }
+
+    /// Gateways that reach the state by a sender of the test's own.
+    pub fn over(gateways: u32, sender: impl Fn(Arc<LocalSender>) -> Arc<dyn Sender>) -> Arc<Self> {
         let wall = Arc::new(ManualClock::new(START_NANOS));
         let clock = Clock::new(Arc::clone(&wall) as _, Duration::from_millis(500));
         let local = Arc::new(LocalSender::new(clock.clone()));
@@ -107,7 +112,7 @@ impl Cluster {
                 SqlNode::new(SqlNodeConfig {
                     node_id: NodeId(id),
                     cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
-                    sender: Arc::new(TurningSender(Arc::clone(&local))),
+                    sender: sender(Arc::clone(&local)),
                     clock: clock.clone(),
                     timer: Arc::clone(&timer) as _,
                     seed: u64::from(id),

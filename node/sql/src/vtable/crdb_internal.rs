@@ -1,0 +1,61 @@
+//! `crdb_internal`: what ranges and nodes say of themselves.
+
+use futures::FutureExt as _;
+
+use super::{Rows, VirtualTable};
+use crate::func::system_names::CRDB_INTERNAL;
+use crate::ranges::list::{INTERNAL, internal_rows};
+use crate::types::SqlType as S;
+
+/// How many of the columns of `ranges` its sibling without leases has.
+const WITHOUT_LEASES: usize = 11;
+
+const fn table(
+    oid: u32,
+    name: &'static str,
+    columns: &'static [(&'static str, S)],
+    rows: Rows,
+) -> VirtualTable {
+    VirtualTable { schema: CRDB_INTERNAL, name, oid, columns, rows }
+}
+
+/// The columns of `ranges_no_leases`.
+const RANGES: [(&str, S); WITHOUT_LEASES] = [
+    ("range_id", S::Int8),
+    ("start_key", S::Bytea),
+    ("start_pretty", S::Text),
+    ("end_key", S::Bytea),
+    ("end_pretty", S::Text),
+    ("replicas", S::Array(&S::Int8)),
+    ("replica_localities", S::Array(&S::Text)),
+    ("voting_replicas", S::Array(&S::Int8)),
+    ("non_voting_replicas", S::Array(&S::Int8)),
+    ("learner_replicas", S::Array(&S::Int8)),
+    ("split_enforced_until", S::Timestamp),
+];
+
+const RANGES_WITH_LEASES: [(&str, S); WITHOUT_LEASES + 2] = {
+    let mut columns = [("", S::Int8); WITHOUT_LEASES + 2];
+    let (front, _) = columns.split_at_mut(WITHOUT_LEASES);
+    front.copy_from_slice(&RANGES);
+    columns[WITHOUT_LEASES] = ("lease_holder", S::Int8);
+    columns[WITHOUT_LEASES + 1] = ("range_size", S::Int8);
+    columns
+};
+
+pub(super) const TABLES: &[VirtualTable] = &[
+    table(
+        14_001,
+        "ranges",
+        &RANGES_WITH_LEASES,
+        Rows::Fetched(|info| internal_rows(info, &INTERNAL).boxed()),
+    ),
+    table(
+        14_002,
+        "ranges_no_leases",
+        &RANGES,
+        Rows::Fetched(|info| {
+            internal_rows(info, INTERNAL.get(..WITHOUT_LEASES).unwrap_or(&INTERNAL)).boxed()
+        }),
+    ),
+];
