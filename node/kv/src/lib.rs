@@ -11,6 +11,7 @@
 //! * what a range cache says is a hint, corrected by the range itself (`RangeMismatch`);
 //! * a returned response carries no error: every error of a range is a [`SendError`].
 
+pub mod contention;
 mod dist_sender;
 mod error;
 pub mod local;

@@ -1,133 +1,272 @@
-//! A [`Sender`] over one state in memory, for the tests of the layers above.
+//! A [`Sender`] over one store in memory, for the tests of the layers above.
 //!
-//! What it is: the evaluation that a leaseholder does, on one copy without replication. What it is
-//! not: it is never part of a node; nothing survives it, and it fails only as a request deserves.
-//! It has the ranges a cluster starts with, so a batch over two of them is refused as by the real
-//! sender.
+//! What it is: the code that a node of a cluster runs, from the routing of a batch over its
+//! evaluation to the log and back, on one store with one replica of each range that is stepped by
+//! whoever needs it. What it is not: it is never part of a node; nothing survives it.
+//!
+//! ```text
+//! send ─▶ DistSender ─▶ drive: Evaluation ─ Propose ─▶ Store::step, in the same call
+//! ```
+//!
+//! Time: timestamps come from the clock it is given. The store's monotonic time stands still but
+//! for the steps, so that a lease never lapses because a test is slow.
 //!
 //! Invariants:
-//! 1. Batches take effect one after the other, in an order that agrees with their timestamps.
+//! 1. A request that waits for another holds nothing that the other needs.
 
-use crdb_keys::{Timestamp, hlc::Clock, layout};
-use crdb_proto::kv::{
-    BatchRequest, BatchResponse, LockConflict, RangeDescriptor, error::Kind as ErrorKind,
-};
-use crdb_storage::{
-    Engine as _, MemoryEngine, Sync,
-    evaluate::{self, At, EvalArgs, EvalError},
-};
-use futures::future::{BoxFuture, FutureExt as _, ready};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use crdb_keys::{NodeId, RangeId, StoreId, hlc::Clock, layout};
+use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
+use crdb_raftstore::{Input, Mono, Proposal, Store, StoreConfig, StoreError, StoreHandle};
+use crdb_storage::MemoryEngine;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::{SendError, Sender};
+use crate::contention::{self, Site};
+use crate::{
+    DistSender, DistSenderConfig, RangeCache, SendError, Sender, Transport, TransportError,
+    update_meta,
+};
 
-/// Serves batches from memory. Test double of [`crate::DistSender`].
-#[derive(Debug)]
+/// The only node there is.
+const NODE: NodeId = NodeId(1);
+/// Steps in which a lease must come about.
+const LEASE_STEPS: usize = 100;
+
+/// Serves batches from memory. Test double of a node's [`DistSender`].
 pub struct LocalSender {
+    local: Arc<Local>,
+    dist: DistSender,
+}
+
+impl std::fmt::Debug for LocalSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalSender").finish_non_exhaustive()
+    }
+}
+
+/// The store and its time.
+struct Local {
+    me: Weak<Self>,
+    cache: Arc<RangeCache>,
+    /// Ranges whose meta entry is to be written.
+    changed: Mutex<Vec<RangeDescriptor>>,
     engine: MemoryEngine,
     clock: Clock,
-    /// Held while a batch gets its timestamps, is evaluated and takes effect.
-    serial: Mutex<()>,
+    handle: StoreHandle<MemoryEngine>,
+    /// Held while the store takes one step.
+    store: Mutex<Store<MemoryEngine>>,
+    /// Nanoseconds of the store's monotonic time.
+    mono: AtomicU64,
 }
 
 impl LocalSender {
-    /// A sender over an empty state that takes its timestamps from `clock`.
+    /// A sender over an empty cluster that takes its timestamps from `clock`.
+    ///
+    /// # Panics
+    ///
+    /// If the store in memory cannot be made, which is a bug.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { engine: MemoryEngine::new(), clock, serial: Mutex::new(()) }
+        let opened = Local::open(clock);
+        let local = opened.unwrap_or_else(|error| panic!("a store in memory: {error}"));
+        for (_, span) in layout::bootstrap_ranges() {
+            if let Some(descriptor) = local.handle.descriptor_of(&span.start) {
+                local.cache.insert((*descriptor).clone());
+            }
+        }
+        let limits = DistSenderConfig {
+            max_offset: local.clock.max_offset(),
+            ..DistSenderConfig::default()
+        };
+        let cache = Arc::clone(&local.cache);
+        let transport: Arc<dyn Transport> = Arc::<Local>::clone(&local);
+        Self { dist: DistSender::new(transport, cache, limits), local }
     }
 
     /// The state, for tests that look below the sender.
     #[must_use]
     pub fn engine(&self) -> &MemoryEngine {
-        &self.engine
+        &self.local.engine
     }
 
     /// The clock that gives the timestamps.
     #[must_use]
     pub fn clock(&self) -> &Clock {
-        &self.clock
+        &self.local.clock
     }
 
-    /// Serves one batch, as [`Sender::send`] does.
+    /// The store's handle.
+    #[must_use]
+    pub fn store(&self) -> &StoreHandle<MemoryEngine> {
+        &self.local.handle
+    }
+
+    /// Serves one batch, as [`Sender::send`] does, on this thread.
     pub fn execute(&self, batch: &BatchRequest) -> Result<BatchResponse, SendError> {
-        let invalid = |message: String| SendError::Invalid { message };
-        check_range(batch)?;
-        let header = batch.header.clone().unwrap_or_default();
-        let named = header.read_timestamp.map(Timestamp::from);
-        for heard in [header.now.map(Timestamp::from), named].into_iter().flatten() {
-            self.clock.update(heard).map_err(|error| invalid(error.to_string()))?;
-        }
-        let _serial = self.serial.lock();
-        loop {
-            let now = self.clock.now();
-            let at = At { read: named.unwrap_or(now), write: now };
-            let args = EvalArgs::alone(at, now);
-            let evaluated = match evaluate::evaluate(&self.engine, batch, &args) {
-                Ok(evaluated) => evaluated,
-                Err(EvalError::Intents(intents)) => {
-                    let (key, holder) = intents.into_iter().next().unwrap_or_default();
-                    return Err(SendError::from_range(evaluate::kv_error(
-                        ErrorKind::LockConflict(LockConflict {
-                            key,
-                            holder: Some(holder),
-                            timed_out: false,
-                        }),
-                        "a key is locked by another transaction",
-                    )));
-                }
-                Err(EvalError::WriteTooOld { newest, .. }) => {
-                    self.clock.forward(newest);
-                    continue;
-                }
-                Err(EvalError::Kv(error)) => return Err(SendError::from_range(*error)),
-                Err(EvalError::Storage(error)) => {
-                    return Err(SendError::Unavailable { message: error.to_string() });
-                }
-            };
-            let wrote = !evaluated.batch.is_empty();
-            if wrote {
-                self.engine
-                    .write(&evaluated.batch, Sync::Yes)
-                    .map_err(|error| SendError::Ambiguous { message: error.to_string() })?;
-            }
-            return Ok(BatchResponse {
-                now: Some(self.clock.now().into()),
-                read_timestamp: Some(evaluated.read_timestamp.into()),
-                write_timestamp: evaluated.write_timestamp.map(Into::into),
-                responses: evaluated.responses,
-                error: None,
-            });
-        }
+        block_on(self.send(batch.clone()))
     }
 }
 
 impl Sender for LocalSender {
     fn send(&self, batch: BatchRequest) -> BoxFuture<'_, Result<BatchResponse, SendError>> {
-        ready(self.execute(&batch)).boxed()
+        Box::pin(async move {
+            let outcome = self.dist.send(batch).await;
+            let changed = std::mem::take(&mut *self.local.changed.lock());
+            for descriptor in changed {
+                update_meta(&self.dist, &descriptor).await?;
+            }
+            outcome
+        })
     }
 }
 
-fn check_range(batch: &BatchRequest) -> Result<(), SendError> {
-    let spans = evaluate::latch_spans(batch);
-    let Some((first, _)) = spans.first() else {
-        return Err(SendError::Invalid { message: "the batch names no key".to_owned() });
-    };
-    let home =
-        layout::bootstrap_ranges().into_iter().find(|(_, span)| span.contains_key(&first.start));
-    let Some((id, span)) = home else {
-        let message = format!("no range holds {}", crdb_keys::pretty::Pretty(&first.start));
-        return Err(SendError::Invalid { message });
-    };
-    let descriptor = RangeDescriptor {
-        range_id: id.get(),
-        start_key: span.start,
-        end_key: span.end,
-        ..RangeDescriptor::default()
-    };
-    match evaluate::out_of_bounds(batch, &descriptor) {
-        Some(error) => Err(SendError::CrossRange { message: error.message }),
-        None => Ok(()),
+impl Local {
+    fn open(clock: Clock) -> Result<Arc<Self>, StoreError> {
+        let engine = MemoryEngine::new();
+        let store_id = StoreId(NODE.get());
+        Store::bootstrap(&engine, &clock, NODE, store_id, &[])?;
+        let config = StoreConfig::new(NODE, store_id, 1);
+        let store = Store::open(engine.clone(), clock.clone(), config, Mono(0))?;
+        Ok(Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            cache: Arc::default(),
+            changed: Mutex::default(),
+            engine,
+            clock,
+            handle: store.handle(),
+            store: Mutex::new(store),
+            mono: AtomicU64::new(0),
+        }))
+    }
+
+    /// Steps the store until it has nothing to do. A failed store serves no more, which the
+    /// requests say.
+    fn step(&self, mut inputs: Vec<Input>) {
+        let mut store = self.store.lock();
+        let now = Site::mono(self);
+        while let Ok(outputs) = store.step(now, &mut inputs) {
+            for change in outputs.descriptors {
+                if self.cache.insert(change.descriptor.clone()) {
+                    self.changed.lock().push(change.descriptor);
+                }
+            }
+            if outputs.next_deadline > now {
+                return;
+            }
+        }
+    }
+
+    /// Lets the store's time pass.
+    fn tick(&self) {
+        self.mono.fetch_add(100_000_000, Ordering::Relaxed);
+        self.step(Vec::new());
+    }
+
+    /// Renews the lease of a range if it does not cover the present.
+    fn renew(&self, range: RangeId) {
+        for _ in 0..LEASE_STEPS {
+            let now = Site::mono(self);
+            let until = self.clock.now().add_nanos(200_000_000);
+            if self.handle.lease_of(range, now).is_some_and(|lease| lease.bound > until) {
+                return;
+            }
+            self.tick();
+        }
+    }
+}
+
+impl Site for Local {
+    fn mono(&self) -> Mono {
+        Mono(self.mono.load(Ordering::Relaxed))
+    }
+
+    fn propose(&self, proposal: Proposal) {
+        self.step(vec![Input::Propose(proposal)]);
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let me = Weak::clone(&self.me);
+        Box::pin(async move {
+            sleep(duration).await;
+            if let Some(local) = me.upgrade() {
+                local.tick();
+            }
+        })
+    }
+}
+
+impl Transport for Local {
+    fn local_node(&self) -> NodeId {
+        NODE
+    }
+
+    fn send(
+        &self,
+        node: NodeId,
+        batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
+        Box::pin(async move {
+            if node != NODE {
+                return Err(TransportError::NotSent(format!("there is no {node}")));
+            }
+            self.renew(RangeId(batch.header.as_ref().map_or(0, |header| header.range_id)));
+            let mut evaluation = self.handle.evaluate(batch, self.mono());
+            Ok(contention::drive(&mut evaluation, self).await)
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Site::sleep(self, duration)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.mono.load(Ordering::Relaxed))
+    }
+}
+
+/// A thread that sleeps, for who has no runtime. It ends with the time it was given.
+fn sleep(duration: Duration) -> BoxFuture<'static, ()> {
+    let alarm: Arc<Mutex<Option<Waker>>> = Arc::default();
+    let mut thread: Option<std::thread::JoinHandle<()>> = None;
+    Box::pin(poll_fn(move |cx| {
+        *alarm.lock() = Some(cx.waker().clone());
+        let thread = thread.get_or_insert_with(|| {
+            let alarm = Arc::clone(&alarm);
+            std::thread::spawn(move || {
+                std::thread::sleep(duration);
+                if let Some(waker) = alarm.lock().take() {
+                    waker.wake();
+                }
+            })
+        });
+        if thread.is_finished() || alarm.lock().is_none() { Poll::Ready(()) } else { Poll::Pending }
+    }))
+}
+
+/// Wakes a thread.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls `future` on this thread until it is ready.
+fn block_on<T>(mut future: BoxFuture<'_, T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+        std::thread::park();
     }
 }
 
@@ -187,7 +326,7 @@ mod tests {
         let error = sender.execute(&batch([put(b"\x05a", b""), get(b"\x04a")])).unwrap_err();
         assert!(matches!(error, SendError::CrossRange { .. }), "{error:?}");
         let error = sender.execute(&batch([get(b"\x01a")])).unwrap_err();
-        assert!(matches!(error, SendError::Invalid { .. }), "{error:?}");
+        assert!(matches!(error, SendError::Unavailable { .. }), "{error:?}");
         let error = sender.execute(&batch([])).unwrap_err();
         assert!(matches!(error, SendError::Invalid { .. }), "{error:?}");
     }
