@@ -6,10 +6,6 @@
 //! rates say less than the CPU-µs per statement.
 #![expect(clippy::print_stdout, reason = "the report is the purpose of this program")]
 
-#[path = "../tests/process/cluster.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
-mod cluster;
-
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -20,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Statement};
 
-use crate::cluster::{Node, TestCluster, connect};
+use crdb_workload::process::{Node, TestCluster, connect};
 
 /// How long each load runs, after a quarter of it to warm up.
 const LOAD_S: u64 = 12;

@@ -44,7 +44,8 @@ const BESIDE: &[(&str, &[&str])] = &[
     ("kubectl-crdb", &["crdb-api", "crdb-proto", "crdb-shell"]),
     ("crdb-kind", &[]),
     ("xtask", &["crdb-kind"]),
-    ("crdb-e2e", &["crdb-api", "crdb-proto", "crdb-kind"]),
+    ("crdb-workload", &["crdb-proto"]),
+    ("crdb-e2e", &["crdb-api", "crdb-proto", "crdb-kind", "crdb-workload"]),
 ];
 /// The binary may use these besides what is below it.
 const BINARY_ALSO: &[&str] = &["crdb-shell"];

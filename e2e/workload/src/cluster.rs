@@ -1,0 +1,216 @@
+//! Three nodes to do things to: their processes, the links between them, their clocks.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::links::Links;
+use crate::process::{Node, PATIENCE, binary};
+
+/// The login of the workloads.
+pub const LOGIN: &str = "user=root dbname=defaultdb";
+
+/// What a cluster is started with.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterOptions {
+    /// Whether the nodes' clocks can be set; the binary has to be built with `test-clock`.
+    pub test_clock: bool,
+    /// A bug to plant; the binary has to be built with `planted-bugs`.
+    pub planted_bug: Option<String>,
+}
+
+/// A cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    links: Links,
+    clocks: Vec<File>,
+    /// Held for its drop, which removes the stores after the nodes.
+    _dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts three nodes and waits until every range has three replicas.
+    ///
+    /// # Errors
+    ///
+    /// They do not serve, or the binary lacks a feature that is asked for.
+    pub async fn start(options: &ClusterOptions) -> Result<Cluster> {
+        check_features(options)?;
+        let dir = tempfile::tempdir()?;
+        let mut nodes = Vec::new();
+        for n in 1..=3 {
+            nodes.push(Node::new(dir.path(), &format!("node{n}"), "start", &[])?);
+        }
+        let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
+        let links = Links::open(&ports).await?;
+        let front = |n| format!("127.0.0.1:{}", links.port(n));
+        let join: Vec<String> = (0..nodes.len()).map(front).collect();
+        let mut clocks = Vec::new();
+        for (n, node) in nodes.iter_mut().enumerate() {
+            node.push_arg(format!("--join={}", join.join(",")));
+            node.push_arg(format!("--advertise-addr={}", front(n)));
+            node.push_arg(format!("--advertise-sql-addr=127.0.0.1:{}", node.port));
+            if options.test_clock {
+                let path = dir.path().join(format!("clock{}", n + 1));
+                clocks.push(File::create(&path)?);
+                node.push_env("CRDB_TEST_CLOCK", path.display().to_string());
+            }
+            if let Some(bug) = &options.planted_bug {
+                node.push_env("CRDB_PLANTED_BUG", bug.clone());
+            }
+        }
+        let mut cluster = Cluster { nodes, links, clocks, _dir: dir };
+        for n in 0..cluster.nodes.len() {
+            cluster.set_clock(n, 0)?;
+            cluster.start_node(n)?;
+        }
+        for node in &cluster.nodes {
+            node.connect().await?;
+        }
+        cluster.wait_replicated().await?;
+        Ok(cluster)
+    }
+
+    /// The SQL ports.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(|node| node.port).collect()
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Whether clocks can be set.
+    #[must_use]
+    pub fn has_clocks(&self) -> bool {
+        !self.clocks.is_empty()
+    }
+
+    fn node(&mut self, n: usize) -> Result<&mut Node> {
+        self.nodes.get_mut(n).with_context(|| format!("there is no node {}", n + 1))
+    }
+
+    /// Starts a node's process.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub fn start_node(&mut self, n: usize) -> Result<()> {
+        let node = self.node(n)?;
+        node.start()?;
+        let pid = node.pid()?;
+        self.links.set_pid(n, pid);
+        Ok(())
+    }
+
+    /// Kills a node's process.
+    ///
+    /// # Errors
+    ///
+    /// There is no such node.
+    pub fn kill(&mut self, n: usize) -> Result<()> {
+        self.node(n)?.kill();
+        Ok(())
+    }
+
+    /// Stops a node's process where it is.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn pause(&mut self, n: usize) -> Result<()> {
+        self.node(n)?.signal(Signal::STOP)
+    }
+
+    /// Lets a paused process go on.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn resume(&mut self, n: usize) -> Result<()> {
+        self.node(n)?.signal(Signal::CONT)
+    }
+
+    /// Cuts the link from one node to another, in that direction.
+    pub fn cut(&self, from: usize, to: usize) {
+        self.links.cut(from, to);
+    }
+
+    /// Heals all links.
+    pub fn heal_links(&self) {
+        self.links.heal();
+    }
+
+    /// Sets a node's wall clock off by so many nanoseconds; nothing happens without a test clock.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn set_clock(&self, n: usize, offset: i64) -> Result<()> {
+        match self.clocks.get(n) {
+            Some(file) => Ok(file.write_all_at(&offset.to_le_bytes(), 0)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Nodes whose process ended without being killed, and panics, with what they wrote.
+    pub fn complaints(&mut self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for (n, node) in self.nodes.iter_mut().enumerate() {
+            if node.pid().is_ok() && !node.is_running() {
+                complaints.push(format!("node {} ended by itself: {}", n + 1, node.output()));
+            } else if let Some(line) = node.log_line_with("panicked at") {
+                complaints.push(format!("node {} panicked: {line}", n + 1));
+            }
+        }
+        complaints
+    }
+
+    /// Waits until every range has three replicas.
+    async fn wait_replicated(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut why = "no node answers".to_owned();
+            if let Some(node) = self.nodes.first()
+                && let Ok(status) = node.status().await
+            {
+                let ranges = status.ranges.unwrap_or_default().total;
+                let have: u64 = status.nodes.iter().map(|node| node.replicas).sum();
+                if ranges > 0 && have >= ranges * self.nodes.len() as u64 {
+                    return Ok(());
+                }
+                why = format!("{have} replicas of {ranges} ranges");
+            }
+            ensure!(Instant::now() < deadline, "{why}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Fails early, and with the remedy, when the binary was built without what is needed.
+fn check_features(options: &ClusterOptions) -> Result<()> {
+    let output = Command::new(binary()?).arg("version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.starts_with("Test features:")).unwrap_or_default();
+    let wanted =
+        [("test-clock", options.test_clock), ("planted-bugs", options.planted_bug.is_some())];
+    for (feature, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
+        ensure!(line.contains(feature), "crdb has to be built with --features {feature}");
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! `crdb-workload`: runs workloads under nemeses and reports; `cargo xtask soak` calls it.
+#![expect(clippy::print_stdout, reason = "the report is the purpose of this program")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, ValueEnum};
+use crdb_workload::cluster::{Cluster, ClusterOptions};
+use crdb_workload::nemesis::{NemesisKind, Pace};
+use crdb_workload::postgres::Postgres;
+use crdb_workload::report::{AsTable, RunReport};
+use crdb_workload::run::{NAMES, Plan, Target, run};
+use crdb_workload::session::Isolation;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum On {
+    /// Three nodes of crdb: `CRDB_BIN`, or the one beside this program
+    Crdb,
+    /// PostgreSQL, as a control of the checkers
+    Postgres,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    Serializable,
+    ReadCommitted,
+}
+
+/// Runs workloads against a cluster under faults, and checks what clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "crdb-workload", version)]
+struct Args {
+    /// Workloads, or `all`
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "all")]
+    workload: Vec<String>,
+    /// Nemeses, or `all`
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "none")]
+    nemesis: Vec<String>,
+    /// For how long clients call, in each run
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    seconds: u64,
+    /// End a run after so many calls that succeeded
+    #[arg(long, value_name = "N")]
+    calls: Option<u64>,
+    /// Clients at once
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    clients: usize,
+    /// Where all randomness comes from; otherwise drawn, and printed
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// What is called
+    #[arg(long, value_enum, default_value = "crdb")]
+    on: On,
+    /// The isolation level that transactions ask for
+    #[arg(long, value_enum, default_value = "serializable")]
+    level: Level,
+    /// Give the nodes clocks that can be set; the crdb has to be built with the feature test-clock
+    #[arg(long)]
+    test_clock: bool,
+    /// Plant a bug; the crdb has to be built with the feature planted-bugs
+    #[arg(long, value_name = "NAME")]
+    planted_bug: Option<String>,
+    /// Expect that each run finds an anomaly
+    #[arg(long)]
+    expect_anomalies: bool,
+    /// Where reports, and the histories of failed runs, are written
+    #[arg(long, value_name = "DIR", default_value = "workload-reports")]
+    out: PathBuf,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let workloads = chosen(&args.workload, &NAMES)?;
+    let all: Vec<String> = NemesisKind::ALL.iter().map(ToString::to_string).collect();
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    let mut nemeses = Vec::new();
+    for name in chosen(&args.nemesis, &names)? {
+        nemeses.push(name.parse::<NemesisKind>().map_err(anyhow::Error::msg)?);
+    }
+    let seed = args.seed.map_or_else(drawn_seed, Ok)?;
+    println!("seed {seed}");
+    let mut reports = Vec::new();
+    for nemesis in nemeses {
+        for (n, workload) in (0..).zip(&workloads) {
+            // A cluster of its own: a failure leaves nothing to the next run.
+            let mut target = start(&args).await?;
+            let plan = plan(&args, nemesis, seed.wrapping_add(n));
+            let report = run(workload, &mut target, &plan).await?;
+            tell(&report);
+            reports.push(report);
+        }
+    }
+    println!("\n{}", AsTable(&reports));
+    let path = write(&args, &reports)?;
+    println!("report: {}", path.display());
+    let as_expected = reports.iter().filter(|report| {
+        if args.expect_anomalies { report.is_invalid() } else { report.is_valid() }
+    });
+    let passed = as_expected.count();
+    println!("{passed} passed, {} failed", reports.len() - passed);
+    Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn plan(args: &Args, nemesis: NemesisKind, seed: u64) -> Plan {
+    Plan {
+        nemesis,
+        time: Duration::from_secs(args.seconds),
+        most_calls: args.calls.unwrap_or(u64::MAX),
+        least_calls: (args.seconds * 5).max(50),
+        clients: args.clients,
+        isolation: match args.level {
+            Level::Serializable => Isolation::Serializable,
+            Level::ReadCommitted => Isolation::ReadCommitted,
+        },
+        pace: if args.seconds < 30 { Pace::short() } else { Pace::long() },
+        seed,
+        keep: args.out.clone(),
+    }
+}
+
+async fn start(args: &Args) -> Result<Target> {
+    let options =
+        ClusterOptions { test_clock: args.test_clock, planted_bug: args.planted_bug.clone() };
+    Ok(match args.on {
+        On::Crdb => Target::Cluster(Cluster::start(&options).await.context("start the cluster")?),
+        On::Postgres => Target::Postgres(Postgres::start(0).await?),
+    })
+}
+
+fn chosen(wanted: &[String], known: &[&str]) -> Result<Vec<String>> {
+    if wanted.iter().any(|name| name == "all") {
+        return Ok(known.iter().map(ToString::to_string).collect());
+    }
+    for name in wanted {
+        ensure!(known.contains(&name.as_str()), "{name} is none of {}", known.join(", "));
+    }
+    Ok(wanted.to_vec())
+}
+
+fn drawn_seed() -> Result<u64> {
+    let mut bytes = [0; 4];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
+fn tell(report: &RunReport) {
+    println!(
+        "{} under {}: {} ({} ok, {} fail, {} info, {} ok during faults, faults {:?})",
+        report.workload,
+        report.nemesis,
+        report.verdict,
+        report.calls.ok,
+        report.calls.fail,
+        report.calls.info,
+        report.ok_during_faults,
+        report.faults
+    );
+    let refused = report.refused.iter().map(|(kind, why)| format!("refused {kind}: {why}"));
+    let failures = report.failures.iter().map(|(why, n)| format!("{n} x {why}"));
+    for line in report.findings.iter().chain(&report.notes).cloned().chain(refused).chain(failures)
+    {
+        println!("    {line}");
+    }
+    if let Some(history) = &report.history {
+        println!("    history: {history}");
+    }
+}
+
+fn write(args: &Args, reports: &[RunReport]) -> Result<PathBuf> {
+    std::fs::create_dir_all(&args.out)?;
+    let seed = reports.first().map(|report| report.seed).unwrap_or_default();
+    let path = args.out.join(format!("report-{seed}.json"));
+    let commit = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = commit.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    let json = serde_json::json!({
+        "commit": commit.unwrap_or_default(),
+        "clients": args.clients,
+        "planted_bug": args.planted_bug,
+        "runs": reports,
+    });
+    std::fs::write(&path, serde_json::to_string_pretty(&json)?)?;
+    Ok(path)
+}

@@ -1,0 +1,396 @@
+//! What is done to a cluster while clients call: faults, and changes that look like faults.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::cluster::{Cluster, LOGIN};
+use crate::history::{Fault, Order};
+use crate::workload::Table;
+
+/// The furthest a clock is set off: two clocks stay below 80 % of the default maximum of 500 ms.
+const MOST_SKEW_NS: i64 = 170_000_000;
+/// How long a statement of the nemesis may take.
+const STATEMENT: Duration = Duration::from_secs(5);
+
+/// A kind of nemesis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NemesisKind {
+    /// Nothing is done.
+    None,
+    /// `kill -9` of one node, or of all, and a start.
+    Kill,
+    /// SIGSTOP of one node, and SIGCONT.
+    Pause,
+    /// Links are cut: of one node, one way, or a single one.
+    Partition,
+    /// Clocks are set apart, within the bound.
+    Skew,
+    /// One clock jumps to and fro.
+    Strobe,
+    /// Ranges are split at random keys, and some splits taken back.
+    Splits,
+    /// Leases are moved to random nodes.
+    Leases,
+    /// Any of those, at random.
+    Mix,
+}
+
+impl NemesisKind {
+    /// All kinds.
+    pub const ALL: [NemesisKind; 9] = [
+        NemesisKind::None,
+        NemesisKind::Kill,
+        NemesisKind::Pause,
+        NemesisKind::Partition,
+        NemesisKind::Skew,
+        NemesisKind::Strobe,
+        NemesisKind::Splits,
+        NemesisKind::Leases,
+        NemesisKind::Mix,
+    ];
+
+    /// Whether it needs clocks that can be set; a mix does with those it can.
+    #[must_use]
+    pub fn needs_clocks(self) -> bool {
+        matches!(self, NemesisKind::Skew | NemesisKind::Strobe)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            NemesisKind::None => "none",
+            NemesisKind::Kill => "kill",
+            NemesisKind::Pause => "pause",
+            NemesisKind::Partition => "partition",
+            NemesisKind::Skew => "skew",
+            NemesisKind::Strobe => "strobe",
+            NemesisKind::Splits => "splits",
+            NemesisKind::Leases => "leases",
+            NemesisKind::Mix => "mix",
+        }
+    }
+}
+
+impl fmt::Display for NemesisKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for NemesisKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = NemesisKind::ALL.map(NemesisKind::name).join(", ");
+        let found = NemesisKind::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("there is no nemesis {name}: there are {names}"))
+    }
+}
+
+/// How long faults last, and the quiet between them, in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Quiet.
+    pub rest: std::ops::Range<u64>,
+    /// Fault.
+    pub hold: std::ops::Range<u64>,
+}
+
+impl Pace {
+    /// For runs of seconds.
+    #[must_use]
+    pub fn short() -> Pace {
+        Pace { rest: 200..600, hold: 300..1500 }
+    }
+
+    /// For runs of minutes: some faults outlast a lease.
+    #[must_use]
+    pub fn long() -> Pace {
+        Pace { rest: 1000..4000, hold: 1000..9000 }
+    }
+}
+
+/// What a nemesis did.
+#[derive(Debug, Default)]
+pub struct Deeds {
+    /// Each deed, for the history.
+    pub log: Vec<Fault>,
+    /// From which number to which a fault lasted.
+    pub spans: Vec<(u64, u64)>,
+    /// How many of each kind took effect.
+    pub done: BTreeMap<String, u64>,
+    /// What did not, with the first reason.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// Does things to a cluster.
+#[derive(Debug)]
+pub struct Nemesis<'a> {
+    cluster: &'a mut Cluster,
+    order: &'a Order,
+    tables: Vec<Table>,
+    rng: StdRng,
+    pace: Pace,
+    deeds: Deeds,
+    /// Splits that were made: table and key.
+    splits: Vec<(String, i64)>,
+}
+
+impl<'a> Nemesis<'a> {
+    /// A nemesis that has done nothing yet.
+    pub fn new(
+        cluster: &'a mut Cluster,
+        order: &'a Order,
+        tables: Vec<Table>,
+        rng: StdRng,
+        pace: Pace,
+    ) -> Self {
+        let (deeds, splits) = (Deeds::default(), Vec::new());
+        Nemesis { cluster, order, tables, rng, pace, deeds, splits }
+    }
+
+    /// Goes on until the deadline, or until the clients ended, then heals everything.
+    ///
+    /// # Errors
+    ///
+    /// A process cannot be started, stopped or signalled.
+    pub async fn run(
+        mut self,
+        kind: NemesisKind,
+        deadline: Instant,
+        ended: &AtomicBool,
+    ) -> Result<Deeds> {
+        let over = || Instant::now() >= deadline || ended.load(Ordering::Acquire);
+        while kind != NemesisKind::None && !over() {
+            self.wait(self.pace.rest.clone(), deadline).await;
+            let chosen = self.choose(kind);
+            let from = self.order.stamp().0;
+            match self.strike(chosen, deadline).await {
+                Ok(()) => *self.deeds.done.entry(chosen.to_string()).or_default() += 1,
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    self.deeds.refused.entry(chosen.to_string()).or_insert(reason);
+                }
+            }
+            self.deeds.spans.push((from, self.order.stamp().0));
+        }
+        self.heal_all()?;
+        Ok(self.deeds)
+    }
+
+    fn choose(&mut self, kind: NemesisKind) -> NemesisKind {
+        if kind != NemesisKind::Mix {
+            return kind;
+        }
+        let clocks = self.cluster.has_clocks();
+        let mut kinds = NemesisKind::ALL.to_vec();
+        kinds.retain(|kind| {
+            let real = !matches!(kind, NemesisKind::None | NemesisKind::Mix);
+            real && (clocks || !kind.needs_clocks())
+        });
+        kinds.get(self.rng.random_range(0..kinds.len())).copied().unwrap_or(NemesisKind::Kill)
+    }
+
+    async fn strike(&mut self, kind: NemesisKind, deadline: Instant) -> Result<()> {
+        match kind {
+            NemesisKind::None | NemesisKind::Mix => Ok(()),
+            NemesisKind::Kill => self.kill(deadline).await,
+            NemesisKind::Pause => self.pause(deadline).await,
+            NemesisKind::Partition => self.partition(deadline).await,
+            NemesisKind::Skew => self.skew(deadline).await,
+            NemesisKind::Strobe => self.strobe(deadline).await,
+            NemesisKind::Splits => self.split().await,
+            NemesisKind::Leases => self.move_lease().await,
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        let (number, time) = self.order.stamp();
+        self.deeds.log.push(Fault { number, time, text });
+    }
+
+    fn any_node(&mut self) -> usize {
+        self.rng.random_range(0..self.cluster.size())
+    }
+
+    async fn wait(&mut self, span: std::ops::Range<u64>, deadline: Instant) {
+        let time = Duration::from_millis(self.rng.random_range(span));
+        tokio::time::sleep_until((Instant::now() + time).min(deadline)).await;
+    }
+
+    async fn hold(&mut self, deadline: Instant) {
+        self.wait(self.pace.hold.clone(), deadline).await;
+    }
+
+    async fn kill(&mut self, deadline: Instant) -> Result<()> {
+        let one = self.any_node();
+        let victims: Vec<usize> =
+            if self.rng.random_bool(0.2) { (0..self.cluster.size()).collect() } else { vec![one] };
+        self.note(format!("kill {victims:?}"));
+        for victim in &victims {
+            self.cluster.kill(*victim)?;
+        }
+        self.hold(deadline).await;
+        for victim in &victims {
+            self.cluster.start_node(*victim)?;
+        }
+        self.note(format!("start {victims:?}"));
+        Ok(())
+    }
+
+    async fn pause(&mut self, deadline: Instant) -> Result<()> {
+        let victim = self.any_node();
+        self.note(format!("pause {victim}"));
+        self.cluster.pause(victim)?;
+        self.hold(deadline).await;
+        self.cluster.resume(victim)?;
+        self.note(format!("resume {victim}"));
+        Ok(())
+    }
+
+    async fn partition(&mut self, deadline: Instant) -> Result<()> {
+        let (size, one) = (self.cluster.size(), self.any_node());
+        let other = (one + self.rng.random_range(1..size)) % size;
+        let others: Vec<usize> = (0..size).filter(|n| *n != one).collect();
+        let (what, cuts): (&str, Vec<(usize, usize)>) = match self.rng.random_range(0..4) {
+            0 => {
+                let both = others.iter().flat_map(|n| [(one, *n), (*n, one)]);
+                ("isolate", both.collect())
+            }
+            1 => ("mute", others.iter().map(|n| (one, *n)).collect()),
+            2 => ("deafen", others.iter().map(|n| (*n, one)).collect()),
+            _ => ("cut", vec![(one, other), (other, one)]),
+        };
+        self.note(format!("{what} {one}: {cuts:?}"));
+        for (from, to) in cuts {
+            self.cluster.cut(from, to);
+        }
+        self.hold(deadline).await;
+        self.cluster.heal_links();
+        self.note("heal".to_owned());
+        Ok(())
+    }
+
+    fn need_clocks(&self) -> Result<()> {
+        ensure!(self.cluster.has_clocks(), "the nodes have no test clocks");
+        Ok(())
+    }
+
+    async fn skew(&mut self, deadline: Instant) -> Result<()> {
+        self.need_clocks()?;
+        for n in 0..self.cluster.size() {
+            let offset = self.rng.random_range(-MOST_SKEW_NS..=MOST_SKEW_NS);
+            self.cluster.set_clock(n, offset)?;
+            self.note(format!("clock of {n} off by {} us", offset / 1000));
+        }
+        // The clocks stay apart when the next fault comes, too.
+        self.hold(deadline).await;
+        Ok(())
+    }
+
+    async fn strobe(&mut self, deadline: Instant) -> Result<()> {
+        self.need_clocks()?;
+        let (victim, offset) = (self.any_node(), self.rng.random_range(0..=MOST_SKEW_NS));
+        let (offset, step) = (offset * 2 - MOST_SKEW_NS, self.rng.random_range(2..60));
+        self.note(format!("strobe {victim} by {} us every {step} ms", offset / 1000));
+        let hold = Duration::from_millis(self.rng.random_range(self.pace.hold.clone()));
+        let end = (Instant::now() + hold).min(deadline);
+        while Instant::now() < end {
+            for offset in [offset, 0] {
+                self.cluster.set_clock(victim, offset)?;
+                tokio::time::sleep(Duration::from_millis(step)).await;
+            }
+        }
+        self.note("strobe ends".to_owned());
+        Ok(())
+    }
+
+    async fn split(&mut self) -> Result<()> {
+        let undo = self.rng.random_bool(0.25) && !self.splits.is_empty();
+        let (verb, table, key) = if undo {
+            let place = self.rng.random_range(0..self.splits.len());
+            let (table, key) = self.splits.swap_remove(place);
+            ("UNSPLIT", table, key)
+        } else {
+            let place = self.rng.random_range(0..self.tables.len());
+            let table = self.tables.get(place).context("no tables")?.clone();
+            ("SPLIT", table.name, self.rng.random_range(table.keys))
+        };
+        let sql = format!("ALTER TABLE {table} {verb} AT VALUES ({key})");
+        self.note(sql.clone());
+        self.statement(&sql).await?;
+        if !undo {
+            self.splits.push((table, key));
+        }
+        Ok(())
+    }
+
+    async fn move_lease(&mut self) -> Result<()> {
+        let place = self.rng.random_range(0..self.tables.len());
+        let table = self.tables.get(place).context("no tables")?.name.clone();
+        let ranges = self.statement(&format!("SHOW RANGES FROM TABLE {table}")).await?;
+        let ids: Vec<String> =
+            ranges.iter().filter_map(|row| row.get("range_id").cloned()).collect();
+        ensure!(!ids.is_empty(), "SHOW RANGES shows no range_id");
+        let range = ids.get(self.rng.random_range(0..ids.len())).cloned().unwrap_or_default();
+        let target = self.any_node() + 1;
+        let sql = format!("ALTER RANGE {range} RELOCATE LEASE TO {target}");
+        self.note(sql.clone());
+        self.statement(&sql).await?;
+        Ok(())
+    }
+
+    /// Runs a statement at any node.
+    async fn statement(&mut self, sql: &str) -> Result<Vec<BTreeMap<String, String>>> {
+        let node = self.any_node();
+        let port = self.cluster.ports().get(node).copied().unwrap_or_default();
+        let ask = ask(port, sql);
+        timeout(STATEMENT, ask).await.map_err(|_| anyhow!("no answer in {STATEMENT:?}"))?
+    }
+
+    fn heal_all(&mut self) -> Result<()> {
+        self.cluster.heal_links();
+        for n in 0..self.cluster.size() {
+            self.cluster.set_clock(n, 0)?;
+            if self.cluster.nodes().get(n).is_some_and(|node| node.pid().is_ok()) {
+                self.cluster.resume(n)?;
+            } else {
+                self.cluster.start_node(n)?;
+            }
+        }
+        self.note("all healed".to_owned());
+        Ok(())
+    }
+}
+
+/// Asks one node, by the simple protocol; rows by column names.
+async fn ask(port: u16, sql: &str) -> Result<Vec<BTreeMap<String, String>>> {
+    let target = format!("host=127.0.0.1 port={port} {LOGIN} application_name=nemesis");
+    let (client, connection) = tokio_postgres::connect(&target, NoTls).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    let mut rows = Vec::new();
+    let answer = client.simple_query(sql).await.map_err(|error| match error.as_db_error() {
+        Some(error) => anyhow!("{}: {}", error.code().code(), error.message()),
+        None => anyhow!(error),
+    })?;
+    for message in answer {
+        if let SimpleQueryMessage::Row(row) = message {
+            let columns = row.columns().iter().enumerate();
+            let cell = |(n, column): (usize, &tokio_postgres::SimpleColumn)| {
+                Some((column.name().to_owned(), row.get(n)?.to_owned()))
+            };
+            rows.push(columns.filter_map(cell).collect());
+        }
+    }
+    Ok(rows)
+}

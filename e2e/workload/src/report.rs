@@ -1,0 +1,207 @@
+//! What a run shows, as a person reads it and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::history::{Call, Outcome};
+use crate::verdict::{Validity, Verdict};
+
+/// A share of calls with unknown outcome above which a run shows too little.
+const MOST_UNKNOWN: f64 = 0.10;
+
+/// How many calls ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// All calls.
+    pub attempted: u64,
+    /// Those that took effect.
+    pub ok: u64,
+    /// Those that did not.
+    pub fail: u64,
+    /// Those that may have.
+    pub info: u64,
+}
+
+impl Tally {
+    /// Counts a history.
+    pub fn of<O>(calls: &[Call<O>]) -> Tally {
+        let mut tally = Tally::default();
+        for call in calls {
+            tally.attempted += 1;
+            match call.outcome {
+                Outcome::Ok => tally.ok += 1,
+                Outcome::Fail => tally.fail += 1,
+                Outcome::Info => tally.info += 1,
+            }
+        }
+        tally
+    }
+}
+
+/// One run of one workload under one nemesis.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// The workload.
+    pub workload: String,
+    /// The nemesis.
+    pub nemesis: String,
+    /// Seconds for which clients called.
+    pub seconds: f64,
+    /// The calls.
+    #[serde(flatten)]
+    pub calls: Tally,
+    /// Calls that succeeded while a fault lasted.
+    pub ok_during_faults: u64,
+    /// Faults injected, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Faults that could not be injected, with the first reason of each kind.
+    pub refused: BTreeMap<String, String>,
+    /// Why calls failed, by the first words, with their numbers.
+    pub failures: BTreeMap<String, u64>,
+    /// The verdict: `valid`, `INVALID` or `unknown`.
+    pub verdict: String,
+    /// What is wrong.
+    pub findings: Vec<String>,
+    /// What else is worth saying.
+    pub notes: Vec<String>,
+    /// Milliseconds the checker took.
+    pub checker_ms: u128,
+    /// Where the randomness came from.
+    pub seed: u64,
+    /// Where the history was kept, if it was.
+    pub history: Option<String>,
+}
+
+impl RunReport {
+    /// Whether this run is evidence of a fault-free database.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.verdict == "valid"
+    }
+
+    /// Whether this run is evidence of a fault.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.verdict == "INVALID"
+    }
+}
+
+/// The name of a validity in reports.
+#[must_use]
+pub fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict.validity {
+        Validity::Valid => "valid",
+        Validity::Invalid => "INVALID",
+        Validity::Unknown => "unknown",
+    }
+}
+
+/// Why calls did not succeed, by the first words of the reason.
+#[must_use]
+pub fn reasons<O>(calls: &[Call<O>]) -> BTreeMap<String, u64> {
+    let mut reasons = BTreeMap::new();
+    for call in calls {
+        if let Some(error) = &call.error {
+            // Without keys and numbers, so that equal reasons are equal.
+            let words: String = error.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
+            let state: String = error.chars().take(5).collect();
+            let known = state.chars().all(|c| c.is_ascii_alphanumeric());
+            let key = if known && error.get(5..6) == Some(":") {
+                format!("{state}{}", words.split_once(':').map_or("", |(_, rest)| rest))
+            } else {
+                words
+            };
+            *reasons.entry(key).or_default() += 1;
+        }
+    }
+    reasons
+}
+
+/// Says why a run shows too little, if it does.
+#[must_use]
+pub fn too_little(tally: Tally, least: u64, kinds: &BTreeMap<String, bool>) -> Option<String> {
+    if tally.ok < least {
+        return Some(format!("only {} calls succeeded, {least} are needed", tally.ok));
+    }
+    if tally.info as f64 > tally.attempted as f64 * MOST_UNKNOWN {
+        return Some(format!("{} of {} outcomes are unknown", tally.info, tally.attempted));
+    }
+    let missing: Vec<&str> =
+        kinds.iter().filter(|(_, ok)| !**ok).map(|(kind, _)| kind.as_str()).collect();
+    (!missing.is_empty())
+        .then(|| format!("no call of these kinds succeeded: {}", missing.join(", ")))
+}
+
+/// Which kinds of calls were made, and whether any of a kind succeeded.
+#[must_use]
+pub fn kinds<O: Serialize>(calls: &[Call<O>]) -> BTreeMap<String, bool> {
+    let mut kinds = BTreeMap::new();
+    for call in calls {
+        let value = serde_json::to_value(&call.asked).unwrap_or_default();
+        let kind = match value.as_object().and_then(|object| object.keys().next()) {
+            Some(kind) => kind.clone(),
+            None => "transaction".to_owned(),
+        };
+        *kinds.entry(kind).or_default() |= call.is_ok();
+    }
+    kinds
+}
+
+/// The runs as a table.
+#[derive(Debug)]
+pub struct AsTable<'a>(pub &'a [RunReport]);
+
+impl fmt::Display for AsTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<12} {:<10} {:>6} {:>9} {:>8} {:>8} {:>6} {:>7} {:>9} {:>8}  seed",
+            "workload",
+            "nemesis",
+            "s",
+            "attempted",
+            "ok",
+            "fail",
+            "info",
+            "faults",
+            "verdict",
+            "check ms"
+        )?;
+        for run in self.0 {
+            writeln!(
+                f,
+                "{:<12} {:<10} {:>6.1} {:>9} {:>8} {:>8} {:>6} {:>7} {:>9} {:>8}  {}",
+                run.workload,
+                run.nemesis,
+                run.seconds,
+                run.calls.attempted,
+                run.calls.ok,
+                run.calls.fail,
+                run.calls.info,
+                run.faults.values().sum::<u64>(),
+                run.verdict,
+                run.checker_ms,
+                run.seed
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_too_little_is_not_believed() {
+        let tally = Tally { attempted: 100, ok: 80, fail: 20, info: 0 };
+        let kinds = BTreeMap::from([("read".to_owned(), true)]);
+        assert_eq!(too_little(tally, 80, &kinds), None);
+        assert!(too_little(tally, 81, &kinds).is_some());
+        assert!(too_little(Tally { info: 11, ..tally }, 1, &kinds).is_some());
+        let kinds = BTreeMap::from([("read".to_owned(), false)]);
+        assert!(too_little(tally, 1, &kinds).is_some());
+    }
+}

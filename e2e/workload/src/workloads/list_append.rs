@@ -1,0 +1,309 @@
+//! Random transactions that append unique elements to lists and read lists, judged by `adya`.
+//!
+//! The dependencies of the transactions are inferred from the lists that were read; a history is
+//! serializable if they have no cycle. Whether it is strictly serializable is told as information.
+
+use std::collections::BTreeMap;
+
+use adya::{History, Opts, Valid};
+use parking_lot::Mutex;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+use crate::history::{Call, to_json_lines};
+use crate::session::{Failure, Row, Session};
+use crate::verdict::Verdict;
+use crate::workload::{Table, Workload};
+
+/// Lists in use at a time.
+const ACTIVE: usize = 10;
+/// Elements of a list; then the next one takes its place.
+const SIZE: i64 = 40;
+/// Over so many tables the lists are spread.
+const TABLES: i64 = 3;
+
+/// A step of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Appends an element to a list.
+    Append(i64, i64),
+    /// Reads a list; `None` until it was read.
+    Read(i64, Option<Vec<i64>>),
+}
+
+/// As the checker reads it.
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Step::Append(list, element) => json!(["append", list, element]),
+            Step::Read(list, seen) => json!(["r", list, seen]),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// A transaction.
+pub type Op = Vec<Step>;
+
+/// The workload.
+#[derive(Debug)]
+pub struct ListAppend {
+    prefix: String,
+    state: Mutex<Lists>,
+}
+
+/// Which lists are in use, and the next element of each.
+#[derive(Debug)]
+struct Lists {
+    active: Vec<(i64, i64)>,
+    next: i64,
+}
+
+impl Workload for ListAppend {
+    type Op = Op;
+    const NAME: &'static str = "list-append";
+
+    fn new(prefix: &str) -> Self {
+        let active: Vec<(i64, i64)> = (0_i64..).take(ACTIVE).map(|list| (list, 1)).collect();
+        let next = active.len() as i64;
+        ListAppend {
+            prefix: format!("{prefix}list_append"),
+            state: Mutex::new(Lists { active, next }),
+        }
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let columns = "k INT8 PRIMARY KEY, v TEXT NOT NULL";
+        let table = |n| Table { name: self.table(n), columns, keys: 0..200 };
+        (0..TABLES).map(table).collect()
+    }
+
+    fn next(&self, rng: &mut StdRng) -> Op {
+        let mut lists = self.state.lock();
+        (0..rng.random_range(1..=5)).map(|_| lists.step(rng)).collect()
+    }
+
+    fn is_read(op: &Op) -> bool {
+        op.iter().all(|step| matches!(step, Step::Read(..)))
+    }
+
+    async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
+        // A single step is a statement on its own.
+        let transaction = op.len() > 1;
+        if transaction {
+            session.begin().await?;
+        }
+        let mut done = Vec::with_capacity(op.len());
+        for step in op {
+            done.push(self.step(session, step).await?);
+        }
+        if transaction {
+            session.commit().await?;
+        }
+        Ok(done)
+    }
+
+    fn last(&self) -> Vec<Op> {
+        let lists = self.state.lock();
+        // The newest lists in one transaction; older ones were read again and again.
+        let first = (lists.next - 3 * ACTIVE as i64).max(0);
+        vec![(first..lists.next).map(|list| Step::Read(list, None)).collect()]
+    }
+
+    fn check(&self, calls: &[Call<Op>]) -> Verdict {
+        check(calls)
+    }
+}
+
+impl Lists {
+    fn step(&mut self, rng: &mut StdRng) -> Step {
+        let place = rng.random_range(0..self.active.len());
+        let Some((list, next)) = self.active.get_mut(place) else { return Step::Read(0, None) };
+        if rng.random_bool(0.5) {
+            return Step::Read(*list, None);
+        }
+        let step = Step::Append(*list, *next);
+        *next += 1;
+        if *next > SIZE {
+            (*list, *next) = (self.next, 1);
+            self.next += 1;
+        }
+        step
+    }
+}
+
+impl ListAppend {
+    fn table(&self, list: i64) -> String {
+        format!("{}{}", self.prefix, list % TABLES)
+    }
+
+    async fn step(&self, session: &mut Session, step: Step) -> Result<Step, Failure> {
+        match step {
+            Step::Read(list, _) => {
+                let sql = format!("SELECT v FROM {} WHERE k = $1", self.table(list));
+                let rows = session.rows(&sql, &[list.into()]).await?;
+                let seen = rows.first().map(elements).transpose()?;
+                Ok(Step::Read(list, Some(seen.unwrap_or_default())))
+            }
+            Step::Append(list, element) => {
+                let table = self.table(list);
+                let sql = format!(
+                    "INSERT INTO {table} (k, v) VALUES ($1, $2) \
+                     ON CONFLICT (k) DO UPDATE SET v = {table}.v || ',' || excluded.v"
+                );
+                let text = element.to_string();
+                session.execute(&sql, &[list.into(), text.as_str().into()]).await?;
+                Ok(Step::Append(list, element))
+            }
+        }
+    }
+}
+
+fn elements(row: &Row) -> Result<Vec<i64>, Failure> {
+    let text = row.text(0);
+    let parsed: Result<Vec<i64>, _> = text.split(',').map(str::parse).collect();
+    parsed.map_err(|_| Failure::Info(format!("a list holds {text:?}")))
+}
+
+fn check(calls: &[Call<Op>]) -> Verdict {
+    judge(&to_json_lines(calls, &[]))
+}
+
+fn judge(lines: &str) -> Verdict {
+    let mut verdict = Verdict::valid();
+    let history = match History::from_json(lines) {
+        Ok(history) => history,
+        Err(error) => {
+            verdict.unknown(error);
+            return verdict;
+        }
+    };
+    let opts = |model: &str| Opts { models: vec![model.to_owned()], ..Opts::default() };
+    let report = adya::check(&history, adya::Workload::ListAppend, &opts("serializable"));
+    let anomalies: BTreeMap<&String, usize> =
+        report.anomalies.iter().map(|(kind, found)| (kind, found.len())).collect();
+    match report.valid {
+        Valid::True => {}
+        Valid::Unknown => verdict.unknown(format!("{anomalies:?}")),
+        Valid::False => {
+            verdict.find(format!("{anomalies:?}; not {}", report.not.join(", ")));
+            for found in report.anomalies.values().filter_map(|found| found.first()) {
+                verdict.find(format!("{}: {}", found.kind, found.explanation));
+            }
+        }
+    }
+    if report.valid != Valid::False {
+        let strict =
+            adya::check(&history, adya::Workload::ListAppend, &opts("strict-serializable"));
+        let kinds: Vec<&str> = strict.anomaly_types.iter().map(String::as_str).collect();
+        verdict.note(match strict.valid {
+            Valid::True => "also strictly serializable".to_owned(),
+            _ => format!("strictly serializable: no ({})", kinds.join(", ")),
+        });
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use adya::sim::{Isolation, SimOpts, run};
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::history::by_hand::ByHand;
+    use crate::verdict::Validity;
+
+    fn append(list: i64, element: i64) -> Step {
+        Step::Append(list, element)
+    }
+
+    fn read(list: i64, seen: &[i64]) -> Step {
+        Step::Read(list, Some(seen.to_vec()))
+    }
+
+    fn of(history: ByHand<Op>) -> Verdict {
+        check(&history.calls())
+    }
+
+    #[test]
+    fn a_right_history_is_accepted() {
+        let history = ByHand::new()
+            .ok(vec![append(0, 1), read(1, &[])])
+            .fail(vec![append(0, 2)])
+            .info(vec![append(0, 3)])
+            .ok(vec![read(0, &[1, 3]), append(1, 1)])
+            .ok(vec![read(0, &[1, 3]), read(1, &[1])]);
+        let verdict = of(history);
+        assert!(verdict.is_valid(), "{verdict:?}");
+        assert_eq!(verdict.notes, ["also strictly serializable"]);
+    }
+
+    #[test]
+    fn write_skew_is_found() {
+        let history = ByHand::new()
+            .ok(vec![read(0, &[]), append(1, 1)])
+            .ok(vec![read(1, &[]), append(0, 1)])
+            .overlapping(2)
+            .ok(vec![read(0, &[1]), read(1, &[1])]);
+        assert_eq!(of(history).validity, Validity::Invalid);
+    }
+
+    #[test]
+    fn a_read_of_a_failed_append_is_found() {
+        let history = ByHand::new().fail(vec![append(0, 1)]).ok(vec![read(0, &[1])]);
+        assert_eq!(of(history).validity, Validity::Invalid);
+    }
+
+    #[test]
+    fn a_lost_append_is_found() {
+        let history = ByHand::new()
+            .ok(vec![append(0, 1)])
+            .ok(vec![append(0, 2)])
+            .ok(vec![read(0, &[1, 2])])
+            .ok(vec![read(0, &[2])]);
+        assert_eq!(of(history).validity, Validity::Invalid);
+    }
+
+    #[test]
+    fn a_history_that_shows_nothing_is_not_called_valid() {
+        assert_eq!(of(ByHand::new()).validity, Validity::Unknown);
+    }
+
+    fn simulated(isolation: Isolation, seed: u64) -> Verdict {
+        judge(&run(&SimOpts { isolation, txns: 1500, seed, ..SimOpts::default() }))
+    }
+
+    #[test]
+    fn levels_that_are_too_weak_are_told_from_one_that_is_not() {
+        let mut skewed = 0;
+        for seed in 0..3 {
+            let serializable = simulated(Isolation::Serializable, seed);
+            assert!(serializable.is_valid(), "seed {seed}: {serializable:?}");
+            for weak in
+                [Isolation::ReadUncommitted, Isolation::ReadCommitted, Isolation::LostUpdate]
+            {
+                let verdict = simulated(weak, seed);
+                assert_eq!(verdict.validity, Validity::Invalid, "seed {seed}, {weak:?}");
+            }
+            let snapshot = simulated(Isolation::SnapshotIsolation, seed);
+            skewed += u32::from(snapshot.validity == Validity::Invalid);
+        }
+        assert!(skewed > 0, "no seed shows write skew under snapshot isolation");
+    }
+
+    #[test]
+    fn elements_are_unique_and_lists_are_retired() {
+        let workload = ListAppend::new("");
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut seen = std::collections::BTreeSet::new();
+        for step in (0..1000).flat_map(|_| workload.next(&mut rng)) {
+            if let Step::Append(list, element) = step {
+                assert!(seen.insert((list, element)));
+                assert!(element <= SIZE);
+            }
+        }
+        assert!(workload.last().concat().len() >= ACTIVE);
+    }
+}
