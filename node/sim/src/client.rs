@@ -14,11 +14,12 @@ use crdb_proto::kv::{
 };
 
 use crate::{
+    event::{Event, Note},
     exec::Want,
     history::{Action, MAX_OPS, Op, Value},
     node::{EPOCH, node_id},
     plan::MS,
-    world::{Event, Fate, Note, Phase, Seen, World},
+    world::{Fate, Phase, Seen, World},
 };
 
 /// One client.
@@ -102,8 +103,9 @@ impl World {
         };
         let timed = matches!(action, Action::Get(_)) && self.rng.chance(self.plan.timed_reads);
         let timed = timed.then(|| {
-            // From the past to as far in the future as clocks may differ.
-            let lead = self.rng.within(0..1_500 * MS);
+            // From the past to the present, or as far in the future as clocks may differ.
+            let longest = if self.plan.future_reads { 1_500 * MS } else { 1_000 * MS };
+            let lead = self.rng.within(0..longest);
             let wall = (EPOCH + self.now + lead).saturating_sub(1_000 * MS);
             Timestamp::new(wall, 0)
         });
@@ -159,7 +161,7 @@ impl World {
             }
         }
         let work = gateway_of.send(batch, move |result| {
-            hub.want(Want::Note(Box::new(Note::OpDone { client, op, result })));
+            hub.want(Want::Note(Box::new(Note::OpDone { client, op, result: Box::new(result) })));
         });
         self.spawn(gateway, None, work)
     }

@@ -33,7 +33,7 @@ use crdb_raftstore::Input;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::{rng::Rng, serve::Served, world::Note};
+use crate::{event::Note, rng::Rng, serve::Served};
 
 /// What a call comes back with.
 pub(crate) type Answer = Result<BatchResponse, TransportError>;
@@ -105,6 +105,7 @@ pub(crate) enum Want {
 /// What tasks and world share.
 pub(crate) struct Hub {
     now: AtomicU64,
+    numbers: AtomicU64,
     rng: Mutex<Rng>,
     wants: Mutex<Vec<Want>>,
     woken: Mutex<Vec<u64>>,
@@ -114,6 +115,7 @@ impl Hub {
     pub(crate) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self {
             now: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             rng: Mutex::new(Rng::new(seed ^ 0x5eed_0f7a_5c5c_0001)),
             wants: Mutex::default(),
             woken: Mutex::default(),
@@ -127,6 +129,11 @@ impl Hub {
     /// Simulated time.
     pub(crate) fn now(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
+    }
+
+    /// A number that was not given before.
+    pub(crate) fn fresh(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Draws from the randomness of the tasks.

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, layout};
 use crdb_kv::{
-    DistSender, DistSenderConfig, RangeCache, Sender as _, Transport, TransportError, update_meta,
+    DistSender, DistSenderConfig, RangeCache, Sender as _, Transport, TransportError, TxnClient,
+    TxnClientConfig, update_meta,
 };
 use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
 use crdb_raftstore::StoreHandle;
@@ -66,6 +67,8 @@ impl Transport for Port {
 /// The gateway of one process.
 pub(crate) struct Gateway {
     pub(crate) sender: Arc<DistSender>,
+    pub(crate) txns: TxnClient,
+    pub(crate) clock: Clock,
     hub: Arc<Hub>,
     node: usize,
 }
@@ -77,6 +80,7 @@ impl Gateway {
         store: &StoreHandle<MemoryEngine>,
         heard: Vec<RangeDescriptor>,
         timeout: u64,
+        seed: u64,
     ) -> Self {
         let cache = Arc::new(RangeCache::default());
         for descriptor in heard {
@@ -91,9 +95,15 @@ impl Gateway {
             timeout: Duration::from_nanos(timeout),
             ..DistSenderConfig::default()
         };
-        let (hub, node) = (Arc::clone(&port.hub), port.node);
+        let (hub, node, clock) = (Arc::clone(&port.hub), port.node, port.clock.clone());
         let sender = Arc::new(DistSender::new(Arc::new(port), cache, config));
-        Self { sender, hub, node }
+        let txns = TxnClient::new(TxnClientConfig {
+            sender: Arc::<DistSender>::clone(&sender),
+            clock: clock.clone(),
+            node_id: node_id(node),
+            seed: seed.into(),
+        });
+        Self { sender, txns, clock, hub, node }
     }
 
     pub(crate) fn cache(&self) -> &RangeCache {

@@ -10,11 +10,12 @@
 //!   ├─ node: Store::begin ─ disk delay ─ Store::finish, evaluations polled at each yield point
 //!   │    └─ gateway: DistSender over the network, as tasks of a small executor
 //!   ├─ network: links with cuts, delays, losses          ├─ nemesis: what goes wrong, and when
-//!   ├─ clients: put, get, compare-and-set on few keys    └─ checks: history, oracle
+//!   ├─ clients: put, get, compare-and-set on few keys    └─ checks: history, oracle, txn::check
+//!   └─ clients of transactions: programs over several keys, cut short at any point
 //! ```
 //!
-//! A run has three parts: the cluster forms, faults happen while clients work, everything heals. In
-//! the end it must serve again, and these must hold:
+//! A run has parts: the cluster forms, faults happen while clients work, everything heals, one last
+//! transaction locks and writes every key. In the end it must serve again, and these must hold:
 //!
 //! 1. Each acknowledged write is in the final state at its timestamp, on every replica, once; each
 //!    write reported as failed is not.
@@ -25,9 +26,12 @@
 //!    timestamp: nothing was written below it afterwards.
 //! 5. The replicas of a range are equal whenever they have applied the same commands: data, lease
 //!    and configuration.
-//! 6. The same seed gives the same run.
+//! 6. Transactions are serializable in the order of their timestamps, all or nothing, and see what
+//!    was known before they began; nothing of those that were left alone stays in the way.
+//! 7. The same seed gives the same run.
 
 mod client;
+mod event;
 mod exec;
 mod gateway;
 mod history;
@@ -38,7 +42,9 @@ mod oracle;
 mod plan;
 mod rng;
 mod serve;
+mod txn;
 mod verdict;
+mod watch;
 mod world;
 
 pub use plan::Options;

@@ -74,7 +74,7 @@ fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
     }
     println!(
         "{} events, {} reads, {} writes, {} unknown, {} refused, {} faults, {} crashes, {} leases, \
-         {} snapshots in {:.1} s",
+         {} snapshots; transactions: {} committed, {} failed, {} unknown; {:.1} s",
         total.events,
         total.reads,
         total.writes,
@@ -84,6 +84,9 @@ fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
         total.crashes,
         total.leases,
         total.snapshots,
+        total.txns_committed,
+        total.txns_failed,
+        total.txns_unknown,
         clock.elapsed().as_secs_f64()
     );
     if !failed.is_empty() {
@@ -104,6 +107,9 @@ fn add(total: &mut crdb_sim::Stats, outcome: &Outcome) {
     total.crashes += stats.crashes;
     total.leases += stats.leases;
     total.snapshots += stats.snapshots;
+    total.txns_committed += stats.txns_committed;
+    total.txns_failed += stats.txns_failed;
+    total.txns_unknown += stats.txns_unknown;
 }
 
 fn find_planted(args: &Args, clock: &Stopwatch) -> bool {

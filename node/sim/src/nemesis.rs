@@ -5,8 +5,9 @@
 //! too seldom.
 
 use crate::{
+    event::Event,
     plan::MS,
-    world::{Event, Phase, RANGES, World},
+    world::{Phase, RANGES, World},
 };
 
 impl World {
@@ -219,6 +220,7 @@ impl World {
             // L is supported by A alone, whose clock lies between those of L and B. Then A dies, the
             // clock of L falls back, and L helps B to lead.
             3 => {
+                self.skewed = true;
                 for (node, offset) in [(leader, 900 * MS), (a, 450 * MS), (b, 0)] {
                     self.node(node).offset = offset;
                 }

@@ -133,7 +133,7 @@ impl Node {
         });
         let port = Port { hub, node: self.index, clock, mono_origin };
         let heard = std::mem::take(&mut self.heard);
-        self.gateway = Some(Gateway::new(port, &handle, heard, plan.call_timeout));
+        self.gateway = Some(Gateway::new(port, &handle, heard, plan.call_timeout, bits));
         self.handle = Some(handle);
         self.store = Some(store);
         self.busy = false;

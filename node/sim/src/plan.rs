@@ -2,7 +2,7 @@
 
 use crdb_raftstore::{Limits, PlantedBug};
 
-use crate::rng::Rng;
+use crate::{rng::Rng, txn::work::Habits};
 
 /// One millisecond, in the nanoseconds of the simulated time.
 pub(crate) const MS: u64 = 1_000_000;
@@ -45,6 +45,15 @@ pub(crate) struct Plan {
     pub(crate) steady: bool,
     /// Requests whose gateway believes the lease to be at any store, of 100.
     pub(crate) stray: u32,
+    /// Timestamps that clients name may lie ahead of every clock, which moves the clocks.
+    pub(crate) future_reads: bool,
+    /// Clients of transactions, and what they work on.
+    pub(crate) txn_clients: usize,
+    pub(crate) txn_keys: usize,
+    pub(crate) accounts: usize,
+    pub(crate) habits: Habits,
+    /// Longest time a client waits for a transaction before it walks away.
+    pub(crate) txn_patience: u64,
     /// How long a gateway tries to get an answer from a range.
     pub(crate) call_timeout: u64,
     /// Longest time a client waits for an operation before it walks away.
@@ -79,10 +88,33 @@ impl Plan {
             timed_reads: if rng.chance(50) { 30 } else { 5 },
             steady: rng.chance(50),
             stray: 25,
+            future_reads: rng.chance(30),
+            txn_clients: rng.index(4),
+            txn_keys: 3 + rng.index(8),
+            accounts: 3,
+            habits: habits(rng),
+            txn_patience: if rng.chance(20) { 1_500 * MS } else { 12_000 * MS },
             call_timeout: if rng.chance(20) { 10_000 * MS } else { 2_200 * MS },
             patience: if rng.chance(20) { 800 * MS } else { 3_000 * MS },
             limits: if rng.chance(60) { short_logs() } else { Limits::default() },
         }
+    }
+}
+
+fn habits(rng: &mut Rng) -> Habits {
+    let mut often = |usual: u32, seldom: u32| if rng.chance(50) { usual } else { seldom };
+    Habits {
+        read_committed: often(40, 0),
+        read_only: often(15, 2),
+        as_of: often(10, 0),
+        bank: often(20, 60),
+        single: often(10, 0),
+        locking: often(40, 5),
+        flush: often(60, 0),
+        savepoint: often(80, 0),
+        rollback: often(8, 1),
+        steps: if rng.chance(50) { 3 } else { 8 },
+        across: false,
     }
 }
 

@@ -13,9 +13,10 @@ use crdb_raftstore::{Input, Mono, Progress, StoreHandle, YieldPoint};
 use crdb_storage::MemoryEngine;
 
 use crate::{
+    event::Event,
     exec::{Answer, Arrival, Caller, Hub, Want},
     plan::MS,
-    world::{Event, RANGES, World},
+    world::{RANGES, World},
 };
 
 /// A request that a store served.

@@ -4,36 +4,30 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Weak},
+    sync::Arc,
 };
 
-use crdb_allocator::{StoreInfo, StoreStatus};
-use crdb_keys::{Key, RangeId, StoreId, Timestamp};
-use crdb_kv::SendError;
-use crdb_proto::{
-    kv::{BatchRequest, BatchResponse},
-    peer::RaftBatch,
-};
+use crdb_keys::{Key, RangeId, Timestamp};
 use crdb_raftstore::{DescriptorChange, Input, Outputs, ReceivedSnapshot, SnapshotSend, Store};
 use crdb_storage::MemoryEngine;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::{
     client::Client,
-    exec::{Answer, Caller, Hub, Slot, Tasks, Want},
+    event::{Event, Note, Scheduled},
+    exec::{Caller, Hub, Tasks, Want},
     history::Op,
     network::Network,
     node::{Node, index_of, store_id},
     oracle::Oracle,
     plan::{MS, Options, Plan},
     rng::Rng,
+    txn::{drive::TxnClientState, log::Log, work::Keys},
 };
 
 /// Ranges of a new cluster.
 pub(crate) const RANGES: [RangeId; 4] = [RangeId(1), RangeId(2), RangeId(3), RangeId(4)];
-
-/// Without operations for so long every store has published what it applied.
-const QUIET: u64 = 500 * MS;
 
 /// How a run went.
 #[derive(Clone, Debug)]
@@ -69,6 +63,12 @@ pub struct Stats {
     pub leases: u64,
     /// Snapshots sent after the cluster had formed.
     pub snapshots: u64,
+    /// Transactions that committed.
+    pub txns_committed: u64,
+    /// Transactions certain to have had no effect.
+    pub txns_failed: u64,
+    /// Transactions of unknown outcome.
+    pub txns_unknown: u64,
 }
 
 /// Runs a seed.
@@ -96,115 +96,9 @@ pub(crate) enum Phase {
     Forming,
     Faulty,
     Healing,
+    /// Whatever transactions left behind is met and dealt with.
+    Sweeping,
     Settling,
-}
-
-pub(crate) enum Event {
-    Step {
-        node: usize,
-    },
-    Finish {
-        node: usize,
-        process: u64,
-    },
-    /// Polls a task.
-    Poll {
-        task: u64,
-    },
-    /// Fills the slot of a timer.
-    Timer {
-        slot: Weak<Slot<()>>,
-    },
-    /// A call reaches the node it is meant for.
-    Call {
-        to: usize,
-        batch: Box<BatchRequest>,
-        caller: Caller,
-    },
-    /// The answer to a call comes back, or the news that there will be none.
-    Answer {
-        answer: Box<Answer>,
-        caller: Caller,
-    },
-    Batch {
-        from: usize,
-        to: usize,
-        batch: Box<RaftBatch>,
-    },
-    Snapshot {
-        from: usize,
-        to: usize,
-        received: Box<ReceivedSnapshot>,
-    },
-    Tell {
-        to: usize,
-        input: Box<Input>,
-    },
-    Invoke {
-        client: usize,
-    },
-    GiveUp {
-        client: usize,
-        op: u64,
-    },
-    Fault,
-    Restart {
-        node: usize,
-    },
-    /// Time for what is done now and then.
-    Watch,
-    CrashNow {
-        node: usize,
-        restart_after: u64,
-    },
-    CutNow {
-        from: usize,
-        to: usize,
-        until: u64,
-    },
-    SetOffset {
-        node: usize,
-        offset: u64,
-    },
-}
-
-/// What a task has to tell.
-pub(crate) enum Note {
-    /// The gateway is done with an operation of a client of single keys.
-    OpDone { client: usize, op: u64, result: Result<BatchResponse, SendError> },
-}
-
-struct Scheduled {
-    at: u64,
-    tie: u64,
-    sequence: u64,
-    event: Event,
-}
-
-impl Scheduled {
-    fn order(&self) -> (u64, u64, u64) {
-        (self.at, self.tie, self.sequence)
-    }
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order()
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.order().cmp(&other.order())
-    }
 }
 
 /// A read that was answered.
@@ -245,6 +139,13 @@ pub(crate) struct World {
     pub(crate) next_id: u64,
     /// When a client finished an operation last.
     pub(crate) active_at: u64,
+    pub(crate) txn_clients: Vec<TxnClientState>,
+    pub(crate) txn_log: Arc<Mutex<Log>>,
+    pub(crate) txn_keys: Arc<Keys>,
+    /// Clocks differ, or differed, by more than the nodes tolerate.
+    pub(crate) skewed: bool,
+    /// Why the sweep failed last.
+    pub(crate) swept: Result<(), String>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tasks: Tasks,
     pub(crate) stats: Stats,
@@ -278,6 +179,16 @@ impl World {
             oracle: Oracle::default(),
             next_id: 0,
             active_at: 0,
+            txn_clients: (0..plan.txn_clients).map(|_| TxnClientState::default()).collect(),
+            txn_log: Arc::default(),
+            txn_keys: Arc::new(Keys::new(
+                &["\x05", "\x04", "\x03"],
+                plan.txn_keys,
+                plan.accounts,
+                plan.habits.across,
+            )),
+            skewed: plan.offset > 500 * MS || plan.future_reads,
+            swept: Ok(()),
             hub: Hub::new(seed),
             tasks: Tasks::default(),
             stats: Stats::default(),
@@ -299,7 +210,8 @@ impl World {
             self.handle(next.event)?;
             self.serve_tasks()?;
             if self.phase == Phase::Settling && self.is_settled() {
-                return self.verdict();
+                self.verdict()?;
+                return self.check_txns();
             }
         }
         Err("nothing is left to happen".into())
@@ -376,6 +288,8 @@ impl World {
             Event::Tell { to, input } => self.give(to, *input),
             Event::Invoke { client } => self.invoke(client),
             Event::GiveUp { client, op } => self.give_up(client, op),
+            Event::InvokeTxn { client } => self.invoke_txn(client),
+            Event::CancelTxn { client, op } => self.cancel_txn(client, op),
             Event::Fault => self.fault(),
             Event::Restart { node } => {
                 if !self.node(node).is_up() {
@@ -438,9 +352,7 @@ impl World {
                 Want::Give { node, input } => self.give(node, *input),
                 Want::Spawn { node, future } => drop(self.spawn(node, None, future)),
                 Want::Served(served) => self.served(&served)?,
-                Want::Note(note) => match *note {
-                    Note::OpDone { client, op, result } => self.op_done(client, op, result)?,
-                },
+                Want::Note(note) => self.hear(*note)?,
             }
         }
         for task in self.hub.take_woken() {
@@ -448,6 +360,26 @@ impl World {
                 let delay = self.rng.within(0..MS / 20);
                 self.after(delay, Event::Poll { task });
             }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, note: Note) -> Result<(), String> {
+        match note {
+            Note::OpDone { client, op, result } => self.op_done(client, op, *result)?,
+            Note::Committing { client, op, gateway } => self.committing(client, op, gateway),
+            Note::TxnDone { client, op, committed, wrong } => {
+                self.txn_done(client, op, committed, wrong)?;
+            }
+            Note::SweepFailed(why) => {
+                self.trace(|| format!("the sweep failed: {why}"));
+                self.swept = Err(why);
+            }
+            Note::Swept { wrong: None } => {
+                self.active_at = self.now;
+                self.enter(Phase::Settling);
+            }
+            Note::Swept { wrong: Some(why) } => return Err(why),
         }
         Ok(())
     }
@@ -488,6 +420,7 @@ impl World {
             self.break_call(caller, 5 * MS, "connection reset");
         }
         self.disconnect(index);
+        self.disconnect_txns(index);
         self.node(index).crash(now, keep);
         self.stats.crashes += 1;
         self.after(restart_after, Event::Restart { node: index });
@@ -519,7 +452,7 @@ impl World {
 
     /// Sends something over the link; true unless it was lost.
     fn send(&mut self, from: usize, to: usize, extra: u64, event: Event) -> bool {
-        let healthy = matches!(self.phase, Phase::Forming | Phase::Healing | Phase::Settling);
+        let healthy = self.phase != Phase::Faulty;
         let arrivals =
             self.network.arrivals(&mut self.rng, &self.plan, healthy, (from, to), self.now);
         let Some((first, more)) = arrivals.split_first() else { return false };
@@ -618,103 +551,5 @@ impl World {
         if !self.send(from, to, takes, Event::Snapshot { from, to, received }) {
             self.after(300 * MS, Event::Tell { to: from, input: Box::new(report) });
         }
-    }
-
-    // What is done now and then.
-
-    fn watch(&mut self) -> Result<(), String> {
-        let stores = self.stores();
-        for index in 0..self.nodes.len() {
-            self.give(index, Input::Stores(stores.clone()));
-        }
-        self.gossip();
-        self.check_replicas()?;
-        let elapsed = self.now - self.phase_started;
-        match self.phase {
-            Phase::Forming if self.converged().is_ok() => {
-                self.enter(Phase::Faulty);
-                for client in 0..self.clients.len() {
-                    self.after(0, Event::Invoke { client });
-                }
-                self.after(self.plan.fault_gap, Event::Fault);
-            }
-            Phase::Faulty if elapsed > self.plan.faulty => {
-                self.heal();
-                self.enter(Phase::Healing);
-            }
-            Phase::Healing if self.clients.iter().all(|client| client.done_since_heal >= 2) => {
-                self.enter(Phase::Settling);
-            }
-            Phase::Forming if elapsed > 60_000 * MS => {
-                return Err(format!("the cluster does not form: {}", self.why_not_converged()));
-            }
-            Phase::Healing | Phase::Settling if elapsed > 60_000 * MS => {
-                return Err(format!(
-                    "no recovery a minute after all faults ended ({:?}): {}",
-                    self.phase,
-                    self.why_not_converged()
-                ));
-            }
-            _ => {}
-        }
-        self.after(150 * MS, Event::Watch);
-        Ok(())
-    }
-
-    /// Gateways hear now and then what the stores of other nodes know of their ranges.
-    fn gossip(&mut self) {
-        for from in 0..self.nodes.len() {
-            let Some(handle) = self.node(from).handle.clone() else { continue };
-            let ranges: Vec<_> =
-                handle.ranges().into_iter().map(|range| range.descriptor).collect();
-            for to in 0..self.nodes.len() {
-                let heard =
-                    from == to || self.rng.chance(30) && !self.network.is_cut(from, to, self.now);
-                let Some(gateway) = self.node(to).gateway.as_ref().filter(|_| heard) else {
-                    continue;
-                };
-                for descriptor in &ranges {
-                    gateway.cache().insert(descriptor.clone());
-                }
-            }
-        }
-    }
-
-    fn enter(&mut self, phase: Phase) {
-        self.trace(|| format!("--- {phase:?}"));
-        self.phase = phase;
-        self.phase_started = self.now;
-    }
-
-    fn stores(&self) -> Vec<StoreInfo> {
-        let info = |node: &Node| {
-            let down = self.now.saturating_sub(node.down_since);
-            let status = match node.is_up() {
-                true => StoreStatus::Live,
-                false if down > 3_000 * MS => StoreStatus::Dead,
-                false => StoreStatus::Suspect,
-            };
-            let replicas = node.handle.as_ref().map_or(0, |handle| handle.counts().replicas);
-            StoreInfo {
-                store_id: StoreId(node.store_id().get()),
-                node_id: node.node_id(),
-                locality: Vec::new(),
-                status,
-                draining: false,
-                decommissioning: node.decommissioning,
-                replicas,
-            }
-        };
-        self.nodes.iter().map(info).collect()
-    }
-
-    fn is_settled(&self) -> bool {
-        // Stores publish what they know at each tick: look at what they know after the last write.
-        let quiet = self.now > self.active_at + QUIET;
-        quiet && self.clients.iter().all(Client::is_idle) && self.converged().is_ok()
-    }
-
-    fn why_not_converged(&self) -> String {
-        self.converged().err().unwrap_or_else(|| "the clients get no answers".into())
     }
 }

@@ -1,0 +1,229 @@
+//! The clients of transactions in the world: when they begin, how they are cut short, and what
+//! must hold when all is over.
+
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+
+use crdb_keys::{Span, layout};
+use crdb_storage::{Engine as _, Family, MemoryEngine, Reader as _, mvcc};
+
+use super::{
+    check::{State, check},
+    work::{Job, number},
+};
+use crate::{
+    event::Event,
+    node::Node,
+    plan::MS,
+    world::{Phase, World},
+};
+
+/// One client of transactions.
+#[derive(Debug, Default)]
+pub(crate) struct TxnClientState {
+    current: Option<Running>,
+    /// The node it is connected to.
+    gateway: Option<usize>,
+    /// Transactions that committed since the faults ended.
+    pub(crate) done_since_heal: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    op: u64,
+    task: u64,
+    gateway: usize,
+}
+
+impl TxnClientState {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.current.is_none()
+    }
+}
+
+impl World {
+    fn txn_client(&mut self, index: usize) -> &mut TxnClientState {
+        self.txn_clients.get_mut(index).expect("clients are numbered from zero")
+    }
+
+    pub(crate) fn invoke_txn(&mut self, index: usize) {
+        if !matches!(self.phase, Phase::Faulty | Phase::Healing) {
+            return;
+        }
+        let before = self.txn_client(index).gateway;
+        let done = self.txn_client(index).done_since_heal >= 2;
+        let Some(gateway) = self.pick_gateway(before).filter(|_| !done) else {
+            self.after(50 * MS, Event::InvokeTxn { client: index });
+            return;
+        };
+        let job = self.txn_job(index, gateway);
+        let op = job.op;
+        let task = self.spawn(gateway, None, Box::pin(job.run()));
+        let client = self.txn_client(index);
+        client.gateway = Some(gateway);
+        client.current = Some(Running { op, task, gateway });
+        let patience = self.rng.within(self.plan.txn_patience / 4..self.plan.txn_patience);
+        self.after(patience, Event::CancelTxn { client: index, op });
+    }
+
+    pub(crate) fn txn_job(&mut self, client: usize, gateway: usize) -> Job {
+        let of = self.node(gateway).gateway.as_ref().expect("the node is up");
+        let (txns, clock) = (of.txns.clone(), of.clock.clone());
+        Job {
+            hub: Arc::clone(&self.hub),
+            log: Arc::clone(&self.txn_log),
+            keys: Arc::clone(&self.txn_keys),
+            habits: self.plan.habits,
+            txns,
+            clock,
+            client,
+            gateway,
+            op: self.hub.fresh(),
+        }
+    }
+
+    /// A transaction ended, one way or another.
+    pub(crate) fn txn_done(
+        &mut self,
+        index: usize,
+        op: u64,
+        committed: bool,
+        wrong: Option<String>,
+    ) -> Result<(), String> {
+        if let Some(why) = wrong {
+            return Err(why);
+        }
+        let healed = self.phase == Phase::Healing;
+        let client = self.txn_client(index);
+        if client.current.as_ref().is_some_and(|current| current.op == op) {
+            client.current = None;
+            client.done_since_heal += u64::from(healed && committed);
+            self.next_txn(index);
+        }
+        Ok(())
+    }
+
+    fn next_txn(&mut self, index: usize) {
+        self.active_at = self.now;
+        let think = self.rng.within(0..self.plan.think);
+        self.after(think, Event::InvokeTxn { client: index });
+    }
+
+    /// A client asks for a commit: a good moment to lose it.
+    pub(crate) fn committing(&mut self, index: usize, op: u64, gateway: usize) {
+        if self.phase != Phase::Faulty {
+            return;
+        }
+        let soon = self.rng.within(0..12 * MS);
+        match self.rng.index(100) {
+            0..4 => self.after(soon, Event::CancelTxn { client: index, op }),
+            4 => {
+                let restart_after = self.rng.within(0..800 * MS);
+                self.after(soon, Event::CrashNow { node: gateway, restart_after });
+            }
+            _ => {}
+        }
+    }
+
+    /// A client walks away from its transaction, which nobody coordinates any more.
+    pub(crate) fn cancel_txn(&mut self, index: usize, op: u64) {
+        let Some(current) = &self.txn_client(index).current else { return };
+        if current.op == op {
+            let task = current.task;
+            self.tasks.cancel(task);
+            self.txn_client(index).current = None;
+            self.next_txn(index);
+        }
+    }
+
+    /// The connections to a gateway break; its tasks are gone already.
+    pub(crate) fn disconnect_txns(&mut self, gateway: usize) {
+        for index in 0..self.txn_clients.len() {
+            let client = self.txn_client(index);
+            if client.current.as_ref().is_some_and(|current| current.gateway == gateway) {
+                client.current = None;
+                self.next_txn(index);
+            }
+        }
+    }
+
+    /// Looks at what the transactions left.
+    pub(crate) fn check_txns(&mut self) -> Result<(), String> {
+        let names = self
+            .txn_keys
+            .all
+            .iter()
+            .map(|key| crdb_keys::pretty::Pretty(key).to_string())
+            .collect();
+        let mut state = State { names, keys: Vec::new() };
+        for key in &self.txn_keys.all {
+            let engine = self.serving_engine(key)?;
+            let mut versions = BTreeMap::new();
+            let (start, end) = mvcc::engine_span(&Span::point(key.clone()));
+            engine
+                .snapshot()
+                .scan(Family::State, &start, &end, &mut |key, value| {
+                    let (_, at) = mvcc::decode_version_key(key)?;
+                    versions.insert(at, bytes::Bytes::copy_from_slice(value));
+                    Ok(ControlFlow::Continue(()))
+                })
+                .map_err(|error| error.to_string())?;
+            let mut numbers = BTreeMap::new();
+            for (at, value) in versions {
+                let value = match value.split_first() {
+                    Some((0, _)) => None,
+                    Some((_, value)) => Some(number(&bytes::Bytes::copy_from_slice(value))?),
+                    None => return Err("a version without a value".into()),
+                };
+                numbers.insert(at, value);
+            }
+            state.keys.push(numbers);
+        }
+        let log = self.txn_log.lock();
+        let (committed, failed, unknown) = log.counts();
+        self.stats.txns_committed = committed;
+        self.stats.txns_failed = failed;
+        self.stats.txns_unknown = unknown;
+        check(&log, &state, !self.skewed)
+    }
+
+    /// The disk of the leaseholder of a key.
+    fn serving_engine(&self, key: &[u8]) -> Result<&MemoryEngine, String> {
+        let serves = |node: &&Node| {
+            node.handle.as_ref().is_some_and(|handle| {
+                handle.ranges().iter().any(|range| {
+                    let descriptor = &range.descriptor;
+                    range.is_leaseholder
+                        && *descriptor.start_key <= *key
+                        && *key < *descriptor.end_key
+                })
+            })
+        };
+        let node = self.nodes.iter().find(serves);
+        node.map(|node| &node.engine).ok_or_else(|| "a key has no leaseholder in the end".into())
+    }
+
+    /// No intent is left anywhere.
+    pub(crate) fn check_intents(&self) -> Result<(), String> {
+        for node in &self.nodes {
+            for (_, span) in layout::bootstrap_ranges() {
+                if let Some(left) = first_intent(node, &span)? {
+                    return Err(format!("s{} still has an intent: {left}", node.index + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_intent(node: &Node, span: &Span) -> Result<Option<String>, String> {
+    let (start, end) = mvcc::engine_span(span);
+    let mut found = None;
+    node.engine
+        .snapshot()
+        .scan(Family::Lock, &start, &end, &mut |key, _| {
+            found = Some(crdb_keys::pretty::Escaped(key).to_string());
+            Ok(ControlFlow::Break(()))
+        })
+        .map_err(|error| error.to_string())?;
+    Ok(found)
+}
