@@ -48,6 +48,12 @@ pub enum Sequenced {
 }
 
 impl Locks {
+    /// Whether nothing is held and nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().table.is_empty()
+    }
+
     /// Looks for what is in the way of `request`, whose latches are held, and queues it up if there
     /// is something. `guard` is its place if it waited before.
     #[must_use]
@@ -66,7 +72,8 @@ impl Locks {
                 None => (Sequenced::Free(guard), Vec::new()),
                 Some((wait, wanted)) => {
                     let place = (wait.key, wanted);
-                    let (guard, free) = self.enqueue(state, request, guard, place, now_nanos);
+                    let (guard, free) =
+                        self.enqueue(state, request.txn.as_ref(), guard, place, now_nanos);
                     (Sequenced::Waits(guard), free)
                 }
             }
@@ -102,26 +109,27 @@ impl Locks {
                 return (Sequenced::Free(guard), free);
             };
             let place = (key.clone(), request.wanted_of(key, txn));
-            let (guard, more) = self.enqueue(state, request, guard, place, now_nanos);
+            let (guard, more) = self.enqueue(state, request.txn.as_ref(), guard, place, now_nanos);
             free.extend(more);
             (Sequenced::Waits(guard), free)
         })
     }
 
-    /// Locks what a request has read, whose latches are still held. If somebody was faster it
-    /// queues up for that key, and is to be evaluated again.
+    /// Locks what a request of `txn` has read, whose latches are still held. If somebody was faster
+    /// it queues up for that key, and is to be evaluated again. Without a transaction, nothing is
+    /// locked.
     pub fn acquire(
         self: &Arc<Self>,
-        request: &LockRequest,
+        txn: Option<TxnMeta>,
         guard: Option<LockGuard>,
         locks: &[(Key, LockStrength)],
         now_nanos: u64,
     ) -> Sequenced {
-        let Some(txn) = &request.txn else { return Sequenced::Free(guard) };
+        let Some(holder) = &txn else { return Sequenced::Free(guard) };
         self.update(|state| {
             let mut free = Vec::new();
             for (key, strength) in locks {
-                match state.table.acquire(txn, key, *strength, now_nanos) {
+                match state.table.acquire(holder, key, *strength, now_nanos) {
                     Ok(others) => free.extend(others),
                     Err(wait) => {
                         let wanted = if *strength == LockStrength::LockShared {
@@ -130,7 +138,8 @@ impl Locks {
                             LockUse::Exclusive
                         };
                         let place = (wait.key, wanted);
-                        let (guard, more) = self.enqueue(state, request, guard, place, now_nanos);
+                        let txn = Some(holder);
+                        let (guard, more) = self.enqueue(state, txn, guard, place, now_nanos);
                         free.extend(more);
                         return (Sequenced::Waits(guard), free);
                     }
@@ -193,13 +202,12 @@ impl Locks {
     fn enqueue(
         self: &Arc<Self>,
         state: &mut State,
-        request: &LockRequest,
+        txn: Option<&TxnMeta>,
         guard: Option<LockGuard>,
         (key, wanted): (Key, LockUse),
         now_nanos: u64,
     ) -> (LockGuard, Vec<LockTicket>) {
         let ticket = guard.as_ref().map(|guard| guard.ticket);
-        let txn = request.txn.as_ref();
         let (ticket, free) = state.table.wait(ticket, txn, &key, wanted, now_nanos);
         (guard.unwrap_or_else(|| LockGuard { locks: Arc::clone(self), ticket }), free)
     }
@@ -286,10 +294,10 @@ mod tests {
         let exclusive = [(Key::from("k"), LockStrength::LockExclusive)];
         let (a, b, c) = (request("a"), request("b"), request("c"));
         assert!(matches!(locks.sequence(&a, None, 0), Sequenced::Free(None)));
-        assert!(matches!(locks.acquire(&a, None, &exclusive, 0), Sequenced::Free(None)));
+        assert!(matches!(locks.acquire(a.txn.clone(), None, &exclusive, 0), Sequenced::Free(None)));
         let second = waits(locks.sequence(&b, None, 0));
         // One that read at the same time as the holder, and was slower.
-        let third = waits(locks.acquire(&c, None, &exclusive, 0));
+        let third = waits(locks.acquire(c.txn.clone(), None, &exclusive, 0));
         assert_eq!(second.blocker(&waker).map(|wait| wait.holder), a.txn);
         assert!(third.blocker(&waker).is_some());
         locks.release(&Bytes::from_static(b"a"), None);

@@ -47,7 +47,7 @@ impl WriteTracker {
     #[must_use]
     pub fn close(&self, target: Timestamp) -> Timestamp {
         let state = &mut *self.state.lock();
-        let below_writes = state.under_way.first_key_value().map(|(first, _)| previous(*first));
+        let below_writes = state.under_way.first_key_value().map(|(first, _)| first.prev());
         let reachable = below_writes.map_or(target, |below| below.min(target));
         state.closed = state.closed.max(reachable);
         state.closed
@@ -90,17 +90,6 @@ impl Drop for WriteGuard {
                 state.under_way.remove(&self.timestamp);
             }
         }
-    }
-}
-
-/// The next smaller timestamp.
-fn previous(timestamp: Timestamp) -> Timestamp {
-    match timestamp.logical.checked_sub(1) {
-        Some(logical) => Timestamp { logical, ..timestamp },
-        None => match timestamp.wall_nanos.checked_sub(1) {
-            Some(wall_nanos) => Timestamp { wall_nanos, logical: u32::MAX },
-            None => Timestamp::ZERO,
-        },
     }
 }
 

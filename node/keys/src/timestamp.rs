@@ -36,6 +36,18 @@ impl Timestamp {
         }
     }
 
+    /// The next smaller timestamp; saturates at [`Self::ZERO`].
+    #[must_use]
+    pub fn prev(self) -> Self {
+        match self.logical.checked_sub(1) {
+            Some(logical) => Self { logical, ..self },
+            None => match self.wall_nanos.checked_sub(1) {
+                Some(wall_nanos) => Self { wall_nanos, logical: u32::MAX },
+                None => Self::ZERO,
+            },
+        }
+    }
+
     /// This timestamp moved by `nanos` of wall time; saturates.
     #[must_use]
     pub fn add_nanos(self, nanos: u64) -> Self {

@@ -1,25 +1,27 @@
 //! The view of a store that threads other than its scheduler share.
 //!
-//! What it is: which ranges are here, what may be served (the lease cell), the latches, and what
-//! status commands show. The scheduler writes it, callers that evaluate requests read it. What it
+//! What it is: which ranges are here, what may be served (the lease cell), latches and
+//! locks, what was read up to when, and what status commands show. The scheduler writes it, callers that evaluate requests read it. What it
 //! is not: it never touches raft.
 //!
 //! Invariants:
 //! 1. A latch is released when its guard is dropped: by the evaluation for reads, by the scheduler
 //!    for proposals, once they are applied or can no longer be.
-//! 2. A completion slot is filled exactly once; one that is dropped unfilled says ambiguous.
+//! 2. Locks and reads known here are those of the lease in force or of the one before; what a lease
+//!    serves is never judged by those of an earlier one.
+//! 3. A completion slot is filled exactly once; one that is dropped unfilled says ambiguous.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
 };
 
-use crdb_concurrency::Latches;
-use crdb_keys::{RangeId, ReplicaId, StoreId, Timestamp, hlc::Clock};
+use crdb_concurrency::{Latches, Locks, TimestampCache, TxnWaits, WriteTracker};
+use crdb_keys::{RangeId, ReplicaId, Span, StoreId, Timestamp, hlc::Clock};
 use crdb_proto::kv::{BatchRequest, RangeDescriptor, ReplicaDescriptor};
 use crdb_storage::Engine;
 use parking_lot::{Mutex, RwLock};
@@ -109,6 +111,15 @@ pub(crate) struct ReplicaHandle {
     pub(crate) served_last: Mutex<Option<Serving>>,
     role: Mutex<RoleView>,
     pub(crate) latches: Arc<Latches>,
+    /// Who holds which key, as far as known. Outlives the lease, until the next one begins, so that
+    /// a transfer can hand it over.
+    pub(crate) locks: Arc<Locks>,
+    /// Up to when each key was read.
+    pub(crate) reads: Mutex<TimestampCache>,
+    /// Writes that have a timestamp and are not applied yet.
+    pub(crate) writes: Arc<WriteTracker>,
+    /// Sequence of the lease that `locks` and `reads` are about.
+    lease_begun: AtomicU64,
     lease_waiters: Mutex<Vec<Waker>>,
     removed: AtomicBool,
     status: Mutex<RangeStatus>,
@@ -125,6 +136,10 @@ impl ReplicaHandle {
             served_last: Mutex::default(),
             role: Mutex::default(),
             latches: Arc::default(),
+            locks: Arc::default(),
+            reads: Mutex::default(),
+            writes: Arc::default(),
+            lease_begun: AtomicU64::new(0),
             lease_waiters: Mutex::default(),
             removed: AtomicBool::new(false),
             status: Mutex::default(),
@@ -136,7 +151,12 @@ impl ReplicaHandle {
     }
 
     pub(crate) fn set_descriptor(&self, descriptor: RangeDescriptor) {
-        *self.descriptor.write() = Arc::new(descriptor);
+        let new_end = descriptor.end_key.clone();
+        let before = std::mem::replace(&mut *self.descriptor.write(), Arc::new(descriptor));
+        if new_end < before.end_key {
+            // Who waits there is sent to the range that has the keys now.
+            self.locks.clear(Some(&Span::new(new_end, before.end_key.clone())));
+        }
     }
 
     pub(crate) fn role(&self) -> RoleView {
@@ -153,9 +173,24 @@ impl ReplicaHandle {
         if serving.is_some() {
             *self.served_last.lock() = serving;
         }
+        if let Some(serving) = &serving {
+            self.begin_lease(serving.sequence, serving.start);
+        }
+        let had_lease = self.lease.get().is_some();
         self.lease.set(serving);
         if serving.is_some() {
             self.wake_lease_waiters();
+        } else if had_lease {
+            self.locks.wake_all();
+        }
+    }
+
+    /// Forgets what was known under the lease before, when the one with the number `sequence`
+    /// begins: whatever was read then lies below its `start`. Called before anything is served.
+    pub(crate) fn begin_lease(&self, sequence: u64, start: Timestamp) {
+        if self.lease_begun.swap(sequence, Ordering::AcqRel) != sequence {
+            self.reads.lock().reset(start);
+            self.locks.clear(None);
         }
     }
 
@@ -264,6 +299,8 @@ pub(crate) struct Shared<E: Engine> {
     pub(crate) engine: E,
     pub(crate) clock: Clock,
     pub(crate) config: StoreConfig,
+    /// Which transactions wait for which, by the pushes that came here.
+    pub(crate) txn_waits: Mutex<TxnWaits>,
     ranges: RwLock<Ranges>,
     stopped: AtomicBool,
 }
@@ -292,6 +329,7 @@ impl<E: Engine> StoreHandle<E> {
             engine,
             clock,
             config,
+            txn_waits: Mutex::default(),
             ranges: RwLock::default(),
             stopped: AtomicBool::new(false),
         };

@@ -11,10 +11,7 @@ use crdb_proto::{
 use crdb_storage::Engine;
 
 use crate::{
-    command::Kind,
-    config::Mono,
-    handle::{Completion, LatchGuard},
-    snapshot::SnapshotStream,
+    command::Kind, config::Mono, evaluate::Held, handle::Completion, snapshot::SnapshotStream,
 };
 
 /// One thing for [`Store::begin`](crate::Store::begin) to take in.
@@ -106,7 +103,7 @@ pub struct Proposal {
     pub(crate) lease_sequence: u64,
     pub(crate) effect: Effect,
     /// Held until the command is applied or can no longer be.
-    pub(crate) latch: Option<LatchGuard>,
+    pub(crate) held: Option<Box<Held>>,
     pub(crate) slot: Completion,
 }
 

@@ -52,6 +52,7 @@ mod snapshot;
 mod store;
 
 pub use config::{Limits, Mono, PlantedBug, StoreConfig, Timing};
+pub use crdb_concurrency::LockWait;
 pub use evaluate::{Evaluation, Progress, YieldPoint};
 pub use handle::{LeaseView, RangeStatus, StoreCounts, StoreHandle};
 pub use io::{

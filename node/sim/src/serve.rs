@@ -65,7 +65,9 @@ impl Desk {
                     self.linger().await;
                 }
                 // Who waits is woken, yet looks at the time now and then.
-                Progress::WaitLease => self.woken(Some(self.hub.sleep(300 * MS))).await,
+                Progress::WaitLease | Progress::WaitLock(_) => {
+                    self.woken(Some(self.hub.sleep(300 * MS))).await;
+                }
                 Progress::WaitLatch | Progress::WaitProposal => self.woken(None).await,
                 Progress::Propose(proposal) => {
                     let input = Box::new(Input::Propose(proposal));

@@ -181,25 +181,19 @@ impl Generation {
         self.spans.range::<[u8], _>(below).next_back().map(|(_, mark)| *mark).unwrap_or_default()
     }
 
-    fn floor(&self, span: &Span, hash: u64, own: Option<ReaderId>) -> Timestamp {
-        let mut floor = Timestamp::ZERO;
-        if span.is_point() {
-            if let Some(mark) = self.points.get(&hash) {
-                floor = mark.floor(own);
-            }
-        } else {
-            floor = self.latest_point.floor(own);
+    fn key_floor(&self, key: &[u8], hash: u64, own: Option<ReaderId>) -> Timestamp {
+        let point = self.points.get(&hash).map(|mark| mark.floor(own)).unwrap_or_default();
+        if self.spans.is_empty() { point } else { point.max(self.at(key).floor(own)) }
+    }
+
+    fn span_floor(&self, span: &Span, own: Option<ReaderId>) -> Timestamp {
+        if span.start >= span.end {
+            return Timestamp::ZERO;
         }
-        if self.spans.is_empty() {
-            return floor;
-        }
-        floor = floor.max(self.at(&span.start).floor(own));
-        if span.start < span.end {
-            let inside = (Bound::Excluded(span.start.as_ref()), Bound::Excluded(span.end.as_ref()));
-            let marks = self.spans.range::<[u8], _>(inside);
-            floor = marks.map(|(_, mark)| mark.floor(own)).fold(floor, Timestamp::max);
-        }
-        floor
+        let floor = self.latest_point.floor(own).max(self.at(&span.start).floor(own));
+        let inside = (Bound::Excluded(span.start.as_ref()), Bound::Excluded(span.end.as_ref()));
+        let marks = self.spans.range::<[u8], _>(inside);
+        marks.map(|(_, mark)| mark.floor(own)).fold(floor, Timestamp::max)
     }
 }
 
@@ -238,10 +232,20 @@ impl TimestampCache {
     /// `span`: above the reads of others, not below its own.
     #[must_use]
     pub fn floor(&self, span: &Span, own: Option<ReaderId>) -> Timestamp {
-        let hash = if span.is_point() { hash(&span.start) } else { 0 };
+        if span.is_point() {
+            return self.floor_of_key(&span.start, own);
+        }
         let low_water = self.low_water.next();
-        let current = self.current.floor(span, hash, own);
-        low_water.max(current).max(self.old.floor(span, hash, own))
+        low_water.max(self.current.span_floor(span, own)).max(self.old.span_floor(span, own))
+    }
+
+    /// What [`Self::floor`] answers for one key.
+    #[must_use]
+    pub fn floor_of_key(&self, key: &[u8], own: Option<ReaderId>) -> Timestamp {
+        let hash = hash(key);
+        let low_water = self.low_water.next();
+        let current = self.current.key_floor(key, hash, own);
+        low_water.max(current).max(self.old.key_floor(key, hash, own))
     }
 
     /// Forgets all reads: everything counts as read up to `low_water`. For a new lease, below

@@ -13,7 +13,7 @@
 //!
 //! Invariants:
 //! 1. An evaluation is polled with a reading of the clock taken after its last return.
-//! 2. Whoever waits for a lease looks again from time to time, woken or not.
+//! 2. Whoever waits for a lease or a lock looks again from time to time, woken or not.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -25,8 +25,8 @@ use crdb_raftstore::{Evaluation, Mono, Progress, Proposal, YieldPoint};
 use crdb_storage::Engine;
 use futures::future::BoxFuture;
 
-/// A request that waits for a lease looks again after this long, woken or not.
-const LEASE_RECHECK: Duration = Duration::from_millis(100);
+/// A request that waits for a lease or a lock looks again after this long, woken or not.
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// Where an evaluation is driven: the store's node, as far as the driver needs it.
 pub trait Site: Send + Sync {
@@ -67,8 +67,8 @@ pub async fn drive<E: Engine>(evaluation: &mut Evaluation<E>, site: &dyn Site) -
                     }
                     Progress::Propose(proposal) => site.propose(proposal),
                     Progress::WaitLatch | Progress::WaitProposal => return Poll::Pending,
-                    Progress::WaitLease => {
-                        let timer = recheck.insert(site.sleep(LEASE_RECHECK));
+                    Progress::WaitLease | Progress::WaitLock(_) => {
+                        let timer = recheck.insert(site.sleep(RECHECK));
                         if timer.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }

@@ -10,7 +10,8 @@ use prost::Message as _;
 use super::{Ctx, Replica};
 use crate::{
     command::{Command, Kind},
-    handle::{Completion, LatchGuard},
+    evaluate::Held,
+    handle::Completion,
     io::{Effect, Proposal, ProposalResult},
 };
 
@@ -21,20 +22,22 @@ pub(crate) struct Pending {
     pub(crate) term: u64,
     pub(crate) lease_sequence: u64,
     slot: Option<Completion>,
-    latch: Option<LatchGuard>,
+    held: Option<Box<Held>>,
 }
 
 impl Pending {
-    /// Tells the outcome and gives the latches back.
+    /// Lets the lock table and those who wait know, and gives the latches back.
     pub(crate) fn complete(mut self, result: ProposalResult) {
         self.finish(result);
     }
 
     fn finish(&mut self, result: ProposalResult) {
+        if let Some(held) = self.held.take() {
+            held.complete(result);
+        }
         if let Some(slot) = self.slot.take() {
             slot.complete(result);
         }
-        self.latch = None;
     }
 }
 
@@ -54,7 +57,7 @@ impl<E: Engine> Replica<E> {
                 && lease.end().is_none()
                 && lease.sequence == proposal.lease_sequence
         });
-        let Proposal { lease_sequence, effect, latch, slot, .. } = proposal;
+        let Proposal { lease_sequence, effect, held, slot, .. } = proposal;
         if !fits {
             slot.complete(ProposalResult::NotLeaseholder);
             return;
@@ -64,7 +67,7 @@ impl<E: Engine> Replica<E> {
             Effect::TransferLease(target) => return self.transfer_for(ctx, target, slot),
         };
         if let Some(pending) = self.propose_command(ctx, lease_sequence, kind) {
-            self.pending.push_back(Pending { slot: Some(slot), latch, ..pending });
+            self.pending.push_back(Pending { slot: Some(slot), held, ..pending });
         } else {
             slot.complete(ProposalResult::Refused);
         }
@@ -85,7 +88,7 @@ impl<E: Engine> Replica<E> {
         }
         let index = self.raw.raft.raft_log.last_index();
         self.after_raft(ctx);
-        Some(Pending { index, term, lease_sequence, slot: None, latch: None })
+        Some(Pending { index, term, lease_sequence, slot: None, held: None })
     }
 
     /// Gives a command the next lease index.

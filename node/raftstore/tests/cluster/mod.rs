@@ -384,7 +384,10 @@ impl Cluster {
                     self.calls.remove(&id);
                     self.responses.insert(id, *response);
                 }
-                Progress::WaitLatch | Progress::WaitLease | Progress::WaitProposal => return,
+                Progress::WaitLatch
+                | Progress::WaitLock(_)
+                | Progress::WaitLease
+                | Progress::WaitProposal => return,
             }
         }
     }

@@ -18,8 +18,8 @@ use super::store_thread::Inbox;
 use crate::clock::{elapsed, mono};
 use crate::peer::PeerLinks;
 
-/// A request that waits for a lease looks again after this long, woken or not.
-const LEASE_RECHECK: Duration = Duration::from_millis(100);
+/// A request that waits for a lease or a lock looks again after this long, woken or not.
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// Evaluates `batch` on the own store, on the caller's task.
 pub(crate) async fn evaluate(
@@ -35,8 +35,8 @@ pub(crate) async fn evaluate(
                 Progress::Yield(_) => {}
                 Progress::Propose(proposal) => inbox.push(Input::Propose(proposal)),
                 Progress::WaitLatch | Progress::WaitProposal => return Poll::Pending,
-                Progress::WaitLease => {
-                    let timer = recheck.insert(Box::pin(tokio::time::sleep(LEASE_RECHECK)));
+                Progress::WaitLease | Progress::WaitLock(_) => {
+                    let timer = recheck.insert(Box::pin(tokio::time::sleep(RECHECK)));
                     if timer.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }

@@ -1,0 +1,189 @@
+//! The responses of an evaluation: what the leaseholder's memory adds to them, and errors.
+
+use crdb_keys::{Key, Span};
+use crdb_proto::kv::{
+    self, BatchRequest, BatchResponse, Response, TxnStatus, error::Kind as ErrorKind,
+    request::Kind as Request, response::Kind as Answer,
+};
+use crdb_storage::Engine;
+
+use super::{Chosen, Evaluation};
+use crate::{
+    admin,
+    config::Mono,
+    handle::{ReplicaHandle, StoreHandle},
+    io::ProposalResult,
+};
+
+/// Locks shown by one request, at most.
+const LOCKS_SHOWN_MAX: usize = 10_000;
+
+/// Whether all requests of `batch` are about what the leaseholder has in memory. Such batches need
+/// no state.
+pub(super) fn is_about_locks(batch: &BatchRequest) -> bool {
+    let about_locks = |request: &kv::Request| {
+        matches!(request.kind, Some(Request::ReleaseLocks(_) | Request::QueryLocks(_)))
+    };
+    !batch.requests.is_empty() && batch.requests.iter().all(about_locks)
+}
+
+/// Completes `responses` from the memory of the leaseholder, and notes there what they say: waits
+/// of transactions, locks given up. To be called with the latches held, under a valid lease.
+pub(super) fn complete<E: Engine>(
+    store: &StoreHandle<E>,
+    replica: &ReplicaHandle,
+    batch: &BatchRequest,
+    responses: &mut [Response],
+    now: Mono,
+) {
+    for (request, response) in batch.requests.iter().zip(responses) {
+        match (&request.kind, &mut response.kind) {
+            (Some(Request::PushTxn(push)), Some(Answer::PushTxn(answer))) => {
+                note_wait(store, push, answer, now);
+            }
+            (Some(Request::QueryTxn(query)), Some(Answer::QueryTxn(answer))) => {
+                if let Some(txn) = &query.txn {
+                    let waits = store.shared.txn_waits.lock();
+                    answer.dependents = waits.dependents_of(&txn.id, now.0);
+                }
+            }
+            (Some(Request::ReleaseLocks(release)), answer) => {
+                let span = span_or_point(&release.start, &release.end);
+                replica.locks.release(&release.txn_id, Some(&span));
+                *answer = Some(Answer::ReleaseLocks(kv::ReleaseLocksResponse {}));
+            }
+            (Some(Request::QueryLocks(query)), answer) => {
+                let locks = list_locks(replica, query, now);
+                *answer = Some(Answer::QueryLocks(kv::QueryLocksResponse { locks }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A push that failed says that the pusher goes on waiting.
+fn note_wait<E: Engine>(
+    store: &StoreHandle<E>,
+    push: &kv::PushTxnRequest,
+    answer: &kv::PushTxnResponse,
+    now: Mono,
+) {
+    let alive = answer
+        .record
+        .as_ref()
+        .is_none_or(|record| matches!(record.status(), TxnStatus::Pending | TxnStatus::Staging));
+    let (Some(pusher), Some(pushee)) = (&push.pusher, &push.pushee) else { return };
+    if alive && !answer.recover && !pusher.id.is_empty() {
+        let mut waits = store.shared.txn_waits.lock();
+        waits.register(&pusher.id, &pushee.id, &push.dependents, now.0);
+    }
+}
+
+fn list_locks(
+    replica: &ReplicaHandle,
+    query: &kv::QueryLocksRequest,
+    now: Mono,
+) -> Vec<kv::LockInfo> {
+    let wanted = usize::try_from(query.max_locks).unwrap_or(usize::MAX);
+    let max = if wanted == 0 { LOCKS_SHOWN_MAX } else { wanted.min(LOCKS_SHOWN_MAX) };
+    let span = span_or_point(&query.start, &query.end);
+    let mut locks = replica.locks.list(&span, max, now.0);
+    for lock in &mut locks {
+        lock.range_id = replica.range_id.get();
+    }
+    locks
+}
+
+fn span_or_point(start: &Key, end: &Key) -> Span {
+    if end.is_empty() { Span::point(start.clone()) } else { Span::new(start.clone(), end.clone()) }
+}
+
+impl<E: Engine> Evaluation<E> {
+    pub(super) fn conclude(
+        &self,
+        result: ProposalResult,
+        chosen: &Chosen,
+        responses: Vec<Response>,
+    ) -> BatchResponse {
+        match (result, &self.replica) {
+            (ProposalResult::Applied, _) => self.success(chosen, responses),
+            (ProposalResult::NotLeaseholder, Some(replica)) => self.not_leaseholder(replica),
+            (ProposalResult::Refused | ProposalResult::NotLeaseholder, _) => self.failure(
+                "the range takes no more writes at the moment".into(),
+                ErrorKind::Unavailable(kv::Unavailable {}),
+            ),
+            (ProposalResult::Failed(why), _) => {
+                self.failure(why.into(), ErrorKind::Unavailable(kv::Unavailable {}))
+            }
+            (ProposalResult::Ambiguous, _) => self.failure(
+                "the command was proposed and its fate is unknown".into(),
+                ErrorKind::Ambiguous(kv::Ambiguous {}),
+            ),
+        }
+    }
+
+    /// Sends the caller elsewhere, with all that is known here about its keys.
+    pub(super) fn misrouted(&self, mut error: kv::Error) -> BatchResponse {
+        let keys = self.spans.iter().map(|(span, _)| span.start.clone());
+        admin::add_known(&self.store, keys, &mut error);
+        BatchResponse { error: Some(error), ..self.empty_response() }
+    }
+
+    pub(super) fn not_leaseholder(&self, replica: &ReplicaHandle) -> BatchResponse {
+        let leaseholder = replica.leader_hint().filter(|_| !replica.role().is_leader);
+        self.failure(
+            format!(
+                "{} does not hold the lease of {}",
+                self.store.shared.config.store_id, replica.range_id
+            ),
+            ErrorKind::NotLeaseholder(kv::NotLeaseholder {
+                leaseholder,
+                descriptor: Some((*replica.descriptor()).clone()),
+            }),
+        )
+    }
+
+    /// A lock of `holder` is not waited for, or not any longer.
+    pub(super) fn lock_conflict(
+        &self,
+        key: Key,
+        holder: kv::TxnMeta,
+        timed_out: bool,
+    ) -> BatchResponse {
+        let pretty = crdb_keys::pretty::Pretty(&key);
+        let message = if timed_out {
+            format!("the lock of {pretty} was not given up in time by another transaction")
+        } else {
+            format!("{pretty} is locked by another transaction")
+        };
+        let conflict = kv::LockConflict { key, holder: Some(holder), timed_out };
+        self.failure(message, ErrorKind::LockConflict(conflict))
+    }
+
+    pub(super) fn invalid(&self, message: &str) -> BatchResponse {
+        self.failure(message.into(), ErrorKind::Invalid(kv::Invalid {}))
+    }
+
+    pub(super) fn empty_response(&self) -> BatchResponse {
+        BatchResponse {
+            now: Some(self.store.shared.clock.now().into()),
+            ..BatchResponse::default()
+        }
+    }
+
+    pub(super) fn success(&self, chosen: &Chosen, responses: Vec<Response>) -> BatchResponse {
+        BatchResponse {
+            read_timestamp: Some(chosen.read.into()),
+            write_timestamp: chosen.wrote.map(Into::into),
+            responses,
+            ..self.empty_response()
+        }
+    }
+
+    pub(super) fn failure(&self, message: String, kind: ErrorKind) -> BatchResponse {
+        BatchResponse {
+            error: Some(kv::Error { message, kind: Some(kind) }),
+            ..self.empty_response()
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! When a request reads and writes.
+
+use std::task::Waker;
+
+use crdb_concurrency::ReaderId;
+use crdb_keys::Timestamp;
+use crdb_proto::kv::{self, LockStrength, error::Kind as ErrorKind};
+use crdb_storage::{
+    Engine,
+    evaluate::{self, At, EvalArgs, EvalError, Evaluated, ServedRead, kv_error},
+};
+
+use super::{
+    Chosen, Evaluation, Progress, Stage, YieldPoint,
+    held::Hold,
+    wants::{self, Writes},
+};
+use crate::{
+    config::Mono,
+    handle::{LatchGuard, ReplicaHandle},
+};
+
+impl<E: Engine> Evaluation<E> {
+    /// The timestamp of the reads, if the sender names one.
+    pub(super) fn read_timestamp(&self) -> Option<Timestamp> {
+        let header = self.request.header.as_ref()?;
+        header.read_timestamp.map(Timestamp::from).filter(|timestamp| !timestamp.is_zero())
+    }
+
+    /// Checks what the sender says of itself, and moves the clock past what it knows.
+    pub(super) fn accept(&self) -> Result<(), Box<kv::BatchResponse>> {
+        if let Some(txn) = self.txn() {
+            if ReaderId::new(&txn.id).is_none() {
+                return Err(Box::new(self.invalid("the id of a transaction has 16 bytes")));
+            }
+            if txn.anchor.is_empty() && self.locks_or_writes_intents() {
+                let message = "a transaction that locks or writes says where its record is";
+                return Err(Box::new(self.invalid(message)));
+            }
+        }
+        let latest = wants::latest_timestamp(&self.request);
+        if latest.is_zero() {
+            return Ok(());
+        }
+        self.store.shared.clock.update(latest).map_err(|error| {
+            let invalid = ErrorKind::Invalid(kv::Invalid {});
+            Box::new(self.failure(error.to_string(), invalid))
+        })
+    }
+
+    fn locks_or_writes_intents(&self) -> bool {
+        use kv::request::Kind;
+        let one_phase = self.header().is_some_and(|header| header.one_phase);
+        let intents = self.versions != Writes::Nothing && !one_phase;
+        intents
+            || self.request.requests.iter().any(|request| match &request.kind {
+                Some(Kind::Get(get)) => get.lock() != LockStrength::LockNone,
+                Some(Kind::Scan(scan)) => scan.lock() != LockStrength::LockNone,
+                _ => false,
+            })
+    }
+
+    /// Chooses the timestamps, under the latches and with nothing known to be in the way, and looks
+    /// whether the lease covers them.
+    pub(super) fn choose(&mut self, latch: LatchGuard, now: Mono, waker: &Waker) -> Progress {
+        let Some(replica) = self.replica.clone() else {
+            return self.start(now, waker);
+        };
+        let Some(serving) = self.serving(&replica) else {
+            drop(latch);
+            return self.no_lease(&replica, now, waker);
+        };
+        let clock = &self.store.shared.clock;
+        let read = self.read_timestamp().unwrap_or_else(|| clock.now());
+        let read = read.max(wants::prevented(&self.request));
+        let lowest = match self.versions {
+            Writes::Nothing => None,
+            Writes::Present => Some(clock.now()),
+            Writes::AtLeast(timestamp) => Some(timestamp.max(serving.start.next())),
+        };
+        let write = lowest.map(|lowest| replica.writes.begin(lowest));
+        let write_at = match &write {
+            Some(write) => write.timestamp(),
+            None if self.writes => clock.now(),
+            None => Timestamp::ZERO,
+        };
+        if write.is_some() {
+            clock.forward(write_at);
+        }
+        let lease_sequence = serving.sequence;
+        let chosen = Chosen { read, write: write_at, wrote: None, lease_sequence };
+        let hold = Hold { write, latch };
+        if !self.covers(&serving, now, &chosen) {
+            drop(hold);
+            return self.no_lease(&replica, now, waker);
+        }
+        self.stage = Stage::Checked(hold, chosen);
+        Progress::Yield(YieldPoint::AfterLeaseCheck)
+    }
+
+    /// Evaluates the request on `snapshot`.
+    pub(super) fn evaluate(
+        &self,
+        replica: &ReplicaHandle,
+        hold: &Hold,
+        chosen: &Chosen,
+        snapshot: &E::Snapshot,
+    ) -> Result<Evaluated, EvalError> {
+        let own = self.txn().and_then(|txn| ReaderId::new(&txn.id));
+        // The lowest timestamp allowed by the lease and by what is closed.
+        let lowest = hold.write.as_ref().map(|write| write.timestamp()).unwrap_or_default();
+        let floor = |key: &[u8]| {
+            let unread = replica.reads.lock().floor_of_key(key, own);
+            lowest.max(unread).prev()
+        };
+        let own_id = self.txn().map(|txn| &txn.id);
+        let skip =
+            |key: &[u8], strength: LockStrength| replica.locks.is_locked(key, strength, own_id);
+        let args = EvalArgs {
+            at: At { read: chosen.read, write: chosen.write },
+            now: self.store.shared.clock.now(),
+            gc_threshold: Timestamp::ZERO,
+            floor: &floor,
+            skip: &skip,
+        };
+        evaluate::evaluate(snapshot, &self.request, &args)
+    }
+
+    /// The timestamps after the evaluation, which may have raised them. The clock goes past them.
+    pub(super) fn raise(&self, chosen: Chosen, evaluated: &Evaluated) -> Chosen {
+        let read = chosen.read.max(evaluated.read_timestamp);
+        let wrote = evaluated.write_timestamp;
+        let write = chosen.write.max(wrote.unwrap_or_default());
+        self.store.shared.clock.forward(read.max(write));
+        Chosen { read, write, wrote, ..chosen }
+    }
+
+    /// The error, if the batch would be served or written after its deadline.
+    pub(super) fn past_deadline(&self, chosen: &Chosen) -> Option<Box<kv::Error>> {
+        let deadline = self.header()?.deadline?;
+        let would_be = chosen.read.max(chosen.wrote.unwrap_or_default());
+        if would_be <= deadline.into() {
+            return None;
+        }
+        let message = format!(
+            "the batch would be served at {would_be}, after its deadline {}",
+            Timestamp::from(deadline)
+        );
+        let kind =
+            kv::DeadlineExceeded { deadline: Some(deadline), would_be: Some(would_be.into()) };
+        Some(Box::new(kv_error(ErrorKind::DeadlineExceeded(kind), message)))
+    }
+
+    /// Notes what was read, before anybody can write there.
+    pub(super) fn record_reads(&self, replica: &ReplicaHandle, reads: &[ServedRead]) {
+        if reads.is_empty() {
+            return;
+        }
+        let own = self.txn().and_then(|txn| ReaderId::new(&txn.id));
+        let mut cache = replica.reads.lock();
+        for read in reads {
+            cache.add(&read.span, read.timestamp, own.filter(|_| read.by_txn));
+        }
+    }
+}
