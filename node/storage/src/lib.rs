@@ -19,6 +19,7 @@ mod batch;
 mod engine;
 mod error;
 pub mod evaluate;
+pub mod lock;
 mod memory;
 pub mod mvcc;
 mod rocks;

@@ -2,7 +2,8 @@
 //!
 //! What it is: reading and writing [`Family::State`], where each key has one entry for each time
 //! it was written. What it is not: it knows no locks (they live in [`Family::Lock`]) and no
-//! transactions, and it never changes or removes a version.
+//! transactions, and it never changes or removes a version (collection, in
+//! [`evaluate`](crate::evaluate), does).
 //!
 //! A version's key is the escaped user key, then the inverted wall time (8 bytes) and the inverted
 //! logical counter (4 bytes): versions of a key lie together, the newest first, and one seek finds
@@ -149,6 +150,31 @@ pub fn scan(
     }
 }
 
+/// Called with each version of each key: the key, when it was written, and its value.
+pub type AllVersionsVisitor<'a> =
+    dyn FnMut(&[u8], Timestamp, Option<&[u8]>) -> ControlFlow<()> + 'a;
+
+/// Visits all versions of the keys of `span`, key by key, the newest of each first.
+pub fn scan_versions(
+    reader: &impl Reader,
+    span: &Span,
+    visit: &mut AllVersionsVisitor<'_>,
+) -> Result<(), Error> {
+    let (start, end) = engine_span(span);
+    // The escaped key of the last version, and what it stands for.
+    let mut current: Option<(Vec<u8>, Vec<u8>)> = None;
+    reader.scan(Family::State, &start, &end, &mut |engine_key, value| {
+        let (escaped, version) = split_version(engine_key)?;
+        let known = current.take().filter(|(last, _)| last == escaped);
+        let (_, key) = current.insert(match known {
+            Some(known) => known,
+            None => (escaped.to_vec(), unescape(escaped)?),
+        });
+        let value = if is_value(key, value)? { value.get(1..) } else { None };
+        Ok(visit(key, version, value))
+    })
+}
+
 /// Where a scan goes on after the engine's iterator was given up.
 enum Next {
     Done,
@@ -269,11 +295,14 @@ fn visit_one(
     value: &[u8],
     visit: &mut VersionVisitor<'_>,
 ) -> Result<ControlFlow<()>, Error> {
-    let mut rest = escaped;
-    let key =
-        encoding::unescape(&mut rest).map_err(|error| Error::corrupt(WHAT, error.to_string()))?;
+    let key = unescape(escaped)?;
     let value = if is_value(&key, value)? { value.get(1..) } else { None };
     visit(&key, version, value)
+}
+
+fn unescape(escaped: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut rest = escaped;
+    encoding::unescape(&mut rest).map_err(|error| Error::corrupt(WHAT, error.to_string()))
 }
 
 fn push_version(out: &mut Vec<u8>, timestamp: Timestamp) {

@@ -1,0 +1,169 @@
+//! Intents after their write: looked for, taken back, turned into versions or removed.
+
+use std::ops::ControlFlow;
+
+use crdb_keys::{Key, Span, Timestamp, encoding, pretty::Pretty};
+use crdb_proto::kv::{self, TxnStatus};
+use prost::Message as _;
+
+use super::{
+    EvalError, Evaluation, MAX_COMMAND_BYTES, ServedRead, TXN_ID_LEN, Writes, check_key,
+    check_span_or_point, invalid, write::sequence, write_timestamp,
+};
+use crate::{
+    Reader, lock,
+    mvcc::{self, Direction},
+};
+
+/// Bytes of intents after which a resolution stops and says what is left.
+const RESOLVE_BYTES: usize = 4 << 20;
+
+type Intents = Vec<(Key, kv::Intent)>;
+
+/// What becomes of the intents of a transaction.
+#[derive(Clone, Copy)]
+enum Fate {
+    Version(Timestamp),
+    Removed,
+}
+
+impl<R: Reader> Evaluation<'_, R> {
+    pub(super) fn query_intent(
+        &mut self,
+        query: &kv::QueryIntentRequest,
+    ) -> Result<kv::QueryIntentResponse, EvalError> {
+        check_key(&query.key)?;
+        let txn = query
+            .txn
+            .as_ref()
+            .filter(|txn| txn.id.len() == TXN_ID_LEN)
+            .ok_or_else(|| invalid("a query of an intent does not name its transaction"))?;
+        let by = write_timestamp(txn)?;
+        let found = lock::get_intent(self.reader, &query.key)?.is_some_and(|intent| {
+            is_of(&intent, &txn.id)
+                && sequence(&intent) >= txn.sequence
+                && lock::timestamp(&intent) <= by
+        });
+        if !found && query.prevent {
+            // A write that comes later is raised above, whoever makes it.
+            let span = Span::point(query.key.clone());
+            self.out.reads.push(ServedRead { span, timestamp: by, by_txn: false });
+        }
+        Ok(kv::QueryIntentResponse { found })
+    }
+
+    pub(super) fn resolve_intent(
+        &mut self,
+        resolve: &kv::ResolveIntentRequest,
+    ) -> Result<kv::ResolveIntentResponse, EvalError> {
+        let span = check_span_or_point(&resolve.start, &resolve.end)?;
+        if resolve.txn_id.len() != TXN_ID_LEN {
+            return Err(invalid("a resolution does not name its transaction"));
+        }
+        let fate = match (resolve.status(), resolve.commit_timestamp.map(Timestamp::from)) {
+            (TxnStatus::Committed, Some(at)) if !at.is_zero() => Fate::Version(at),
+            (TxnStatus::Committed, _) => {
+                return Err(invalid("a resolution of committed intents has no timestamp"));
+            }
+            (TxnStatus::Aborted, _) => Fate::Removed,
+            (TxnStatus::Pending | TxnStatus::Staging, _) => {
+                return Err(invalid("intents of a transaction that has not ended stay"));
+            }
+        };
+        let limit = if resolve.max_keys == 0 { u64::MAX } else { resolve.max_keys };
+        let (intents, resume) = self.intents_of(&span, &resolve.txn_id, limit)?;
+        let resolved = intents.len() as u64;
+        for (key, intent) in intents {
+            if let Fate::Version(at) = fate {
+                let written = lock::timestamp(&intent);
+                if written > at {
+                    return Err(invalid(format!(
+                        "the intent at {} is at {written} and cannot be committed at {at}",
+                        Pretty(&key)
+                    )));
+                }
+                mvcc::put(&mut self.out.batch, &key, at, intent.value.as_deref());
+            }
+            lock::delete_intent(&mut self.out.batch, &key);
+        }
+        let done = match &resume {
+            Some(rest) => Span::new(span.start, rest.start.clone()),
+            None => span,
+        };
+        self.out.resolved.push((resolve.txn_id.clone(), done));
+        Ok(kv::ResolveIntentResponse { resolved, resume })
+    }
+
+    pub(super) fn revert_intent(
+        &mut self,
+        revert: &kv::RevertIntentRequest,
+    ) -> Result<kv::RevertIntentResponse, EvalError> {
+        let span = check_span_or_point(&revert.start, &revert.end)?;
+        let (Some(txn), Writes::Intents(_)) = (self.txn, self.writes) else {
+            return Err(invalid("only a transaction takes back its intents"));
+        };
+        let (intents, resume) = self.intents_of(&span, &txn.id, u64::MAX)?;
+        if resume.is_some() {
+            return Err(invalid(
+                "a rollback to a savepoint takes back too much at once; roll the transaction back",
+            ));
+        }
+        for (key, mut intent) in intents {
+            if sequence(&intent) <= revert.to_sequence {
+                continue;
+            }
+            // Oldest first: what is behind the last write to keep goes.
+            while intent.history.last().is_some_and(|write| write.sequence > revert.to_sequence) {
+                intent.history.pop();
+            }
+            match (intent.history.pop(), &mut intent.txn) {
+                (Some(write), Some(txn)) => {
+                    txn.sequence = write.sequence;
+                    intent.value = write.value;
+                    lock::put_intent(&mut self.out.batch, &key, &intent);
+                }
+                _ => {
+                    lock::delete_intent(&mut self.out.batch, &key);
+                    self.out.resolved.push((txn.id.clone(), Span::point(key)));
+                }
+            }
+        }
+        if self.out.batch.byte_size() > MAX_COMMAND_BYTES {
+            return Err(invalid(
+                "a rollback to a savepoint takes back too much at once; roll the transaction back",
+            ));
+        }
+        Ok(kv::RevertIntentResponse {})
+    }
+
+    /// The intents of a transaction in a span, up to a bound, and what is left of the span.
+    fn intents_of(
+        &self,
+        span: &Span,
+        txn_id: &[u8],
+        limit: u64,
+    ) -> Result<(Intents, Option<kv::Span>), EvalError> {
+        let mut intents = Intents::new();
+        let mut resume = None;
+        let mut bytes = self.out.batch.byte_size();
+        lock::scan_intents(self.reader, span, Direction::Forward, &mut |key, intent| {
+            if !is_of(&intent, txn_id) {
+                return ControlFlow::Continue(());
+            }
+            if intents.len() as u64 >= limit || bytes >= RESOLVE_BYTES {
+                // All before it are done, also those of others.
+                let start = intents.last().map_or(key, |(last, _)| encoding::next_key(last).into());
+                resume = Some(kv::Span { start, end: span.end.clone() });
+                return ControlFlow::Break(());
+            }
+            bytes += key.len() * 2 + intent.encoded_len() + 32;
+            intents.push((key, intent));
+            ControlFlow::Continue(())
+        })?;
+        Ok((intents, resume))
+    }
+}
+
+fn is_of(intent: &kv::Intent, txn_id: &[u8]) -> bool {
+    intent.txn.as_ref().is_some_and(|txn| txn.id == txn_id)
+}
