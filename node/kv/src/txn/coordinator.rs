@@ -252,7 +252,7 @@ impl Txn {
     ) -> Result<BatchResponse, TxnError> {
         let mut batch = BatchRequest { header: None, requests };
         for _ in 0..MAX_REFRESHES {
-            batch.header = Some(self.read_header(options));
+            batch.header = Some(self.read_header(&batch.requests, options));
             let error = match self.client.sender().send(batch.clone()).await {
                 Ok(response) => {
                     self.served_at(&response)?;
@@ -273,14 +273,25 @@ impl Txn {
         Err(TxnError::Retry { cause: RetryCause::WriteTooOld })
     }
 
-    fn read_header(&self, options: ReadOptions) -> BatchHeader {
+    /// Whether all that is read was read before: what others have written since then is not of
+    /// before this transaction, and so not uncertain.
+    fn reads_again(&self, requests: &[Request]) -> bool {
+        requests.iter().all(|request| match &request.kind {
+            Some(request::Kind::Get(get)) => self.refresher.has_read(&get.key, &Bytes::new()),
+            Some(request::Kind::Scan(scan)) => self.refresher.has_read(&scan.start, &scan.end),
+            _ => false,
+        })
+    }
+
+    fn read_header(&self, requests: &[Request], options: ReadOptions) -> BatchHeader {
+        let uncertainty_limit = self.uncertainty_limit.filter(|_| !self.reads_again(requests));
         let historical = self.options.as_of;
         let nearest = historical.is_some_and(|as_of| as_of.nearest);
         BatchHeader {
             read_timestamp: self.read_timestamp.map(Into::into),
             deadline: self.deadline.map(Into::into),
             txn: historical.is_none().then(|| self.meta.clone()),
-            uncertainty_limit: self.uncertainty_limit.map(Into::into),
+            uncertainty_limit: uncertainty_limit.map(Into::into),
             can_forward_read_timestamp: historical.is_none() && self.refresher.is_empty(),
             wait_policy: options.wait_policy.into(),
             routing: if nearest { Routing::Nearest } else { Routing::Leaseholder }.into(),

@@ -39,6 +39,8 @@ struct ReadSpan {
     since: Timestamp,
     /// Kept to the end of the transaction whatever its isolation.
     locked: bool,
+    /// All of it was read, under the uncertainty limit that holds now.
+    certain: bool,
 }
 
 impl ReadSpan {
@@ -65,11 +67,12 @@ impl Refresher {
     /// Notes that a span was read at `since`; an empty end is the single key `start`.
     pub(crate) fn add(&mut self, start: Bytes, end: Bytes, since: Timestamp, locked: bool) {
         let locked = locked || self.isolation == Isolation::Serializable;
-        let span = ReadSpan { start, end, since, locked };
+        let span = ReadSpan { start, end, since, locked, certain: true };
         // The usual repetition: a loop over one key or one page.
         if let Some(last) = self.spans.last_mut()
             && last.covers(&span)
             && last.since <= since
+            && last.certain
         {
             last.locked |= locked;
             return;
@@ -94,6 +97,8 @@ impl Refresher {
                 end: left.exclusive_end().max(right.exclusive_end()),
                 since: left.since.min(right.since),
                 locked: left.locked || right.locked,
+                // What is between them was not read.
+                certain: false,
                 start: left.start,
             });
         }
@@ -108,6 +113,22 @@ impl Refresher {
     /// A statement begins: what the one before it read, without locking it, may change.
     pub(crate) fn begin_statement(&mut self) {
         self.spans.retain(|span| span.locked);
+        for span in &mut self.spans {
+            span.certain = false;
+        }
+    }
+
+    /// Whether all of a span was read before, so that a version above the read timestamp is of a
+    /// transaction that ended after this one had begun; an empty end is the single key `start`.
+    pub(crate) fn has_read(&self, start: &Bytes, end: &Bytes) -> bool {
+        let span = ReadSpan {
+            start: start.clone(),
+            end: end.clone(),
+            since: Timestamp::ZERO,
+            locked: false,
+            certain: true,
+        };
+        self.spans.iter().rev().any(|read| read.certain && read.covers(&span))
     }
 
     /// The validations that prove what was read up to `timestamp`; one for each `since` below it.
