@@ -8,14 +8,16 @@
 //! * a liveness record is replaced only by one of a later epoch or expiration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_allocator::{StoreInfo, StoreStatus};
 use crdb_keys::{NodeId, StoreId, Timestamp};
-use crdb_liveness::{DEAD_AFTER, Health, LivenessRecord, Membership, health};
+use crdb_liveness::{Health, LivenessRecord, Membership, health};
 use crdb_proto::admin::{self, ClusterStatusResponse, NodeStatus, RangeCounts};
 use crdb_proto::kv::NodeDescriptor;
 use crdb_proto::peer::StoreStats;
+use crdb_settings::{Settings, TIME_UNTIL_STORE_DEAD};
 use parking_lot::RwLock;
 use tracing::warn;
 
@@ -28,6 +30,7 @@ const HEARD_LATELY: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub struct ClusterView {
     nodes: RwLock<BTreeMap<NodeId, KnownNode>>,
+    settings: Arc<Settings>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -40,6 +43,12 @@ struct KnownNode {
 }
 
 impl ClusterView {
+    /// A view without nodes, which follows the cluster settings.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self { nodes: RwLock::default(), settings }
+    }
+
     /// Learns a descriptor; returns whether it was news.
     pub fn learn_node(&self, descriptor: NodeDescriptor) -> bool {
         if descriptor.node_id == 0 {
@@ -119,7 +128,7 @@ impl ClusterView {
         let nodes = self.nodes.read();
         let stays = |node: &KnownNode| {
             let draining = node.record.as_ref().is_some_and(|record| record.draining);
-            node.health(now, mono) == Health::Live && !draining
+            node.is_live(now, mono) && !draining
         };
         nodes.iter().filter(|(id, node)| **id != own && stays(node)).count()
     }
@@ -127,11 +136,12 @@ impl ClusterView {
     /// How many nodes are alive.
     pub fn live_nodes(&self, now: Timestamp, mono: Duration) -> usize {
         let nodes = self.nodes.read();
-        nodes.values().filter(|node| node.health(now, mono) == Health::Live).count()
+        nodes.values().filter(|node| node.is_live(now, mono)).count()
     }
 
     /// The stores, for placement.
     pub fn stores(&self, now: Timestamp, mono: Duration) -> Vec<StoreInfo> {
+        let dead_after = self.settings.get(TIME_UNTIL_STORE_DEAD);
         let nodes = self.nodes.read();
         let info = |(id, node): (&NodeId, &KnownNode)| {
             let descriptor = node.descriptor.as_ref()?;
@@ -141,7 +151,7 @@ impl ClusterView {
                 store_id: StoreId(id.get()),
                 node_id: *id,
                 locality: descriptor.locality.iter().map(tier).collect(),
-                status: match node.health(now, mono) {
+                status: match node.health(now, mono, dead_after) {
                     Health::Live => StoreStatus::Live,
                     Health::Suspect => StoreStatus::Suspect,
                     Health::Dead => StoreStatus::Dead,
@@ -157,9 +167,10 @@ impl ClusterView {
     /// The answer to `ClusterStatus`, but for what the caller alone knows, in a cluster of `total`
     /// ranges.
     pub fn status(&self, now: Timestamp, mono: Duration, total: u64) -> ClusterStatusResponse {
+        let dead_after = self.settings.get(TIME_UNTIL_STORE_DEAD);
         let nodes = self.nodes.read();
         let rows: Vec<NodeStatus> =
-            nodes.values().filter_map(|node| node.status(now, mono)).collect();
+            nodes.values().filter_map(|node| node.status(now, mono, dead_after)).collect();
         let sum = |count: fn(&NodeStatus) -> u64| rows.iter().map(count).sum::<u64>();
         let ranges = RangeCounts {
             total,
@@ -190,9 +201,14 @@ fn lacking(rows: &[NodeStatus], total: u64) -> u64 {
 }
 
 impl KnownNode {
+    /// Whether it lives; when it would count as dead makes no difference to that.
+    fn is_live(&self, now: Timestamp, mono: Duration) -> bool {
+        self.health(now, mono, crdb_liveness::DEAD_AFTER) == Health::Live
+    }
+
     /// Health by the record, or by gossip where the record may only be old here.
-    fn health(&self, now: Timestamp, mono: Duration) -> Health {
-        let by_record = self.record.as_ref().map(|record| health(record, now, DEAD_AFTER));
+    fn health(&self, now: Timestamp, mono: Duration, dead_after: Duration) -> Health {
+        let by_record = self.record.as_ref().map(|record| health(record, now, dead_after));
         let heard_lately = self.heard.is_some_and(|at| mono.saturating_sub(at) < HEARD_LATELY);
         match by_record {
             Some(Health::Dead) | None if heard_lately => Health::Live,
@@ -203,7 +219,7 @@ impl KnownNode {
         }
     }
 
-    fn status(&self, now: Timestamp, mono: Duration) -> Option<NodeStatus> {
+    fn status(&self, now: Timestamp, mono: Duration, dead_after: Duration) -> Option<NodeStatus> {
         let descriptor = self.descriptor.clone()?;
         let record = self.record.as_ref();
         let stats = self.stats.unwrap_or_default();
@@ -211,7 +227,7 @@ impl KnownNode {
         let expires = record.map_or(0, |r| r.expiration.wall_nanos);
         Some(NodeStatus {
             descriptor: Some(descriptor),
-            liveness: match self.health(now, mono) {
+            liveness: match self.health(now, mono, dead_after) {
                 Health::Live => admin::Liveness::Live,
                 Health::Suspect => admin::Liveness::Suspect,
                 Health::Dead => admin::Liveness::Dead,
@@ -312,6 +328,9 @@ mod tests {
         view.heard(NodeId(2), Duration::from_secs(49));
         assert_eq!(liveness(101, 50), admin::Liveness::Live);
         assert_eq!(liveness(500, 53), admin::Liveness::Dead);
+        view.settings.load([("server.time_until_store_dead", "10m")]);
+        assert_eq!(liveness(500, 53), admin::Liveness::Suspect);
+        assert_eq!(liveness(800, 53), admin::Liveness::Dead);
     }
 
     #[test]

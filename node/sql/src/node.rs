@@ -6,6 +6,7 @@ use std::time::Duration;
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, Timestamp};
 use crdb_kv::Sender;
+use crdb_settings::Settings;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -39,6 +40,8 @@ pub struct SqlNodeConfig {
     pub build_tag: String,
     /// Bounds of one statement.
     pub limits: Limits,
+    /// The cluster settings as this node knows them; [`SqlNode::refresh_settings`] fills them.
+    pub settings: Arc<Settings>,
 }
 
 /// Bounds of one statement.
@@ -82,6 +85,7 @@ pub struct SqlNode {
     pub(crate) timer: Arc<dyn Timer>,
     pub(crate) build_tag: String,
     pub(crate) limits: Limits,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) kv: Kv,
     pub(crate) plans: PlanCache,
     catalog: Catalog,
@@ -107,6 +111,7 @@ impl SqlNode {
             timer: config.timer,
             build_tag: config.build_tag,
             limits: config.limits,
+            settings: config.settings,
             kv,
             plans: PlanCache::default(),
             random: Mutex::new(RandomState {

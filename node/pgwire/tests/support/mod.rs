@@ -138,6 +138,7 @@ pub async fn node(config: Config) -> Node {
         seed: 1,
         build_tag: "v0.1.0".to_owned(),
         limits: Limits::default(),
+        settings: Arc::default(),
     });
     let parts = (Arc::downgrade(&sql), Arc::downgrade(&gate), clock.clone());
     assert!(timer.0.set(parts).is_ok(), "the timer is set once");

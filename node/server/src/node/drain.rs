@@ -1,26 +1,22 @@
 //! The graceful stop.
 //!
 //! unready → wait for balancers to notice → refuse new SQL → let statements finish → give the
-//! leases away → end. Every wait is bounded, and there is none for a target that does not exist.
+//! leases away → end. Every wait is bounded, by a cluster setting, and there is none for a target that does not exist.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crdb_raftstore::Input;
+use crdb_settings::{
+    SHUTDOWN_CONNECTIONS_TIMEOUT, SHUTDOWN_INITIAL_WAIT, SHUTDOWN_LEASE_TRANSFER_TIMEOUT,
+    SHUTDOWN_TRANSACTIONS_TIMEOUT,
+};
 use tracing::{info, warn};
 
 use super::shared::Shared;
 use crate::clock::elapsed;
 
-/// `server.shutdown.initial_wait`: unready, but serving.
-const INITIAL_WAIT: Duration = Duration::ZERO;
-/// `server.shutdown.connections.timeout`: for clients to close their connections.
-const CONNECTIONS_TIMEOUT: Duration = Duration::ZERO;
-/// `server.shutdown.transactions.timeout`: for statements to finish.
-const TRANSACTIONS_TIMEOUT: Duration = Duration::from_secs(10);
-/// `server.shutdown.lease_transfer_iteration.timeout`: for leases to find another holder.
-const LEASE_TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often progress is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -29,10 +25,11 @@ pub(crate) async fn drain(shared: &Arc<Shared>) {
     shared.draining.store(true, Ordering::Release);
     shared.heartbeat_now.notify_one();
     let Some(running) = shared.running.get() else { return };
-    tokio::time::sleep(INITIAL_WAIT).await;
+    let settings = &shared.settings;
+    tokio::time::sleep(settings.get(SHUTDOWN_INITIAL_WAIT)).await;
     running.pg.refuse_new();
-    wait(CONNECTIONS_TIMEOUT, || running.pg.connections() == 0).await;
-    if !running.pg.drain(TRANSACTIONS_TIMEOUT).await {
+    wait(settings.get(SHUTDOWN_CONNECTIONS_TIMEOUT), || running.pg.connections() == 0).await;
+    if !running.pg.drain(settings.get(SHUTDOWN_TRANSACTIONS_TIMEOUT)).await {
         warn!("statements were still running at the end of their time");
     }
     give_leases_away(shared).await;
@@ -47,8 +44,8 @@ async fn give_leases_away(shared: &Shared) {
         return;
     }
     running.inbox.push(Input::Drain(true));
-    let gone =
-        wait(LEASE_TRANSFER_TIMEOUT, || running.store.counts().leases == 0 || targets() == 0);
+    let patience = shared.settings.get(SHUTDOWN_LEASE_TRANSFER_TIMEOUT);
+    let gone = wait(patience, || running.store.counts().leases == 0 || targets() == 0);
     gone.await;
     let left = running.store.counts().leases;
     if left > 0 {

@@ -142,12 +142,14 @@ pub(crate) async fn feed_stores(shared: Arc<Shared>) {
     }
 }
 
-/// Looks at the catalog version and has the record written when the node adopted a new one.
+/// Looks at the catalog version and at the cluster settings, and has the record written when the
+/// node adopted a new version.
 pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
     let Some(running) = shared.running.get() else { return };
     let mut ticks = tokio::time::interval(CATALOG_POLL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reported = 0;
+    let mut unusable = Vec::new();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -157,6 +159,15 @@ pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
             Ok(true) => info!(version = running.sql.catalog().version(), "new catalog version"),
             Ok(false) => {}
             Err(error) => debug!(%error, "the catalog cannot be read at the moment"),
+        }
+        match running.sql.refresh_settings().await {
+            Ok(now_unusable) => {
+                if now_unusable != unusable {
+                    warn!(settings = ?now_unusable, "cluster settings of another version");
+                    unusable = now_unusable;
+                }
+            }
+            Err(error) => debug!(%error, "the settings cannot be read at the moment"),
         }
         // Also when the last statement on an old version ends.
         let in_use = running.sql.catalog().min_version_in_use();

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use crdb_keys::NodeId;
+use crdb_settings::Settings;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
@@ -205,6 +206,7 @@ impl Node {
         let list = config.mode.join_list();
         let own = advertised.rpc.clone();
         let formation = Formation::new(own, list, auto, restarted, incarnation, elapsed());
+        let settings = Arc::<Settings>::default();
         let shared = Arc::new(Shared {
             config,
             advertised,
@@ -217,7 +219,8 @@ impl Node {
             formation: Mutex::new(formation),
             formation_actions: actions,
             init_waiter: Mutex::new(None),
-            view: Arc::new(ClusterView::default()),
+            view: Arc::new(ClusterView::new(Arc::clone(&settings))),
+            settings,
             cache: Arc::default(),
             running: OnceLock::new(),
             phase,

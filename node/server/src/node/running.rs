@@ -91,6 +91,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         seed: shared.incarnation,
         build_tag: shared.config.build_tag.clone(),
         limits: crdb_sql::Limits::default(),
+        settings: Arc::clone(&shared.settings),
     });
     let pg = super::pg::server(Arc::clone(&sql), node_id, rand::random());
     let thread = start_thread(shared, store, &inbox, &links)?;

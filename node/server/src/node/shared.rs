@@ -11,6 +11,7 @@ use crdb_kv::{DistSender, RangeCache};
 use crdb_proto::kv::{NodeDescriptor, Tier};
 use crdb_proto::peer::StoreStats;
 use crdb_raftstore::StoreHandle;
+use crdb_settings::Settings;
 use crdb_sql::SqlNode;
 use crdb_storage::RocksEngine;
 use parking_lot::Mutex;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) formation_actions: mpsc::Sender<Vec<Action>>,
     pub(crate) init_waiter: Mutex<Option<oneshot::Sender<Result<(), InitRefusal>>>>,
     pub(crate) view: Arc<ClusterView>,
+    /// The cluster settings, as last read.
+    pub(crate) settings: Arc<Settings>,
     pub(crate) cache: Arc<RangeCache>,
     pub(crate) running: OnceLock<Running>,
     pub(crate) phase: watch::Sender<Phase>,

@@ -36,6 +36,7 @@ fn info() -> SessionInfo {
         seed: 1,
         build_tag: "v0".to_owned(),
         limits: Limits::default(),
+        settings: Arc::default(),
     });
     SessionInfo {
         node,

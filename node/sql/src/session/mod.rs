@@ -3,6 +3,7 @@
 mod api;
 pub(crate) mod cache;
 mod ranges;
+pub(crate) mod settings;
 mod show;
 mod utility;
 mod vars;

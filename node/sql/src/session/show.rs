@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crdb_sqlfront::ast;
 
-use super::{Column, SessionInfo};
+use super::{Column, SessionInfo, settings};
 use crate::analyze::{shown, user_table};
 use crate::catalog::{CatalogData, TableDesc};
 use crate::datum::{Datum, Row};
@@ -88,11 +88,13 @@ pub(crate) fn show_columns(show: &ast::Show) -> Result<Vec<Column>> {
         ]),
         ast::Show::Ranges { of, options, .. } => ranges_columns(of, options)?,
         ast::Show::RangeForRow { .. } => row_columns(),
-        ast::Show::ClusterSetting { .. }
-        | ast::Show::ClusterSettings { .. }
-        | ast::Show::Locality
-        | ast::Show::Activity { .. }
-        | ast::Show::Types => return Err(unavailable(show)),
+        ast::Show::ClusterSetting { name, pos } => {
+            vec![settings::column(name).map_err(|error| error.with_position(pos.0))?]
+        }
+        ast::Show::ClusterSettings { .. } => columns(&settings::COLUMNS),
+        ast::Show::Locality | ast::Show::Activity { .. } | ast::Show::Types => {
+            return Err(unavailable(show));
+        }
     })
 }
 
@@ -106,9 +108,6 @@ fn column_of(name: &str) -> &str {
 
 fn unavailable(show: &ast::Show) -> SqlError {
     let what = match show {
-        ast::Show::ClusterSetting { .. } | ast::Show::ClusterSettings { .. } => {
-            "SHOW CLUSTER SETTING"
-        }
         ast::Show::Locality => "SHOW LOCALITY",
         ast::Show::Activity { .. } => "SHOW SESSIONS",
         _ => "SHOW TYPES",
@@ -190,6 +189,8 @@ fn catalog_rows(info: &SessionInfo, snapshot: &CatalogData, show: &ast::Show) ->
             };
             vec![vec![text(value)]]
         }
+        ast::Show::ClusterSetting { name, .. } => vec![vec![settings::value(info, name)?]],
+        ast::Show::ClusterSettings { all } => settings::rows(info, *all),
         ast::Show::Users => {
             let empty = || Datum::array(S::Text, Vec::new());
             vec![vec![text("root"), empty(), Datum::array(S::Text, vec![text("admin")])]]

@@ -78,6 +78,11 @@ impl Session {
                 let notices = check_modes(modes)?;
                 Ok(ExecResult { notices, ..tagged("SET") })
             }
+            Statement::SetClusterSetting { name, value, pos } => {
+                let node = std::sync::Arc::clone(&self.info.node);
+                let set = super::settings::set(&node, name, value.as_ref()).await;
+                set.map_err(|error| error.with_position(pos.0))
+            }
             other => Err(refused(other)),
         }
     }
@@ -261,10 +266,6 @@ fn refused(statement: &Statement) -> SqlError {
         Statement::Savepoint(_) => no_transactions("SAVEPOINT"),
         Statement::ReleaseSavepoint(_) => no_transactions("RELEASE SAVEPOINT"),
         Statement::RollbackToSavepoint(_) => no_transactions("ROLLBACK TO SAVEPOINT"),
-        Statement::SetClusterSetting { name, .. } => {
-            SqlError::unsupported(format!("SET CLUSTER SETTING {name}"))
-                .with_hint("Cluster settings come with a later version.")
-        }
         Statement::AddPrimaryKey(_) => SqlError::unsupported("ALTER TABLE ... ADD PRIMARY KEY"),
         Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
         Statement::Copy(_) => SqlError::unsupported("COPY"),

@@ -5,6 +5,7 @@ use futures::FutureExt as _;
 use super::{Rows, VirtualTable};
 use crate::func::system_names::CRDB_INTERNAL;
 use crate::ranges::list::{INTERNAL, internal_rows};
+use crate::session::settings;
 use crate::types::SqlType as S;
 
 /// How many of the columns of `ranges` its sibling without leases has.
@@ -43,7 +44,19 @@ const RANGES_WITH_LEASES: [(&str, S); WITHOUT_LEASES + 2] = {
     columns
 };
 
+const SETTINGS: [(&str, S); settings::COLUMNS.len()] = {
+    let mut columns = settings::COLUMNS;
+    columns[2] = ("type", S::Text);
+    columns
+};
+
 pub(super) const TABLES: &[VirtualTable] = &[
+    table(
+        14_003,
+        "cluster_settings",
+        &SETTINGS,
+        Rows::Computed(|info| Ok(settings::rows(info, true))),
+    ),
     table(
         14_001,
         "ranges",

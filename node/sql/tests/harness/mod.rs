@@ -118,6 +118,7 @@ impl Cluster {
                     seed: u64::from(id),
                     build_tag: "v0.1.0".to_owned(),
                     limits: Limits { write_keys: 2000, memory_bytes: 8 << 20, ..Limits::default() },
+                    settings: Arc::default(),
                 })
             })
             .collect();
