@@ -11,7 +11,7 @@ use crate::text::{none, root};
 /// Which crates of ours each may depend on directly. Those under `node/` stand in layers: one may use
 /// every crate below it, never one above.
 const LAYERS: &[&[&str]] = &[
-    &["crdb-keys", "crdb-proto"],
+    &["crdb-keys", "crdb-proto", "crdb-settings"],
     &["crdb-storage", "crdb-concurrency", "crdb-liveness", "crdb-allocator"],
     &["crdb-raftstore"],
     &["crdb-kv"],
@@ -29,6 +29,7 @@ const BESIDE: &[(&str, &[&str])] = &[
         &[
             "crdb-keys",
             "crdb-proto",
+            "crdb-settings",
             "crdb-storage",
             "crdb-concurrency",
             "crdb-liveness",
