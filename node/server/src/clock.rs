@@ -13,7 +13,36 @@ pub(crate) struct SystemWallClock;
 
 impl WallClock for SystemWallClock {
     fn wall_nanos(&self) -> u64 {
-        nanos(clock_gettime(ClockId::Realtime))
+        let real = nanos(clock_gettime(ClockId::Realtime));
+        #[cfg(feature = "test-clock")]
+        let real = real.saturating_add_signed(test_clock::offset());
+        real
+    }
+}
+
+/// A wall clock that tests can set off, by a file, in builds for tests.
+#[cfg(feature = "test-clock")]
+mod test_clock {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+    use std::sync::OnceLock;
+
+    /// Names the file: eight bytes, the nanoseconds to add, little-endian.
+    const VARIABLE: &str = "CRDB_TEST_CLOCK";
+
+    /// What the file says at this moment; 0 without a file.
+    pub(super) fn offset() -> i64 {
+        static FILE: OnceLock<Option<File>> = OnceLock::new();
+        let open = || {
+            let path = std::env::var_os(VARIABLE)?;
+            Some(File::open(&path).unwrap_or_else(|error| panic!("{VARIABLE}, {path:?}: {error}")))
+        };
+        let Some(file) = FILE.get_or_init(open) else { return 0 };
+        let mut bytes = [0; 8];
+        match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => i64::from_le_bytes(bytes),
+            Err(error) => panic!("{VARIABLE}: {error}"),
+        }
     }
 }
 

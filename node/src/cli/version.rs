@@ -14,10 +14,21 @@ pub(crate) fn build_line() -> String {
 /// The text `crdb version` prints.
 pub(crate) fn text() -> String {
     let kind = if cfg!(debug_assertions) { "development" } else { "release" };
-    format!(
+    let mut text = format!(
         "Build Tag:        {}\nDistribution:     crdb\nPlatform:         {} {}\nBuild Type:       {kind}\n",
         build_tag(),
         std::env::consts::OS,
         std::env::consts::ARCH,
-    )
+    );
+    // A build for tests says so: it is not to be used.
+    let features = [
+        ("test-clock", cfg!(feature = "test-clock")),
+        ("planted-bugs", cfg!(feature = "planted-bugs")),
+    ];
+    let features: Vec<&str> =
+        features.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    if !features.is_empty() {
+        text.push_str(&format!("Test features:    {}\n", features.join(" ")));
+    }
+    text
 }

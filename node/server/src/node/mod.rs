@@ -130,6 +130,10 @@ pub enum NodeError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// A bug is to be planted that there is not.
+    #[cfg(feature = "planted-bugs")]
+    #[error("CRDB_PLANTED_BUG: there is no bug {0} to plant")]
+    NoSuchBug(String),
     /// A part of the node panicked.
     #[error("a part of the node ended unexpectedly: {0}")]
     Panicked(String),

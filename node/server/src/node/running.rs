@@ -114,6 +114,8 @@ async fn open_store(
     let options = RocksOptions { cache_bytes, ..RocksOptions::default() };
     let (node, store) = (NodeId(member.node_id), StoreId(member.node_id));
     let config = StoreConfig::new(node, store, shared.incarnation);
+    #[cfg(feature = "planted-bugs")]
+    let config = StoreConfig { planted: planted_bug()?, ..config };
     let clock = shared.clock.clone();
     let first = member.bootstrap.as_ref().map(|_| first_data(member, &shared.store_uuid));
     let open = move || -> Result<Store<RocksEngine>, NodeError> {
@@ -138,6 +140,20 @@ async fn open_store(
         formation_driver::save(shared, &done, || true)?;
     }
     Ok(opened)
+}
+
+/// The bug that the environment names, in builds for tests: the checking workloads have to find it.
+#[cfg(feature = "planted-bugs")]
+fn planted_bug() -> Result<Option<crdb_raftstore::PlantedBug>, NodeError> {
+    let Some(name) = std::env::var_os("CRDB_PLANTED_BUG") else { return Ok(None) };
+    let known = crdb_raftstore::PlantedBug::ALL.into_iter().find(|bug| name == *bug.to_string());
+    match known {
+        Some(bug) => {
+            tracing::warn!(%bug, "a bug is planted: this node errs on purpose");
+            Ok(Some(bug))
+        }
+        None => Err(NodeError::NoSuchBug(name.to_string_lossy().into_owned())),
+    }
 }
 
 fn start_thread(
