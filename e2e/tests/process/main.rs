@@ -9,3 +9,4 @@ mod cluster;
 mod durability;
 mod schema;
 mod service;
+mod workload;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use crdb_workload::cluster::{Cluster, ClusterOptions};
-use crdb_workload::nemesis::{NemesisKind, Pace};
+use crdb_workload::nemesis::{Faults, Pace};
 use crdb_workload::postgres::Postgres;
 use crdb_workload::report::{AsTable, RunReport};
 use crdb_workload::run::{NAMES, Plan, Target, run};
@@ -35,7 +35,7 @@ struct Args {
     /// Workloads, or `all`
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "all")]
     workload: Vec<String>,
-    /// Nemeses, or `all`
+    /// Nemeses, `all`, or several at a time as `leases+skew`
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "none")]
     nemesis: Vec<String>,
     /// For how long clients call, in each run
@@ -74,12 +74,13 @@ struct Args {
 async fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let workloads = chosen(&args.workload, &NAMES)?;
-    let all: Vec<String> = NemesisKind::ALL.iter().map(ToString::to_string).collect();
-    let names: Vec<&str> = all.iter().map(String::as_str).collect();
-    let mut nemeses = Vec::new();
-    for name in chosen(&args.nemesis, &names)? {
-        nemeses.push(name.parse::<NemesisKind>().map_err(anyhow::Error::msg)?);
-    }
+    let names = if args.nemesis.iter().any(|name| name == "all") {
+        Faults::names()
+    } else {
+        args.nemesis.clone()
+    };
+    let nemeses: Result<Vec<Faults>> = names.iter().map(|name| name.parse()).collect();
+    let nemeses = nemeses?;
     let seed = args.seed.map_or_else(drawn_seed, Ok)?;
     println!("seed {seed}");
     let mut reports = Vec::new();
@@ -87,7 +88,7 @@ async fn main() -> Result<ExitCode> {
         for (n, workload) in (0..).zip(&workloads) {
             // A cluster of its own: a failure leaves nothing to the next run.
             let mut target = start(&args).await?;
-            let plan = plan(&args, nemesis, seed.wrapping_add(n));
+            let plan = plan(&args, nemesis.clone(), seed.wrapping_add(n));
             let report = run(workload, &mut target, &plan).await?;
             tell(&report);
             reports.push(report);
@@ -104,7 +105,7 @@ async fn main() -> Result<ExitCode> {
     Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn plan(args: &Args, nemesis: NemesisKind, seed: u64) -> Plan {
+fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
     Plan {
         nemesis,
         time: Duration::from_secs(args.seconds),
@@ -115,7 +116,7 @@ fn plan(args: &Args, nemesis: NemesisKind, seed: u64) -> Plan {
             Level::Serializable => Isolation::Serializable,
             Level::ReadCommitted => Isolation::ReadCommitted,
         },
-        pace: if args.seconds < 30 { Pace::short() } else { Pace::long() },
+        pace: if args.seconds < 20 { Pace::short() } else { Pace::long() },
         seed,
         keep: args.out.clone(),
     }

@@ -22,11 +22,9 @@ const MOST_SKEW_NS: i64 = 170_000_000;
 /// How long a statement of the nemesis may take.
 const STATEMENT: Duration = Duration::from_secs(5);
 
-/// A kind of nemesis.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NemesisKind {
-    /// Nothing is done.
-    None,
+pub enum FaultKind {
     /// `kill -9` of one node, or of all, and a start.
     Kill,
     /// SIGSTOP of one node, and SIGCONT.
@@ -41,58 +39,88 @@ pub enum NemesisKind {
     Splits,
     /// Leases are moved to random nodes.
     Leases,
-    /// Any of those, at random.
-    Mix,
 }
 
-impl NemesisKind {
+impl FaultKind {
     /// All kinds.
-    pub const ALL: [NemesisKind; 9] = [
-        NemesisKind::None,
-        NemesisKind::Kill,
-        NemesisKind::Pause,
-        NemesisKind::Partition,
-        NemesisKind::Skew,
-        NemesisKind::Strobe,
-        NemesisKind::Splits,
-        NemesisKind::Leases,
-        NemesisKind::Mix,
+    pub const ALL: [FaultKind; 7] = [
+        FaultKind::Kill,
+        FaultKind::Pause,
+        FaultKind::Partition,
+        FaultKind::Skew,
+        FaultKind::Strobe,
+        FaultKind::Splits,
+        FaultKind::Leases,
     ];
 
-    /// Whether it needs clocks that can be set; a mix does with those it can.
-    #[must_use]
-    pub fn needs_clocks(self) -> bool {
-        matches!(self, NemesisKind::Skew | NemesisKind::Strobe)
+    fn needs_clocks(self) -> bool {
+        matches!(self, FaultKind::Skew | FaultKind::Strobe)
     }
 
     fn name(self) -> &'static str {
         match self {
-            NemesisKind::None => "none",
-            NemesisKind::Kill => "kill",
-            NemesisKind::Pause => "pause",
-            NemesisKind::Partition => "partition",
-            NemesisKind::Skew => "skew",
-            NemesisKind::Strobe => "strobe",
-            NemesisKind::Splits => "splits",
-            NemesisKind::Leases => "leases",
-            NemesisKind::Mix => "mix",
+            FaultKind::Kill => "kill",
+            FaultKind::Pause => "pause",
+            FaultKind::Partition => "partition",
+            FaultKind::Skew => "skew",
+            FaultKind::Strobe => "strobe",
+            FaultKind::Splits => "splits",
+            FaultKind::Leases => "leases",
         }
     }
 }
 
-impl fmt::Display for NemesisKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+/// The kinds of faults that a run mixes: `none`, one, some as `leases+skew`, or `mix`, which is all
+/// that the cluster allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    name: String,
+    kinds: Vec<FaultKind>,
+}
+
+impl Faults {
+    /// The kinds as they are run one after the other.
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        let single = FaultKind::ALL.map(FaultKind::name);
+        ["none"].into_iter().chain(single).chain(["mix"]).map(str::to_owned).collect()
+    }
+
+    /// Whether nothing is done.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// Whether the nodes need clocks that can be set.
+    #[must_use]
+    pub fn needs_clocks(&self) -> bool {
+        self.name != "mix" && self.kinds.iter().any(|kind| kind.needs_clocks())
     }
 }
 
-impl FromStr for NemesisKind {
-    type Err = String;
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name)
+    }
+}
 
-    fn from_str(name: &str) -> Result<Self, String> {
-        let names = NemesisKind::ALL.map(NemesisKind::name).join(", ");
-        let found = NemesisKind::ALL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| format!("there is no nemesis {name}: there are {names}"))
+impl FromStr for Faults {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let kinds = match name {
+            "none" => Vec::new(),
+            "mix" => FaultKind::ALL.to_vec(),
+            names => {
+                let kind = |name: &str| FaultKind::ALL.into_iter().find(|k| k.name() == name);
+                let kinds: Option<Vec<FaultKind>> = names.split('+').map(kind).collect();
+                kinds.with_context(|| {
+                    format!("there is no nemesis {name}: there are {}", Faults::names().join(", "))
+                })?
+            }
+        };
+        Ok(Faults { name: name.to_owned(), kinds })
     }
 }
 
@@ -165,20 +193,27 @@ impl<'a> Nemesis<'a> {
     /// A process cannot be started, stopped or signalled.
     pub async fn run(
         mut self,
-        kind: NemesisKind,
+        faults: &Faults,
         deadline: Instant,
         ended: &AtomicBool,
     ) -> Result<Deeds> {
+        let mut kinds = faults.kinds.clone();
+        ensure!(
+            !faults.needs_clocks() || self.cluster.has_clocks(),
+            "the nodes have no test clocks"
+        );
+        kinds.retain(|kind| !kind.needs_clocks() || self.cluster.has_clocks());
         let over = || Instant::now() >= deadline || ended.load(Ordering::Acquire);
-        while kind != NemesisKind::None && !over() {
+        while !kinds.is_empty() && !over() {
             self.wait(self.pace.rest.clone(), deadline).await;
-            let chosen = self.choose(kind);
+            let place = self.rng.random_range(0..kinds.len());
+            let Some(kind) = kinds.get(place).copied() else { break };
             let from = self.order.stamp().0;
-            match self.strike(chosen, deadline).await {
-                Ok(()) => *self.deeds.done.entry(chosen.to_string()).or_default() += 1,
+            match self.strike(kind, deadline).await {
+                Ok(()) => *self.deeds.done.entry(kind.name().to_owned()).or_default() += 1,
                 Err(error) => {
                     let reason = format!("{error:#}");
-                    self.deeds.refused.entry(chosen.to_string()).or_insert(reason);
+                    self.deeds.refused.entry(kind.name().to_owned()).or_insert(reason);
                 }
             }
             self.deeds.spans.push((from, self.order.stamp().0));
@@ -187,29 +222,15 @@ impl<'a> Nemesis<'a> {
         Ok(self.deeds)
     }
 
-    fn choose(&mut self, kind: NemesisKind) -> NemesisKind {
-        if kind != NemesisKind::Mix {
-            return kind;
-        }
-        let clocks = self.cluster.has_clocks();
-        let mut kinds = NemesisKind::ALL.to_vec();
-        kinds.retain(|kind| {
-            let real = !matches!(kind, NemesisKind::None | NemesisKind::Mix);
-            real && (clocks || !kind.needs_clocks())
-        });
-        kinds.get(self.rng.random_range(0..kinds.len())).copied().unwrap_or(NemesisKind::Kill)
-    }
-
-    async fn strike(&mut self, kind: NemesisKind, deadline: Instant) -> Result<()> {
+    async fn strike(&mut self, kind: FaultKind, deadline: Instant) -> Result<()> {
         match kind {
-            NemesisKind::None | NemesisKind::Mix => Ok(()),
-            NemesisKind::Kill => self.kill(deadline).await,
-            NemesisKind::Pause => self.pause(deadline).await,
-            NemesisKind::Partition => self.partition(deadline).await,
-            NemesisKind::Skew => self.skew(deadline).await,
-            NemesisKind::Strobe => self.strobe(deadline).await,
-            NemesisKind::Splits => self.split().await,
-            NemesisKind::Leases => self.move_lease().await,
+            FaultKind::Kill => self.kill(deadline).await,
+            FaultKind::Pause => self.pause(deadline).await,
+            FaultKind::Partition => self.partition(deadline).await,
+            FaultKind::Skew => self.skew(deadline).await,
+            FaultKind::Strobe => self.strobe(deadline).await,
+            FaultKind::Splits => self.split().await,
+            FaultKind::Leases => self.move_lease().await,
         }
     }
 
@@ -280,13 +301,7 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
-    fn need_clocks(&self) -> Result<()> {
-        ensure!(self.cluster.has_clocks(), "the nodes have no test clocks");
-        Ok(())
-    }
-
     async fn skew(&mut self, deadline: Instant) -> Result<()> {
-        self.need_clocks()?;
         for n in 0..self.cluster.size() {
             let offset = self.rng.random_range(-MOST_SKEW_NS..=MOST_SKEW_NS);
             self.cluster.set_clock(n, offset)?;
@@ -298,7 +313,6 @@ impl<'a> Nemesis<'a> {
     }
 
     async fn strobe(&mut self, deadline: Instant) -> Result<()> {
-        self.need_clocks()?;
         let (victim, offset) = (self.any_node(), self.rng.random_range(0..=MOST_SKEW_NS));
         let (offset, step) = (offset * 2 - MOST_SKEW_NS, self.rng.random_range(2..60));
         self.note(format!("strobe {victim} by {} us every {step} ms", offset / 1000));
@@ -393,4 +407,20 @@ async fn ask(port: u16, sql: &str) -> Result<Vec<BTreeMap<String, String>>> {
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in Faults::names() {
+            assert_eq!(name.parse::<Faults>().unwrap().to_string(), name);
+        }
+        let two: Faults = "leases+skew".parse().unwrap();
+        assert_eq!(two.kinds, [FaultKind::Leases, FaultKind::Skew]);
+        assert!(two.needs_clocks());
+        assert!("leases+flood".parse::<Faults>().is_err());
+    }
 }

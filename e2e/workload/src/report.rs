@@ -119,13 +119,19 @@ pub fn reasons<O>(calls: &[Call<O>]) -> BTreeMap<String, u64> {
     reasons
 }
 
-/// Says why a run shows too little, if it does.
+/// Says why a run shows too little, if it does. Beside a share of all calls, `interrupted` calls may
+/// have an unknown outcome: those that faults cut off.
 #[must_use]
-pub fn too_little(tally: Tally, least: u64, kinds: &BTreeMap<String, bool>) -> Option<String> {
+pub fn too_little(
+    tally: Tally,
+    least: u64,
+    interrupted: u64,
+    kinds: &BTreeMap<String, bool>,
+) -> Option<String> {
     if tally.ok < least {
         return Some(format!("only {} calls succeeded, {least} are needed", tally.ok));
     }
-    if tally.info as f64 > tally.attempted as f64 * MOST_UNKNOWN {
+    if tally.info.saturating_sub(interrupted) as f64 > tally.attempted as f64 * MOST_UNKNOWN {
         return Some(format!("{} of {} outcomes are unknown", tally.info, tally.attempted));
     }
     let missing: Vec<&str> =
@@ -198,10 +204,11 @@ mod tests {
     fn a_run_with_too_little_is_not_believed() {
         let tally = Tally { attempted: 100, ok: 80, fail: 20, info: 0 };
         let kinds = BTreeMap::from([("read".to_owned(), true)]);
-        assert_eq!(too_little(tally, 80, &kinds), None);
-        assert!(too_little(tally, 81, &kinds).is_some());
-        assert!(too_little(Tally { info: 11, ..tally }, 1, &kinds).is_some());
+        assert_eq!(too_little(tally, 80, 0, &kinds), None);
+        assert!(too_little(tally, 81, 0, &kinds).is_some());
+        assert!(too_little(Tally { info: 11, ..tally }, 1, 0, &kinds).is_some());
+        assert!(too_little(Tally { info: 11, ..tally }, 1, 5, &kinds).is_none());
         let kinds = BTreeMap::from([("read".to_owned(), false)]);
-        assert!(too_little(tally, 1, &kinds).is_some());
+        assert!(too_little(tally, 1, 0, &kinds).is_some());
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::cluster::{self, Cluster};
 use crate::driver::{Clients, Shared};
 use crate::history::{Call, to_json_lines};
-use crate::nemesis::{Deeds, Nemesis, NemesisKind, Pace};
+use crate::nemesis::{Deeds, Faults, Nemesis, Pace};
 use crate::postgres::{self, Postgres};
 use crate::report::{RunReport, Tally, kinds, reasons, too_little, verdict_name};
 use crate::session::Isolation;
@@ -53,7 +53,7 @@ impl Target {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The nemesis.
-    pub nemesis: NemesisKind,
+    pub nemesis: Faults,
     /// For how long clients call.
     pub time: Duration,
     /// After so many calls that succeeded the clients end, too.
@@ -175,7 +175,7 @@ async fn suffer<W: Workload>(
     let tables = shared.workload.tables();
     let rng = StdRng::seed_from_u64(plan.seed);
     let nemesis = Nemesis::new(cluster, &shared.order, tables, rng, plan.pace.clone());
-    nemesis.run(plan.nemesis, deadline, ended).await
+    nemesis.run(&plan.nemesis, deadline, ended).await
 }
 
 /// Judges a history and sums the run up.
@@ -196,10 +196,11 @@ fn conclude<W: Workload>(
         Validity::Invalid => before.findings.iter().for_each(|finding| verdict.find(finding)),
         Validity::Unknown => before.findings.iter().for_each(|finding| verdict.unknown(finding)),
     }
-    if let Some(why) = too_little(tally, plan.least_calls, &kinds(calls)) {
+    let interrupted = plan.clients as u64 * deeds.done.values().sum::<u64>();
+    if let Some(why) = too_little(tally, plan.least_calls, interrupted, &kinds(calls)) {
         verdict.unknown(why);
     }
-    if plan.nemesis != NemesisKind::None && deeds.done.is_empty() {
+    if !plan.nemesis.is_none() && deeds.done.is_empty() {
         verdict.unknown(format!("no fault took effect: {:?}", deeds.refused));
     }
     let during = |call: &&Call<W::Op>| {

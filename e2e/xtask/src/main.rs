@@ -11,6 +11,7 @@ mod images;
 mod machine;
 mod results;
 mod rocksdb;
+mod soak;
 mod tiers;
 mod up;
 mod workspace;
@@ -74,15 +75,8 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
-    /// Run the simulation under many seeds, optimised; not part of any test run
-    Soak {
-        /// How many seeds
-        #[arg(long, default_value_t = 20_000)]
-        seeds: u64,
-        /// The first seed
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-    },
+    /// Run workloads under faults and check what clients saw, optimised; not part of any test run
+    Soak(soak::Soak),
     /// Measure three nodes on this machine, optimised; not part of any test run
     Bench,
     /// Rewrite the expected output of golden tests
@@ -130,7 +124,7 @@ fn run(verb: &Verb, progress: &Progress) -> Result<()> {
         Verb::Check => tiers::test(&workspace, Some("check"), None),
         Verb::Test { tier, name } => tiers::test(&workspace, tier.as_deref(), name.as_deref()),
         Verb::Sim { seeds, from } => sim(&workspace, Profile::Dev, *seeds, *from),
-        Verb::Soak { seeds, from } => sim(&workspace, Profile::Release, *seeds, *from),
+        Verb::Soak(soak) => soak::run(&workspace, soak),
         Verb::Bench => bench(&workspace),
         Verb::Golden => {
             machine::ready_to_build(progress)?;
