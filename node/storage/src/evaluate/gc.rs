@@ -68,8 +68,7 @@ impl Sweep {
             return ControlFlow::Continue(());
         }
         if self.is_full() {
-            // The key has more; its tombstone hides them until they are gone.
-            self.tombstone = None;
+            // The key has more; a tombstone hides them until they are gone.
             self.resume = Some(Bytes::copy_from_slice(key));
             return ControlFlow::Break(());
         }

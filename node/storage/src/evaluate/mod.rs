@@ -535,3 +535,6 @@ fn check_span_or_point(start: &Key, end: &Key) -> Result<Span, EvalError> {
     check_key(start)?;
     Ok(Span::point(start.clone()))
 }
+
+#[cfg(test)]
+mod tests;
