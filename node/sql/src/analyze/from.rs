@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crdb_sqlfront::ast;
 
 use super::call::{function_name, srf_kind};
-use super::{Analyzer, Named, Place, Relation, Scope, ScopeColumn};
+use super::{Analyzer, Frame, Named, Place, Relation, Scope, ScopeColumn};
 use crate::catalog::TableDesc;
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{CmpOp, Expr, Typed};
 use crate::func::system_names::PUBLIC;
-use crate::plan::{Constraint, Join, JoinKind, Plan, Scan, with_condition};
+use crate::plan::{Constraint, Join, JoinKind, LateralJoin, Plan, Scan, with_condition};
 use crate::types::{SqlType, TypeSpec};
 
 impl Analyzer<'_> {
@@ -18,12 +18,12 @@ impl Analyzer<'_> {
     pub(super) fn from(&mut self, members: &[ast::TableExpr]) -> Result<(Plan, Scope)> {
         let mut result: Option<(Plan, Scope)> = None;
         for member in members {
-            let (right, right_scope) = self.table_expr(member)?;
             result = Some(match result {
-                None => (right, right_scope),
-                Some((left, left_scope)) => {
-                    check_aliases(&left_scope, &right_scope)?;
-                    cross(left, left_scope, right, right_scope)
+                None => self.table_expr(member)?,
+                Some((left, mut left_scope)) => {
+                    let right = self.right_side(&mut left_scope, member)?;
+                    check_aliases(&left_scope, &right.scope)?;
+                    cross(left, left_scope, right)
                 }
             });
         }
@@ -32,6 +32,26 @@ impl Analyzer<'_> {
 
     fn table_expr(&mut self, e: &ast::TableExpr) -> Result<(Plan, Scope)> {
         crate::stack::deep(|| self.table_expr_inner(e))
+    }
+
+    /// A member of FROM behind others, which it may read if it is LATERAL or a function.
+    fn right_side(&mut self, left: &mut Scope, member: &ast::TableExpr) -> Result<Right> {
+        let lateral = match member {
+            ast::TableExpr::Subquery { lateral, .. } => *lateral,
+            ast::TableExpr::Function(_) => true,
+            _ => false,
+        };
+        if !lateral {
+            let (plan, scope) = self.table_expr(member)?;
+            return Ok(Right { plan, scope, correlated: false });
+        }
+        let scope = std::mem::take(left);
+        self.frames.push(Frame { scope, correlated: false, columns: Vec::new() });
+        let found = self.table_expr(member);
+        let frame = self.frames.pop().ok_or_else(|| SqlError::internal("no frame to leave"))?;
+        *left = frame.scope;
+        let (plan, scope) = found?;
+        Ok(Right { plan, scope, correlated: frame.correlated })
     }
 
     fn table_expr_inner(&mut self, e: &ast::TableExpr) -> Result<(Plan, Scope)> {
@@ -45,12 +65,7 @@ impl Analyzer<'_> {
                 let (plan, scope) = self.named_table(&table.name, table.alias.as_ref())?;
                 Ok(with_ordinality(plan, scope, table.ordinality, table.alias.as_ref()))
             }
-            ast::TableExpr::Subquery { query, alias, lateral, ordinality, pos } => {
-                if *lateral {
-                    return Err(SqlError::unsupported("LATERAL")
-                        .with_position(pos.0)
-                        .with_hint("Correlated subqueries are available in expressions."));
-                }
+            ast::TableExpr::Subquery { query, alias, ordinality, .. } => {
                 let mut relation = self.query(query)?;
                 super::query::settle_unknown(&mut self.params, &mut relation)?;
                 let (plan, mut scope) = relation_scope(relation, None);
@@ -147,9 +162,13 @@ impl Analyzer<'_> {
     }
 
     fn join(&mut self, join: &ast::Join) -> Result<(Plan, Scope)> {
-        let (left, left_scope) = self.table_expr(&join.left)?;
-        let (right, right_scope) = self.table_expr(&join.right)?;
-        check_aliases(&left_scope, &right_scope)?;
+        let (left, mut left_scope) = self.table_expr(&join.left)?;
+        let right = self.right_side(&mut left_scope, &join.right)?;
+        check_aliases(&left_scope, &right.scope)?;
+        if right.correlated {
+            return self.lateral_join(join, left, left_scope, right);
+        }
+        let Right { plan: right, scope: right_scope, .. } = right;
         let kind = match join.kind {
             ast::JoinKind::Inner | ast::JoinKind::Cross => JoinKind::Inner,
             ast::JoinKind::Left => JoinKind::Left,
@@ -202,6 +221,57 @@ impl Analyzer<'_> {
         let (_, _) = self.attach(Plan::one_row(), width, &mut [&mut condition])?;
         let node = with_condition(node, vec![condition]);
         Ok((Plan::Join(Box::new(node)), scope))
+    }
+
+    /// A join whose right side reads the left one.
+    fn lateral_join(
+        &mut self,
+        join: &ast::Join,
+        left: Plan,
+        left_scope: Scope,
+        right: Right,
+    ) -> Result<(Plan, Scope)> {
+        let keeps_left = match join.kind {
+            ast::JoinKind::Inner | ast::JoinKind::Cross => false,
+            ast::JoinKind::Left => true,
+            ast::JoinKind::Right | ast::JoinKind::Full => {
+                return Err(SqlError::new(
+                    SqlState::INVALID_COLUMN_REFERENCE,
+                    "invalid reference to FROM-clause entry on the left of a LATERAL",
+                )
+                .with_detail(
+                    "The combining JOIN type must be INNER or LEFT for a LATERAL reference.",
+                )
+                .with_position(join.pos.0));
+            }
+        };
+        let (plan, mut scope) = cross(left, left_scope, right);
+        let Plan::LateralJoin(mut node) = plan else {
+            return Err(SqlError::internal("a lateral join became another"));
+        };
+        node.keeps_left = keeps_left;
+        let condition = match &join.constraint {
+            ast::JoinConstraint::None => return Ok((Plan::LateralJoin(node), scope)),
+            ast::JoinConstraint::On(condition) => condition,
+            ast::JoinConstraint::Using(_) | ast::JoinConstraint::Natural => {
+                return Err(SqlError::unsupported("LATERAL with USING or NATURAL")
+                    .with_position(join.pos.0));
+            }
+        };
+        let mut condition =
+            self.condition(&mut scope, condition, Place::Plain("JOIN conditions"), "JOIN/ON")?;
+        let correlated =
+            condition.any(&mut |part| matches!(part, Expr::Subquery(sub) if sub.correlated));
+        if correlated {
+            return Err(SqlError::unsupported(
+                "a correlated subquery in the condition of a LATERAL",
+            )
+            .with_position(join.pos.0));
+        }
+        let width = node.left_width + node.right_width;
+        self.attach(Plan::one_row(), width, &mut [&mut condition])?;
+        node.condition = Some(condition);
+        Ok((Plan::LateralJoin(node), scope))
     }
 
     /// USING and NATURAL: the shared columns are compared and come out once, first.
@@ -372,17 +442,37 @@ fn check_aliases(left: &Scope, right: &Scope) -> Result<()> {
     Ok(())
 }
 
-fn cross(left: Plan, left_scope: Scope, right: Plan, right_scope: Scope) -> (Plan, Scope) {
-    let join = Join {
-        kind: JoinKind::Inner,
-        left,
-        right,
-        left_width: left_scope.columns.len(),
-        right_width: right_scope.columns.len(),
-        keys: Vec::new(),
-        condition: None,
+/// The right side of a join, and whether it reads the left one or what is around the query.
+struct Right {
+    plan: Plan,
+    scope: Scope,
+    correlated: bool,
+}
+
+fn cross(left: Plan, left_scope: Scope, right: Right) -> (Plan, Scope) {
+    let left_width = left_scope.columns.len();
+    let right_width = right.scope.columns.len();
+    let plan = if right.correlated {
+        Plan::LateralJoin(Box::new(LateralJoin {
+            left,
+            right: right.plan,
+            left_width,
+            right_width,
+            keeps_left: false,
+            condition: None,
+        }))
+    } else {
+        Plan::Join(Box::new(Join {
+            kind: JoinKind::Inner,
+            left,
+            right: right.plan,
+            left_width,
+            right_width,
+            keys: Vec::new(),
+            condition: None,
+        }))
     };
     let mut scope = left_scope;
-    scope.columns.extend(right_scope.columns);
-    (Plan::Join(Box::new(join)), scope)
+    scope.columns.extend(right.scope.columns);
+    (plan, scope)
 }

@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod join;
+mod lateral;
 mod op;
 mod scan;
 mod setop;

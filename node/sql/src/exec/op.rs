@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 
 use super::aggregate::AggregateOp;
 use super::join::JoinOp;
+use super::lateral::LateralOp;
 use super::scan::ScanOp;
 use super::{ExecCtx, column_array, scalar};
 use crate::datum::{Datum, Row};
@@ -42,6 +43,7 @@ pub(crate) enum Op<'p> {
         next: i64,
     },
     Join(Box<JoinOp<'p>>),
+    Lateral(Box<LateralOp<'p>>),
     Aggregate(Box<AggregateOp<'p>>),
     Sort {
         input: Box<Op<'p>>,
@@ -87,6 +89,7 @@ impl<'p> Op<'p> {
             Plan::ProjectSet { input, calls } => Self::ProjectSet { input: boxed(input), calls },
             Plan::Ordinality(input) => Self::Ordinality { input: boxed(input), next: 1 },
             Plan::Join(join) => Self::Join(Box::new(JoinOp::new(join))),
+            Plan::LateralJoin(join) => Self::Lateral(Box::new(LateralOp::new(join))),
             Plan::Aggregate { input, groups, aggs } => {
                 Self::Aggregate(Box::new(AggregateOp::new(Self::new(input), groups, aggs)))
             }
@@ -174,6 +177,7 @@ impl<'p> Op<'p> {
                 Ok(Some(rows))
             }
             Self::Join(join) => join.next(ctx).await,
+            Self::Lateral(join) => join.next(ctx).await,
             Self::Aggregate(aggregate) => {
                 let rows = aggregate.run(ctx).await?;
                 Ok(self.become_rows(rows))

@@ -68,6 +68,12 @@ impl Plan {
                 join.left.explain(next, out);
                 join.right.explain(next, out);
             }
+            Self::LateralJoin(join) => {
+                let kind = if join.keeps_left { " (left outer)" } else { "" };
+                line(out, depth, &format!("apply join{kind}"));
+                join.left.explain(next, out);
+                join.right.explain(next, out);
+            }
             Self::Aggregate { input, groups, .. } => {
                 line(out, depth, if groups.is_empty() { "group (scalar)" } else { "group (hash)" });
                 input.explain(next, out);

@@ -68,6 +68,19 @@ pub(crate) struct Join {
     pub(crate) condition: Option<Expr>,
 }
 
+/// A join whose right side reads the row of the left side, one level out.
+#[derive(Clone, Debug)]
+pub(crate) struct LateralJoin {
+    pub(crate) left: Plan,
+    pub(crate) right: Plan,
+    pub(crate) left_width: usize,
+    pub(crate) right_width: usize,
+    /// Whether a row without partner comes out, too.
+    pub(crate) keeps_left: bool,
+    /// Over both rows.
+    pub(crate) condition: Option<Expr>,
+}
+
 /// A correlated subquery that runs for each row.
 #[derive(Clone, Debug)]
 pub(crate) struct ApplyItem {
@@ -101,6 +114,7 @@ pub(crate) enum Plan {
     /// Appends a number to each row.
     Ordinality(Box<Plan>),
     Join(Box<Join>),
+    LateralJoin(Box<LateralJoin>),
     Aggregate {
         input: Box<Plan>,
         groups: Vec<Expr>,

@@ -23,6 +23,14 @@ pub(crate) fn push_filter(plan: Plan, mut conditions: Vec<Expr>) -> Plan {
             push_filter(*input, conditions)
         }
         Plan::Join(join) => push_into_join(*join, conditions),
+        Plan::LateralJoin(mut join) => {
+            let width = join.left_width;
+            let (left, above): (Vec<Expr>, Vec<Expr>) = conditions
+                .into_iter()
+                .partition(|condition| !volatile(condition) && !sides(condition, width).1);
+            join.left = push_filter(join.left, left);
+            Plan::LateralJoin(join).filter(Expr::all_of(above))
+        }
         other => other.filter(Expr::all_of(conditions)),
     }
 }
@@ -122,6 +130,10 @@ pub(crate) fn use_columns(plan: &mut Plan, used: &[bool]) {
             }
         }
         Plan::Filter { input, .. } | Plan::Apply { input, .. } => use_columns(input, used),
+        // The right side is a whole query or function, which reads what it needs.
+        Plan::LateralJoin(join) => {
+            use_columns(&mut join.left, used.get(..join.left_width).unwrap_or(used));
+        }
         Plan::Join(join) => {
             let (left, right) = used.split_at_checked(join.left_width).unwrap_or((used, &[]));
             use_columns(&mut join.left, left);
