@@ -1,11 +1,13 @@
 //! The responses of an evaluation: what the leaseholder's memory adds to them, and errors.
 
+use std::ops::ControlFlow;
+
 use crdb_keys::{Key, Span};
 use crdb_proto::kv::{
-    self, BatchRequest, BatchResponse, Response, TxnStatus, error::Kind as ErrorKind,
+    self, BatchRequest, BatchResponse, LockStrength, Response, TxnStatus, error::Kind as ErrorKind,
     request::Kind as Request, response::Kind as Answer,
 };
-use crdb_storage::Engine;
+use crdb_storage::{Engine, Reader, lock, mvcc::Direction};
 
 use super::{Chosen, Evaluation};
 use crate::{
@@ -16,15 +18,40 @@ use crate::{
 };
 
 /// Locks shown by one request, at most.
-const LOCKS_SHOWN_MAX: usize = 10_000;
+const LOCKS_SHOWN_MAX: usize = 1_000;
 
-/// Whether all requests of `batch` are about what the leaseholder has in memory. Such batches need
-/// no state.
+/// Whether all requests of `batch` are about the lock table. Such batches are not evaluated.
 pub(super) fn is_about_locks(batch: &BatchRequest) -> bool {
     let about_locks = |request: &kv::Request| {
         matches!(request.kind, Some(Request::ReleaseLocks(_) | Request::QueryLocks(_)))
     };
     !batch.requests.is_empty() && batch.requests.iter().all(about_locks)
+}
+
+/// First half of the answers to a batch about locks: the intents that are asked for.
+pub(super) fn about_locks(
+    batch: &BatchRequest,
+    reader: &impl Reader,
+) -> Result<Vec<Response>, crdb_storage::Error> {
+    let answer = |request: &kv::Request| {
+        let Some(Request::QueryLocks(query)) = &request.kind else {
+            return Ok(Response::default());
+        };
+        let span = span_or_point(&query.start, &query.end);
+        let (max, mut locks) = (shown_max(query), Vec::new());
+        lock::scan_intents(reader, &span, Direction::Forward, &mut |key, intent| {
+            locks.push(kv::LockInfo {
+                key,
+                strength: LockStrength::LockExclusive.into(),
+                replicated: true,
+                holder: intent.txn,
+                ..kv::LockInfo::default()
+            });
+            if locks.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(Response { kind: Some(Answer::QueryLocks(kv::QueryLocksResponse { locks })) })
+    };
+    batch.requests.iter().map(answer).collect()
 }
 
 /// Completes `responses` from the memory of the leaseholder, and notes there what they say: waits
@@ -52,9 +79,8 @@ pub(super) fn complete<E: Engine>(
                 replica.locks.release(&release.txn_id, Some(&span));
                 *answer = Some(Answer::ReleaseLocks(kv::ReleaseLocksResponse {}));
             }
-            (Some(Request::QueryLocks(query)), answer) => {
-                let locks = list_locks(replica, query, now);
-                *answer = Some(Answer::QueryLocks(kv::QueryLocksResponse { locks }));
+            (Some(Request::QueryLocks(query)), Some(Answer::QueryLocks(answer))) => {
+                add_known_locks(replica, query, &mut answer.locks, now);
             }
             _ => {}
         }
@@ -79,19 +105,28 @@ fn note_wait<E: Engine>(
     }
 }
 
-fn list_locks(
+/// Adds the unreplicated locks, and to the intents who waits for them.
+fn add_known_locks(
     replica: &ReplicaHandle,
     query: &kv::QueryLocksRequest,
+    locks: &mut Vec<kv::LockInfo>,
     now: Mono,
-) -> Vec<kv::LockInfo> {
-    let wanted = usize::try_from(query.max_locks).unwrap_or(usize::MAX);
-    let max = if wanted == 0 { LOCKS_SHOWN_MAX } else { wanted.min(LOCKS_SHOWN_MAX) };
+) {
+    let max = shown_max(query);
     let span = span_or_point(&query.start, &query.end);
-    let mut locks = replica.locks.list(&span, max, now.0);
-    for lock in &mut locks {
+    let known = replica.locks.list(&span, max, now.0);
+    locks.retain(|intent| !known.iter().any(|lock| lock.replicated && lock.key == intent.key));
+    locks.extend(known);
+    locks.sort_by(|a, b| a.key.cmp(&b.key));
+    locks.truncate(max);
+    for lock in locks {
         lock.range_id = replica.range_id.get();
     }
-    locks
+}
+
+fn shown_max(query: &kv::QueryLocksRequest) -> usize {
+    let wanted = usize::try_from(query.max_locks).unwrap_or(usize::MAX);
+    if wanted == 0 { LOCKS_SHOWN_MAX } else { wanted.min(LOCKS_SHOWN_MAX) }
 }
 
 fn span_or_point(start: &Key, end: &Key) -> Span {

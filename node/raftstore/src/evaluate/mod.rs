@@ -408,8 +408,10 @@ impl<E: Engine> Evaluation<E> {
             return self.run_admin(hold, chosen, outcome);
         }
         if answer::is_about_locks(&self.request) {
-            let responses = vec![Response::default(); self.request.requests.len()];
-            return self.reply_later(hold, chosen, Ok((responses, LockChanges::default())));
+            return match answer::about_locks(&self.request, snapshot) {
+                Ok(found) => self.reply_later(hold, chosen, Ok((found, LockChanges::default()))),
+                Err(error) => self.broken(&error),
+            };
         }
         match self.evaluate(&replica, &hold, &chosen, snapshot) {
             Ok(evaluated) => self.take(&replica, hold, chosen, evaluated, now, waker),
@@ -421,10 +423,13 @@ impl<E: Engine> Evaluation<E> {
                 self.stage = Stage::Unlocked(hold.latch);
                 Progress::Yield(YieldPoint::AfterLocks)
             }
-            Err(EvalError::Storage(error)) => {
-                done(self.failure(error.to_string(), ErrorKind::Unavailable(kv::Unavailable {})))
-            }
+            Err(EvalError::Storage(error)) => self.broken(&error),
         }
+    }
+
+    /// The state could not be read.
+    fn broken(&self, error: &crdb_storage::Error) -> Progress {
+        done(self.failure(error.to_string(), ErrorKind::Unavailable(kv::Unavailable {})))
     }
 
     /// Goes on with what the evaluation gave.

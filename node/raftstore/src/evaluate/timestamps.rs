@@ -29,14 +29,8 @@ impl<E: Engine> Evaluation<E> {
 
     /// Checks what the sender says of itself, and moves the clock past what it knows.
     pub(super) fn accept(&self) -> Result<(), Box<kv::BatchResponse>> {
-        if let Some(txn) = self.txn() {
-            if ReaderId::new(&txn.id).is_none() {
-                return Err(Box::new(self.invalid("the id of a transaction has 16 bytes")));
-            }
-            if txn.anchor.is_empty() && self.locks_or_writes_intents() {
-                let message = "a transaction that locks or writes says where its record is";
-                return Err(Box::new(self.invalid(message)));
-            }
+        if let Err(message) = self.check_txn() {
+            return Err(Box::new(self.invalid(message)));
         }
         let latest = wants::latest_timestamp(&self.request);
         if latest.is_zero() {
@@ -48,16 +42,21 @@ impl<E: Engine> Evaluation<E> {
         })
     }
 
-    fn locks_or_writes_intents(&self) -> bool {
-        use kv::request::Kind;
+    fn check_txn(&self) -> Result<(), &'static str> {
+        let Some(txn) = self.txn() else {
+            // It would wait for locks that it cannot have.
+            let locks = wants::locks_rows(&self.request);
+            return if locks { Err("rows are locked by transactions only") } else { Ok(()) };
+        };
+        if ReaderId::new(&txn.id).is_none() {
+            return Err("the id of a transaction has 16 bytes");
+        }
         let one_phase = self.header().is_some_and(|header| header.one_phase);
         let intents = self.versions != Writes::Nothing && !one_phase;
-        intents
-            || self.request.requests.iter().any(|request| match &request.kind {
-                Some(Kind::Get(get)) => get.lock() != LockStrength::LockNone,
-                Some(Kind::Scan(scan)) => scan.lock() != LockStrength::LockNone,
-                _ => false,
-            })
+        if txn.anchor.is_empty() && (intents || wants::locks_rows(&self.request)) {
+            return Err("a transaction that locks or writes says where its record is");
+        }
+        Ok(())
     }
 
     /// Chooses the timestamps, under the latches and with nothing known to be in the way, and looks

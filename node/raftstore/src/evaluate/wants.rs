@@ -96,6 +96,15 @@ pub(super) fn locks(batch: &BatchRequest, read: Timestamp) -> LockRequest {
     LockRequest { txn: header.and_then(|header| header.txn.clone()), spans }
 }
 
+/// Whether a request of `batch` locks what it reads.
+pub(super) fn locks_rows(batch: &BatchRequest) -> bool {
+    batch.requests.iter().any(|request| match &request.kind {
+        Some(Kind::Get(get)) => get.lock() != LockStrength::LockNone,
+        Some(Kind::Scan(scan)) => scan.lock() != LockStrength::LockNone,
+        _ => false,
+    })
+}
+
 fn wanted(lock: LockStrength, upto: Timestamp) -> LockUse {
     match lock {
         LockStrength::LockNone => LockUse::Read { upto },

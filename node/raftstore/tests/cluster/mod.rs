@@ -27,8 +27,8 @@ use crdb_proto::{
     peer::RaftBatch,
 };
 use crdb_raftstore::{
-    DescriptorChange, Evaluation, Input, Mono, Outputs, Progress, RangeStatus, ReceivedSnapshot,
-    SnapshotSend, Store, StoreConfig, StoreHandle,
+    DescriptorChange, Evaluation, Input, LockWait, Mono, Outputs, Progress, RangeStatus,
+    ReceivedSnapshot, SnapshotSend, Store, StoreConfig, StoreHandle,
 };
 use crdb_storage::MemoryEngine;
 
@@ -77,6 +77,8 @@ pub struct Cluster {
     /// Pairs that cannot talk, in the direction given.
     pub cut: BTreeSet<(u32, u32)>,
     pub calls: BTreeMap<u64, Call>,
+    /// Whom the calls that wait for locks waited for last.
+    pub lock_waits: BTreeMap<u64, LockWait>,
     pub responses: BTreeMap<u64, BatchResponse>,
     next_call: u64,
     pub configure: fn(&mut StoreConfig),
@@ -95,6 +97,7 @@ impl Default for Cluster {
             flights: VecDeque::new(),
             cut: BTreeSet::new(),
             calls: BTreeMap::new(),
+            lock_waits: BTreeMap::new(),
             responses: BTreeMap::new(),
             next_call: 0,
             configure: |_| {},
@@ -371,6 +374,7 @@ impl Cluster {
 
     fn poll_call(&mut self, id: u64) {
         let now = self.now;
+        self.lock_waits.remove(&id);
         while let Some(call) = self.calls.get_mut(&id) {
             let node = call.node;
             match call.evaluation.poll(now, Waker::noop()) {
@@ -384,10 +388,11 @@ impl Cluster {
                     self.calls.remove(&id);
                     self.responses.insert(id, *response);
                 }
-                Progress::WaitLatch
-                | Progress::WaitLock(_)
-                | Progress::WaitLease
-                | Progress::WaitProposal => return,
+                Progress::WaitLock(wait) => {
+                    self.lock_waits.insert(id, *wait);
+                    return;
+                }
+                Progress::WaitLatch | Progress::WaitLease | Progress::WaitProposal => return,
             }
         }
     }
