@@ -128,18 +128,7 @@ impl<'p> Op<'p> {
 
     async fn pull(&mut self, ctx: &mut ExecCtx<'_>) -> Result<Option<Vec<Row>>> {
         match self {
-            Self::Values { rows } => {
-                let eval = ctx.eval();
-                let mut size = BatchSize::new(ctx);
-                let mut out = Vec::new();
-                for exprs in rows.by_ref().take(super::BATCH_ROWS) {
-                    let row: Row =
-                        exprs.iter().map(|e| e.eval(&eval, &[])).collect::<Result<_>>()?;
-                    size.add(&row)?;
-                    out.push(row);
-                }
-                Ok((!out.is_empty()).then_some(out))
-            }
+            Self::Values { rows } => values(ctx, rows),
             Self::Rows(rows) => {
                 let out: Vec<Row> = rows.by_ref().take(super::BATCH_ROWS).collect();
                 Ok((!out.is_empty()).then_some(out))
@@ -431,4 +420,20 @@ pub(super) fn row_count(
             .map_err(|_| SqlError::new(code, format!("{clause} must not be negative"))),
         _ => Ok(None),
     }
+}
+
+/// The next rows of a list of values.
+fn values(
+    ctx: &mut ExecCtx<'_>,
+    rows: &mut std::slice::Iter<'_, Vec<Expr>>,
+) -> Result<Option<Vec<Row>>> {
+    let eval = ctx.eval();
+    let mut size = BatchSize::new(ctx);
+    let mut out = Vec::new();
+    for exprs in rows.take(super::BATCH_ROWS) {
+        let row: Row = exprs.iter().map(|e| e.eval(&eval, &[])).collect::<Result<_>>()?;
+        size.add(&row)?;
+        out.push(row);
+    }
+    Ok((!out.is_empty()).then_some(out))
 }

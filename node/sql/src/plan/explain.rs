@@ -1,6 +1,6 @@
 //! Plans as text.
 
-use super::{JoinKind, Plan, QueryPlan, Scan, SetKind, StatementPlan};
+use super::{JoinKind, LateralJoin, Plan, QueryPlan, Scan, SetKind, StatementPlan};
 
 fn line(out: &mut Vec<String>, depth: usize, text: &str) {
     let lead =
@@ -20,6 +20,15 @@ impl Scan {
         if self.filter.is_some() {
             detail(out, depth, "filter: on each row");
         }
+    }
+}
+
+impl LateralJoin {
+    fn explain(&self, depth: usize, out: &mut Vec<String>) {
+        let kind = if self.keeps_left { " (left outer)" } else { "" };
+        line(out, depth, &format!("apply join{kind}"));
+        self.left.explain(depth + 1, out);
+        self.right.explain(depth + 1, out);
     }
 }
 
@@ -68,12 +77,7 @@ impl Plan {
                 join.left.explain(next, out);
                 join.right.explain(next, out);
             }
-            Self::LateralJoin(join) => {
-                let kind = if join.keeps_left { " (left outer)" } else { "" };
-                line(out, depth, &format!("apply join{kind}"));
-                join.left.explain(next, out);
-                join.right.explain(next, out);
-            }
+            Self::LateralJoin(join) => join.explain(depth, out),
             Self::Aggregate { input, groups, .. } => {
                 line(out, depth, if groups.is_empty() { "group (scalar)" } else { "group (hash)" });
                 input.explain(next, out);
