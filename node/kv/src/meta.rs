@@ -12,7 +12,8 @@ use crate::{SendError, Sender};
 /// Writes the meta entry of a range, unless one of the same or a later generation is there.
 ///
 /// The caller tries again after an error: a meta entry is a hint, and writing it twice does no
-/// harm.
+/// harm. Both sides of a split have a generation above that of the range before, so the order in
+/// which they are written is all the same.
 pub async fn update_meta(
     sender: &dyn Sender,
     descriptor: &RangeDescriptor,

@@ -131,7 +131,7 @@ impl World {
         action: Action,
         timed: Option<Timestamp>,
     ) -> u64 {
-        let (key, range) = self.keys.get(key).cloned().expect("it was drawn from the keys");
+        let key = self.keys.get(key).cloned().expect("it was drawn from the keys");
         let bytes = |value: u64| bytes::Bytes::from(value.to_string());
         let start = key.clone();
         let kind = match action {
@@ -156,8 +156,8 @@ impl World {
         if let Some(stray) = stray {
             let cache = gateway_of.cache();
             if let Some(known) = cache.lookup(&start) {
-                let start = &known.descriptor.start_key;
-                cache.set_leaseholder(range.get(), start, Some(node_id(stray)));
+                let (range, start) = (known.descriptor.range_id, &known.descriptor.start_key);
+                cache.set_leaseholder(range, start, Some(node_id(stray)));
             }
         }
         let work = gateway_of.send(batch, move |result| {

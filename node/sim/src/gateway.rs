@@ -1,6 +1,6 @@
 //! The gateway of a node: what its clients speak to, over the simulated network.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, layout};
@@ -12,6 +12,7 @@ use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
 use crdb_raftstore::StoreHandle;
 use crdb_storage::MemoryEngine;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::{
     exec::{Hub, Want, nanos},
@@ -71,6 +72,8 @@ pub(crate) struct Gateway {
     pub(crate) clock: Clock,
     hub: Arc<Hub>,
     node: usize,
+    /// Newest generation of each range whose meta entry is, or was, to be written.
+    newest: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
 impl Gateway {
@@ -103,22 +106,26 @@ impl Gateway {
             node_id: node_id(node),
             seed: seed.into(),
         });
-        Self { sender, txns, clock, hub, node }
+        Self { sender, txns, clock, hub, node, newest: Arc::default() }
     }
 
     pub(crate) fn cache(&self) -> &RangeCache {
         self.sender.cache()
     }
 
-    /// Learns of a changed descriptor; whoever leads the range writes its meta entry.
+    /// Learns of a changed descriptor; whoever leads the range writes its meta entry, and tries
+    /// until it is written or there is a newer one.
     pub(crate) fn descriptor_changed(&self, descriptor: RangeDescriptor, leader: bool) {
         self.cache().insert(descriptor.clone());
         if !leader {
             return;
         }
+        let (range, generation) = (descriptor.range_id, descriptor.generation);
+        self.newest.lock().insert(range, generation);
         let (sender, hub) = (Arc::clone(&self.sender), Arc::clone(&self.hub));
+        let newest = Arc::clone(&self.newest);
         let update = async move {
-            for _ in 0..20 {
+            while newest.lock().get(&range) == Some(&generation) {
                 if update_meta(&*sender, &descriptor).await.is_ok() {
                     return;
                 }

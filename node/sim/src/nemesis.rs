@@ -4,10 +4,15 @@
 //! lease must not be given although a candidate is ready to take it. Random faults alone get there
 //! too seldom.
 
+use crdb_keys::{Key, RangeId, Timestamp};
+use crdb_proto::kv::{
+    BatchRequest, Request, SplitRequest, TransferLeaseRequest, UnsplitRequest, request,
+};
+
 use crate::{
     event::Event,
     plan::MS,
-    world::{Phase, RANGES, World},
+    world::{Phase, World},
 };
 
 impl World {
@@ -22,7 +27,7 @@ impl World {
         let short = self.rng.within(0..400 * MS);
         let long = self.rng.within(200 * MS..2_500 * MS);
         let until = self.now + long;
-        match self.rng.index(17) {
+        match self.rng.index(23) {
             0 => self.crash(victim, long),
             1 => self.crash(victim, short / 20),
             2 | 3 => self.crash_all(),
@@ -36,6 +41,9 @@ impl World {
             12 => self.node(victim).slow_disk_until = until,
             13 if !self.plan.steady => self.move_replicas(victim),
             14 if !self.plan.steady => self.drain(victim, short),
+            17..20 => self.split_range(),
+            20 => self.unsplit_range(),
+            21..23 if !self.plan.steady => self.request_transfer(other),
             _ => self.play(),
         }
         let gap = self.rng.within(0..self.plan.fault_gap * 2);
@@ -76,9 +84,14 @@ impl World {
         }
     }
 
+    fn some_range(&mut self) -> Option<RangeId> {
+        let ranges: Vec<RangeId> = self.ranges.iter().copied().collect();
+        self.rng.pick(&ranges)
+    }
+
     /// The store that leads a range picked at random, and the range's other stores.
     fn some_leader(&mut self) -> Option<(usize, Vec<usize>)> {
-        let range = self.rng.pick(&RANGES)?;
+        let range = self.some_range()?;
         for node in &self.nodes {
             let Some(handle) = &node.handle else { continue };
             let Some(status) = handle
@@ -138,12 +151,48 @@ impl World {
     }
 
     fn transfer(&mut self, target: usize) {
-        let Some(range_id) = self.rng.pick(&RANGES) else { return };
+        let Some(range_id) = self.some_range() else { return };
         let target = Some(crate::node::store_id(target)).filter(|_| self.rng.chance(80));
         for index in 0..self.nodes.len() {
             let input = crdb_raftstore::Input::TransferLease { range_id, target };
             self.after(0, Event::Tell { to: index, input: Box::new(input) });
         }
+    }
+
+    /// Has a gateway send a request of an operator.
+    fn administer(&mut self, kind: request::Kind) {
+        let Some(gateway) = self.pick_gateway(None) else { return };
+        self.trace(|| format!("s{} asks for {kind:?}", gateway + 1));
+        let of = self.node(gateway).gateway.as_ref().expect("the node is up");
+        let requests = vec![Request { kind: Some(kind) }];
+        // Whatever comes of it: it may be asked for in vain.
+        let work = of.send(BatchRequest { header: None, requests }, drop);
+        self.spawn(gateway, None, work);
+    }
+
+    /// A key that clients work on, or one right behind it.
+    fn some_key(&mut self) -> Option<Key> {
+        let keys: Vec<Key> = self.keys.iter().chain(&self.txn_keys.all).cloned().collect();
+        let key = self.rng.pick(&keys)?;
+        Some(if self.rng.chance(30) { crdb_keys::encoding::next_key(&key).into() } else { key })
+    }
+
+    fn split_range(&mut self) {
+        let Some(key) = self.some_key() else { return };
+        let new_range_id = 100 + self.hub.fresh();
+        let sticky_until = Some(Timestamp::MAX.into()).filter(|_| self.rng.chance(50));
+        self.administer(request::Kind::Split(SplitRequest { key, new_range_id, sticky_until }));
+    }
+
+    fn unsplit_range(&mut self) {
+        let Some(key) = self.some_key() else { return };
+        self.administer(request::Kind::Unsplit(UnsplitRequest { key }));
+    }
+
+    fn request_transfer(&mut self, target: usize) {
+        let Some(key) = self.some_key() else { return };
+        let to_node = crate::node::node_id(target).get();
+        self.administer(request::Kind::TransferLease(TransferLeaseRequest { key, to_node }));
     }
 
     /// A graceful stop: the leases are given away, then the process ends, or it stays after all.

@@ -1,22 +1,20 @@
 //! Requests at a store: driven from one yield point to the next, and watched when they are served.
 
-use std::{
-    future::{Future as _, poll_fn},
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{sync::Arc, time::Duration};
 
 use crdb_keys::{RangeId, Timestamp};
+use crdb_kv::contention::{self, Site};
 use crdb_proto::kv::BatchRequest;
-use crdb_raftstore::{Input, Mono, Progress, StoreHandle, YieldPoint};
+use crdb_raftstore::{Input, Mono, Proposal, StoreHandle, YieldPoint};
 use crdb_storage::MemoryEngine;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::{
     event::Event,
-    exec::{Answer, Arrival, Caller, Hub, Want},
+    exec::{Answer, Caller, Hub, Want, nanos},
     plan::MS,
-    world::{RANGES, World},
+    world::World,
 };
 
 /// A request that a store served.
@@ -44,72 +42,62 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    fn mono(&self) -> Mono {
-        Mono(self.mono_origin + self.hub.now())
-    }
-
     /// Serves one batch and hands the response over.
     async fn serve(self, batch: BatchRequest, caller: Caller) {
         let timed = batch.header.as_ref().is_some_and(|header| header.read_timestamp.is_some());
-        let mut evaluation = self.store.evaluate(batch, self.mono());
-        let mut lease = None;
-        let response = loop {
-            let progress =
-                poll_fn(|cx| Poll::Ready(evaluation.poll(self.mono(), cx.waker()))).await;
-            match progress {
-                Progress::Yield(point) => {
-                    if point == YieldPoint::AfterLeaseCheck {
-                        let range = evaluation.range_id().unwrap_or_default();
-                        lease = self.store.lease_of(range, self.mono()).map(|view| view.sequence);
-                    }
-                    self.linger().await;
-                }
-                // Who waits is woken, yet looks at the time now and then.
-                Progress::WaitLease | Progress::WaitLock(_) => {
-                    self.woken(Some(self.hub.sleep(300 * MS))).await;
-                }
-                Progress::WaitLatch | Progress::WaitProposal => self.woken(None).await,
-                Progress::Propose(proposal) => {
-                    let input = Box::new(Input::Propose(proposal));
-                    self.hub.want(Want::Give { node: self.node, input });
-                }
-                Progress::Done(response) => break response,
-            }
-        };
+        let place = Place { lease: Mutex::new(None), desk: self };
+        let mut evaluation = place.desk.store.evaluate(batch, place.mono());
+        let response = contention::drive(&mut evaluation, &place).await;
+        let Place { desk, lease } = place;
         if response.error.is_none() {
-            self.hub.want(Want::Served(Box::new(Served {
-                node: self.node,
+            desk.hub.want(Want::Served(Box::new(Served {
+                node: desk.node,
                 range: evaluation.range_id().unwrap_or_default(),
-                lease,
+                lease: lease.into_inner(),
                 timed,
                 read: response.read_timestamp.map(Into::into),
                 write: response.write_timestamp.map(Into::into),
             })));
         }
-        let (from, to) = (self.node, caller.node);
-        self.hub.want(Want::Answer { from, to, response, reply: caller.reply });
+        let (from, to) = (desk.node, caller.node);
+        let response = Box::new(response);
+        desk.hub.want(Want::Answer { from, to, response, reply: caller.reply });
+    }
+}
+
+/// Where one request is driven.
+struct Place {
+    desk: Desk,
+    /// Lease that the request was checked under last.
+    lease: Mutex<Option<u64>>,
+}
+
+impl Site for Place {
+    fn mono(&self) -> Mono {
+        Mono(self.desk.mono_origin + self.desk.hub.now())
+    }
+
+    fn propose(&self, proposal: Proposal) {
+        let input = Box::new(Input::Propose(proposal));
+        self.desk.hub.want(Want::Give { node: self.desk.node, input });
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(self.desk.hub.sleep(nanos(duration)))
     }
 
     /// Lets others run, most often for a moment.
-    async fn linger(&self) {
-        let pause = self.hub.draw(|rng| {
+    fn at(&self, point: YieldPoint, range: Option<RangeId>) -> Option<BoxFuture<'static, ()>> {
+        if point == YieldPoint::AfterLeaseCheck {
+            let view = self.desk.store.lease_of(range.unwrap_or_default(), self.mono());
+            *self.lease.lock() = view.map(|view| view.sequence);
+        }
+        let linger = self.desk.linger;
+        let pause = self.desk.hub.draw(|rng| {
             let long = rng.chance(5);
-            rng.within(0..MS / 10) + if long { rng.within(0..self.linger) } else { 0 }
+            rng.within(0..MS / 10) + if long { rng.within(0..linger) } else { 0 }
         });
-        self.hub.sleep(pause).await;
-    }
-
-    /// Waits for the next wake, by whatever the evaluation waits for or by `timer`.
-    async fn woken(&self, mut timer: Option<Arrival<()>>) {
-        let mut asleep = false;
-        poll_fn(|cx| {
-            if let Some(timer) = &mut timer {
-                // Polled for its waker alone: any wake ends the wait.
-                let _ready = Pin::new(timer).poll(cx);
-            }
-            if std::mem::replace(&mut asleep, true) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        Some(Box::pin(self.desk.hub.sleep(pause)))
     }
 }
 
@@ -155,7 +143,7 @@ impl World {
 
     /// No two stores hold the lease of one range at this moment.
     pub(crate) fn check_leases(&mut self) -> Result<(), String> {
-        for range in RANGES {
+        for range in self.ranges.iter().copied() {
             let mut holder: Option<usize> = None;
             for node in &self.nodes {
                 let Some(handle) = &node.handle else { continue };

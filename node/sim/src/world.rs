@@ -2,12 +2,12 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
-use crdb_keys::{Key, RangeId, Timestamp};
+use crdb_keys::{Key, RangeId, Timestamp, layout};
 use crdb_raftstore::{DescriptorChange, Input, Outputs, ReceivedSnapshot, SnapshotSend, Store};
 use crdb_storage::MemoryEngine;
 use futures::future::BoxFuture;
@@ -24,10 +24,8 @@ use crate::{
     plan::{MS, Options, Plan},
     rng::Rng,
     txn::{drive::TxnClientState, log::Log, work::Keys},
+    verdict,
 };
-
-/// Ranges of a new cluster.
-pub(crate) const RANGES: [RangeId; 4] = [RangeId(1), RangeId(2), RangeId(3), RangeId(4)];
 
 /// How a run went.
 #[derive(Clone, Debug)]
@@ -129,13 +127,16 @@ pub(crate) struct World {
     pub(crate) phase: Phase,
     pub(crate) phase_started: u64,
     pub(crate) nodes: Vec<Node>,
+    /// Every range that ever was.
+    pub(crate) ranges: BTreeSet<RangeId>,
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
-    pub(crate) keys: Vec<(Key, RangeId)>,
+    pub(crate) keys: Vec<Key>,
     pub(crate) histories: Vec<Vec<Op>>,
     pub(crate) fates: BTreeMap<u64, (usize, Fate)>,
     pub(crate) seen: Vec<Seen>,
     pub(crate) oracle: Oracle,
+    pub(crate) seen_replicas: verdict::Seen,
     pub(crate) next_id: u64,
     /// When a client finished an operation last.
     pub(crate) active_at: u64,
@@ -157,8 +158,8 @@ impl World {
         let plan = Plan::new(&mut rng);
         let mut keys = Vec::new();
         for at in 0..plan.keys_per_range {
-            for (prefix, range) in [("\x03zz", 2), ("\x04zz", 3), ("\x05zz", 4)] {
-                keys.push((Key::from(format!("{prefix}{at}")), RangeId(range)));
+            for prefix in ["\x03zz", "\x04zz", "\x05zz"] {
+                keys.push(Key::from(format!("{prefix}{at}")));
             }
         }
         Self {
@@ -170,6 +171,7 @@ impl World {
             phase: Phase::Forming,
             phase_started: 0,
             nodes: (0..plan.stores).map(Node::new).collect(),
+            ranges: layout::bootstrap_ranges().map(|(range, _)| range).into(),
             network: Network::default(),
             clients: (0..plan.clients).map(|_| Client::new()).collect(),
             histories: vec![Vec::new(); keys.len()],
@@ -177,6 +179,7 @@ impl World {
             fates: BTreeMap::new(),
             seen: Vec::new(),
             oracle: Oracle::default(),
+            seen_replicas: verdict::Seen::default(),
             next_id: 0,
             active_at: 0,
             txn_clients: (0..plan.txn_clients).map(|_| TxnClientState::default()).collect(),
@@ -210,8 +213,7 @@ impl World {
             self.handle(next.event)?;
             self.serve_tasks()?;
             if self.phase == Phase::Settling && self.is_settled() {
-                self.verdict()?;
-                return self.check_txns();
+                return self.verdict();
             }
         }
         Err("nothing is left to happen".into())
@@ -526,6 +528,7 @@ impl World {
             self.send_snapshot(from, send);
         }
         for DescriptorChange { descriptor, leader } in outputs.descriptors {
+            self.ranges.insert(RangeId(descriptor.range_id));
             if let Some(gateway) = &self.node(from).gateway {
                 gateway.descriptor_changed(descriptor, leader);
             }

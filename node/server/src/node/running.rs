@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_keys::{Key, NodeId, StoreId, layout};
-use crdb_kv::{DistSender, DistSenderConfig, SendError, Sender, Transport};
+use crdb_kv::{DistSender, DistSenderConfig, Sender, Transport};
 use crdb_proto::kv::RangeDescriptor;
 use crdb_proto::peer::SnapshotFrame;
 use crdb_raftstore::{DescriptorChange, Input, Mono, Outputs, SnapshotSend, Store, StoreConfig};
@@ -317,7 +317,7 @@ async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescripto
         for descriptor in std::mem::take(&mut waiting).into_values() {
             let written = tokio::select! {
                 () = shared.stop.cancelled() => return,
-                written = write_meta(running.sender.as_ref(), &descriptor) => written,
+                written = crdb_kv::update_meta(running.sender.as_ref(), &descriptor) => written,
             };
             if let Err(error) = written {
                 debug!(%error, range = descriptor.range_id, "meta entry not written yet");
@@ -332,21 +332,6 @@ async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescripto
             }
         }
     }
-}
-
-/// Writes a descriptor's meta entry, unless a later one is there. Both sides of a split have a
-/// generation above that of the range before, so the order in which they are written is all the
-/// same.
-async fn write_meta(sender: &dyn Sender, descriptor: &RangeDescriptor) -> Result<(), SendError> {
-    let key = layout::meta_key(&descriptor.end_key);
-    let mut found = OwnBatch::default().get(key.clone()).send(sender).await?;
-    let old = found.value(0);
-    let known = old.clone().and_then(|bytes| RangeDescriptor::decode(bytes).ok());
-    if known.is_some_and(|known| known.generation >= descriptor.generation) {
-        return Ok(());
-    }
-    let put = OwnBatch::default().put_if(key, Bytes::from(descriptor.encode_to_vec()), old);
-    put.send(sender).await.map(|_| ())
 }
 
 /// Writes this node's descriptor into the system range, where it outlives gossip.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use crdb_keys::{Span, layout};
-use crdb_storage::{Engine as _, Family, MemoryEngine, Reader as _, mvcc};
+use crdb_storage::{Engine as _, Family, Reader as _, mvcc};
 
 use super::{
     check::{State, check},
@@ -184,22 +184,6 @@ impl World {
         self.stats.txns_failed = failed;
         self.stats.txns_unknown = unknown;
         check(&log, &state, !self.skewed)
-    }
-
-    /// The disk of the leaseholder of a key.
-    fn serving_engine(&self, key: &[u8]) -> Result<&MemoryEngine, String> {
-        let serves = |node: &&Node| {
-            node.handle.as_ref().is_some_and(|handle| {
-                handle.ranges().iter().any(|range| {
-                    let descriptor = &range.descriptor;
-                    range.is_leaseholder
-                        && *descriptor.start_key <= *key
-                        && *key < *descriptor.end_key
-                })
-            })
-        };
-        let node = self.nodes.iter().find(serves);
-        node.map(|node| &node.engine).ok_or_else(|| "a key has no leaseholder in the end".into())
     }
 
     /// No intent is left anywhere.

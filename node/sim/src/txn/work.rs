@@ -156,9 +156,7 @@ impl Job {
         let groups: Vec<Vec<KeyId>> = if self.habits.across {
             vec![(0..self.keys.all.len()).collect()]
         } else {
-            let spans = self.keys.groups.iter();
-            let end = |end: &Key| Key::from([end.as_ref(), b"~"].concat());
-            spans.map(|(start, last)| self.keys.within(start, &end(last))).collect()
+            (0..self.keys.all.len()).map(|key| vec![key]).collect()
         };
         for keys in groups {
             loop {
@@ -190,7 +188,10 @@ impl Job {
 
     async fn sweep_steps(&self, course: &mut Course, keys: &[KeyId]) -> Result<(), Stop> {
         for key in keys {
-            let lock = LockStrength::LockExclusive;
+            let lock = match self.habits.locking {
+                0 => LockStrength::LockNone,
+                _ => LockStrength::LockExclusive,
+            };
             let values = self.read(course, &[*key], lock, true, ReadOptions::default()).await?;
             if *key < self.keys.general() {
                 self.put(course, *key)?;
