@@ -17,6 +17,7 @@ mod error;
 pub mod local;
 mod meta;
 mod range_cache;
+mod recovery;
 #[cfg(test)]
 mod scripts;
 mod span;
@@ -33,8 +34,8 @@ pub use meta::update_meta;
 pub use range_cache::{CachedRange, RangeCache};
 pub use transport::{Transport, TransportError};
 pub use txn::{
-    AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, Txn, TxnClient,
-    TxnClientConfig, TxnError, TxnOptions,
+    AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, Sleep, Txn, TxnClient,
+    TxnClientConfig, TxnCounts, TxnError, TxnOptions,
 };
 
 use crdb_proto::kv::{BatchRequest, BatchResponse};

@@ -8,8 +8,8 @@
 //! send ─▶ DistSender ─▶ drive: Evaluation ─ Propose ─▶ Store::step, in the same call
 //! ```
 //!
-//! Time: timestamps come from the clock it is given. The store's monotonic time stands still but
-//! for the steps, so that a lease never lapses because a test is slow.
+//! Time: timestamps come from the clock it is given. The store's monotonic time passes only while
+//! somebody sleeps and when a lease is to be renewed, so that none lapses because a test is slow.
 //!
 //! Invariants:
 //! 1. A request that waits for another holds nothing that the other needs.
@@ -37,11 +37,14 @@ use crate::{
 const NODE: NodeId = NodeId(1);
 /// Steps in which a lease must come about.
 const LEASE_STEPS: usize = 100;
+/// Time in which a lease is renewed.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Serves batches from memory. Test double of a node's [`DistSender`].
+#[derive(Clone)]
 pub struct LocalSender {
     local: Arc<Local>,
-    dist: DistSender,
+    dist: Arc<DistSender>,
 }
 
 impl std::fmt::Debug for LocalSender {
@@ -53,6 +56,8 @@ impl std::fmt::Debug for LocalSender {
 /// The store and its time.
 struct Local {
     me: Weak<Self>,
+    /// The way of requests about transactions.
+    dist: Mutex<Weak<DistSender>>,
     cache: Arc<RangeCache>,
     /// Ranges whose meta entry is to be written.
     changed: Mutex<Vec<RangeDescriptor>>,
@@ -86,7 +91,9 @@ impl LocalSender {
         };
         let cache = Arc::clone(&local.cache);
         let transport: Arc<dyn Transport> = Arc::<Local>::clone(&local);
-        Self { dist: DistSender::new(transport, cache, limits), local }
+        let dist = Arc::new(DistSender::new(transport, cache, limits));
+        *local.dist.lock() = Arc::downgrade(&dist);
+        Self { dist, local }
     }
 
     /// The state, for tests that look below the sender.
@@ -119,7 +126,7 @@ impl Sender for LocalSender {
             let outcome = self.dist.send(batch).await;
             let changed = std::mem::take(&mut *self.local.changed.lock());
             for descriptor in changed {
-                update_meta(&self.dist, &descriptor).await?;
+                update_meta(&*self.dist, &descriptor).await?;
             }
             outcome
         })
@@ -135,6 +142,7 @@ impl Local {
         let store = Store::open(engine.clone(), clock.clone(), config, Mono(0))?;
         Ok(Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
+            dist: Mutex::default(),
             cache: Arc::default(),
             changed: Mutex::default(),
             engine,
@@ -162,9 +170,9 @@ impl Local {
         }
     }
 
-    /// Lets the store's time pass.
-    fn tick(&self) {
-        self.mono.fetch_add(100_000_000, Ordering::Relaxed);
+    /// Lets the store's time pass up to a moment, and takes in what that brings.
+    fn pass(&self, until: Mono) {
+        self.mono.fetch_max(until.0, Ordering::Relaxed);
         self.step(Vec::new());
     }
 
@@ -176,7 +184,7 @@ impl Local {
             if self.handle.lease_of(range, now).is_some_and(|lease| lease.bound > until) {
                 return;
             }
-            self.tick();
+            self.pass(now.after(TICK));
         }
     }
 }
@@ -192,12 +200,18 @@ impl Site for Local {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let me = Weak::clone(&self.me);
+        let until = Site::mono(self).after(duration);
         Box::pin(async move {
             sleep(duration).await;
             if let Some(local) = me.upgrade() {
-                local.tick();
+                local.pass(until);
             }
         })
+    }
+
+    fn sender(&self) -> Option<Arc<dyn Sender>> {
+        let dist = self.dist.lock().upgrade()?;
+        Some(dist)
     }
 }
 
@@ -216,8 +230,7 @@ impl Transport for Local {
                 return Err(TransportError::NotSent(format!("there is no {node}")));
             }
             self.renew(RangeId(batch.header.as_ref().map_or(0, |header| header.range_id)));
-            let mut evaluation = self.handle.evaluate(batch, self.mono());
-            Ok(contention::drive(&mut evaluation, self).await)
+            Ok(contention::serve(&self.handle, batch, self).await)
         })
     }
 

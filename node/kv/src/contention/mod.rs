@@ -1,32 +1,51 @@
 //! Brings a request at its leaseholder to an end.
 //!
 //! What it is: the driver of an [`Evaluation`], on the node of the leaseholder: it hands proposals
-//! over and waits for what the evaluation waits for. What it is not: it decides nothing about
-//! latches, leases or locks, and has no clock or network of its own; a [`Site`] lends them.
+//! over, waits for what the evaluation waits for, and finds out about transactions whose locks are
+//! in the way. What it is not: it decides nothing about latches, leases or the order of a queue,
+//! and has no clock or network of its own; a [`Site`] lends them.
 //!
 //! ```text
 //! drive ─▶ poll ─┬ Yield ─────────▶ poll again, after a pause if the site wants one
 //!                ├ Propose ───────▶ handed to the store
-//!                ├ Wait ──────────▶ until woken
+//!                ├ WaitLock ──────▶ until woken; meanwhile, after 50 ms and then every 100 ms:
+//!                │                    am I aborted? ──── yes ─▶ TxnAborted
+//!                │                    push the holder ─┬ ended ────▶ resolve its intents, or
+//!                │                                     │             release its locks
+//!                │                                     ├ stale STAGING ─▶ recover, then so
+//!                │                                     └ alive ────▶ wait on
+//!                ├ other waits ───▶ until woken
 //!                └ Done ──────────▶ the response
 //! ```
 //!
+//! Deadlocks. Each push says who waits for the pusher, directly or not, as the pusher's record
+//! knows it. If the pushee is among them, both wait for each other, and the one with the higher
+//! priority, or else the larger id, has the other aborted. In every cycle somebody is larger than
+//! whom it waits for.
+//!
 //! Invariants:
 //! 1. An evaluation is polled with a reading of the clock taken after its last return.
-//! 2. Whoever waits for a lease or a lock looks again from time to time, woken or not.
+//! 2. Whoever waits for a lease, or with a deadline for a lock, looks again in time, woken or not.
+//! 3. An intent is resolved only as the record of its transaction says once that has ended.
+
+mod push;
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crdb_keys::RangeId;
-use crdb_proto::kv::BatchResponse;
-use crdb_raftstore::{Evaluation, Mono, Progress, Proposal, YieldPoint};
+use crdb_proto::kv::{self, BatchRequest, BatchResponse, TxnMeta, request};
+use crdb_raftstore::{Evaluation, LockWait, Mono, Progress, Proposal, StoreHandle, YieldPoint};
 use crdb_storage::Engine;
 use futures::future::BoxFuture;
 
-/// A request that waits for a lease or a lock looks again after this long, woken or not.
-const RECHECK: Duration = Duration::from_millis(100);
+use crate::Sender;
+
+/// A request that waits for a lease looks again after this long, woken or not.
+const LEASE_RECHECK: Duration = Duration::from_millis(100);
 
 /// Where an evaluation is driven: the store's node, as far as the driver needs it.
 pub trait Site: Send + Sync {
@@ -39,23 +58,85 @@ pub trait Site: Send + Sync {
     /// Completes after `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 
+    /// The way to the records of transactions. Without one, a wait for a lock ends only by itself.
+    fn sender(&self) -> Option<Arc<dyn Sender>>;
+
     /// Called at each point where others may run; `range` is that of the request, once found. The
     /// driver waits for what is returned: the simulator lets others run there.
     fn at(&self, _point: YieldPoint, _range: Option<RangeId>) -> Option<BoxFuture<'static, ()>> {
         None
     }
+
+    /// Whether this site takes a STAGING transaction for an aborted one: a bug planted on purpose,
+    /// to prove that the checks find it.
+    #[cfg(feature = "planted-bugs")]
+    fn staging_is_aborted(&self) -> bool {
+        false
+    }
 }
 
-/// What [`drive`] waits for outside of the evaluation.
+/// Who waits, as far as the driver has to know it.
+#[derive(Debug, Clone, Default)]
+pub struct Waiter {
+    txn: Option<TxnMeta>,
+    /// End of the largest span of the batch: as far as intents of one transaction may be in its
+    /// way. Empty if it has single keys alone.
+    end: Bytes,
+}
+
+impl Waiter {
+    /// Who sends `batch`.
+    #[must_use]
+    pub fn of(batch: &BatchRequest) -> Self {
+        let end = |request: &kv::Request| match &request.kind {
+            Some(request::Kind::Scan(scan)) => Some(scan.end.clone()),
+            Some(request::Kind::DeleteRange(delete)) => Some(delete.end.clone()),
+            _ => None,
+        };
+        Self {
+            txn: batch.header.as_ref().and_then(|header| header.txn.clone()),
+            end: batch.requests.iter().filter_map(end).max().unwrap_or_default(),
+        }
+    }
+}
+
+/// What [`drive`] does after a poll.
 enum Next {
     Done(Box<BatchResponse>),
     Pause(BoxFuture<'static, ()>),
+    GiveUp(Box<kv::Error>),
 }
 
-/// Drives `evaluation` to its end. Dropping the future before leaves the fate of what was
+/// What goes on beside an evaluation that waits.
+struct Beside<'a> {
+    waiter: &'a Waiter,
+    site: &'a dyn Site,
+    recheck: Option<BoxFuture<'static, ()>>,
+    /// The wait for a lock, whom for, and how often that transaction was in the way before.
+    pushing: Option<(LockWait, BoxFuture<'a, kv::Error>)>,
+    met: usize,
+    deadline: Option<BoxFuture<'static, ()>>,
+}
+
+/// Evaluates `batch` at `store` to its end. Dropping the future before leaves the fate of what was
 /// proposed unknown.
-pub async fn drive<E: Engine>(evaluation: &mut Evaluation<E>, site: &dyn Site) -> BatchResponse {
-    let mut recheck: Option<BoxFuture<'static, ()>> = None;
+pub async fn serve<E: Engine>(
+    store: &StoreHandle<E>,
+    batch: BatchRequest,
+    site: &dyn Site,
+) -> BatchResponse {
+    let waiter = Waiter::of(&batch);
+    let mut evaluation = store.evaluate(batch, site.mono());
+    drive(&mut evaluation, &waiter, site).await
+}
+
+/// Drives `evaluation`, which is that of the batch that `waiter` was made of, to its end.
+pub async fn drive<E: Engine>(
+    evaluation: &mut Evaluation<E>,
+    waiter: &Waiter,
+    site: &dyn Site,
+) -> BatchResponse {
+    let mut beside = Beside { waiter, site, recheck: None, pushing: None, met: 0, deadline: None };
     loop {
         let next = poll_fn(|cx| {
             loop {
@@ -67,11 +148,20 @@ pub async fn drive<E: Engine>(evaluation: &mut Evaluation<E>, site: &dyn Site) -
                     }
                     Progress::Propose(proposal) => site.propose(proposal),
                     Progress::WaitLatch | Progress::WaitProposal => return Poll::Pending,
-                    Progress::WaitLease | Progress::WaitLock(_) => {
-                        let timer = recheck.insert(site.sleep(RECHECK));
+                    Progress::WaitLease => {
+                        let timer = beside.recheck.insert(site.sleep(LEASE_RECHECK));
                         if timer.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
                         }
+                    }
+                    Progress::WaitLock(wait) => {
+                        let timer = beside.deadline(evaluation.lock_deadline());
+                        if timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                            beside.deadline = None;
+                            continue;
+                        }
+                        let pushing = beside.pushing(*wait);
+                        return pushing.as_mut().poll(cx).map(|e| Next::GiveUp(Box::new(e)));
                     }
                     Progress::Done(response) => return Poll::Ready(Next::Done(response)),
                 }
@@ -81,6 +171,35 @@ pub async fn drive<E: Engine>(evaluation: &mut Evaluation<E>, site: &dyn Site) -
         match next {
             Next::Done(response) => return *response,
             Next::Pause(pause) => pause.await,
+            Next::GiveUp(error) => {
+                return BatchResponse { error: Some(*error), ..BatchResponse::default() };
+            }
         }
+    }
+}
+
+impl<'a> Beside<'a> {
+    /// Fires when the evaluation wants to be polled because its wait has been long enough.
+    fn deadline(&mut self, at: Option<Mono>) -> Option<&mut BoxFuture<'static, ()>> {
+        let at = at?;
+        let site = self.site;
+        Some(self.deadline.get_or_insert_with(|| site.sleep(at.since(site.mono()))))
+    }
+
+    /// The attempt to get the holder out of the way; the one under way if it is for that holder.
+    fn pushing(&mut self, wait: LockWait) -> &mut BoxFuture<'a, kv::Error> {
+        let same = |before: &LockWait| before.holder.id == wait.holder.id;
+        let known = self.pushing.as_ref().is_some_and(|(before, _)| same(before));
+        let there = known && self.pushing.as_ref().is_some_and(|(b, _)| b.key == wait.key);
+        self.met = if known { self.met + usize::from(!there) } else { 0 };
+        let (waiter, site, met) = (self.waiter, self.site, self.met);
+        let pushing = match self.pushing.take() {
+            Some(pushing) if there => pushing,
+            _ => {
+                let push = push::until_gone(site, waiter, wait.clone(), met);
+                (wait, Box::pin(push) as BoxFuture<'a, kv::Error>)
+            }
+        };
+        &mut self.pushing.insert(pushing).1
     }
 }

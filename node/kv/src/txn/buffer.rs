@@ -42,8 +42,8 @@ pub(crate) struct WriteBuffer {
     entries: BTreeMap<Bytes, Entry>,
     /// Bytes of keys and values held.
     bytes: usize,
-    /// Sequence of the latest savepoint: what is not above it is kept for it.
-    kept: u32,
+    /// Sequences of the savepoints, ascending: what is not above one is kept for it.
+    kept: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -109,7 +109,7 @@ impl WriteBuffer {
         };
         // No savepoint goes back to what was written since the latest one.
         if let Some((last, old)) = entry.writes.last_mut()
-            && *last > self.kept
+            && *last > self.kept.last().copied().unwrap_or_default()
         {
             self.bytes -= size(&key, old.as_ref());
             *last = sequence;
@@ -121,7 +121,9 @@ impl WriteBuffer {
 
     /// Keeps what was written so far for a savepoint at `sequence`.
     pub(crate) fn keep(&mut self, sequence: u32) {
-        self.kept = self.kept.max(sequence);
+        if self.kept.last().is_none_or(|last| *last < sequence) {
+            self.kept.push(sequence);
+        }
     }
 
     /// Takes back what was written above `sequence`.
@@ -133,7 +135,7 @@ impl WriteBuffer {
             !entry.writes.is_empty()
         });
         self.bytes = bytes;
-        self.kept = self.kept.min(sequence);
+        self.kept.retain(|kept| *kept <= sequence);
     }
 
     /// What the transaction wrote to `key`: `None` if nothing, `Some(None)` if it deleted it.
@@ -188,37 +190,63 @@ impl WriteBuffer {
         out
     }
 
-    /// Takes everything out as requests in key order, one key's after the other.
+    /// The keys written, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.entries.keys()
+    }
+
+    /// What is written in the end, in key order.
     pub(crate) fn requests(&self) -> Vec<Request> {
         let mut requests = Vec::with_capacity(self.entries.len());
         for (key, entry) in &self.entries {
-            let newest = entry.newest();
-            if entry.absent {
-                // A key that was inserted and deleted again must have been absent.
-                let first = entry.writes.iter().find_map(|(_, value)| value.as_ref());
-                requests.push(request::Kind::ConditionalPut(ConditionalPutRequest {
-                    key: key.clone(),
-                    value: newest.or(first).cloned().unwrap_or_default(),
-                    expected: None,
-                }));
-                if newest.is_some() {
-                    continue;
-                }
-            }
-            requests.push(match newest {
-                Some(value) => {
-                    request::Kind::Put(PutRequest { key: key.clone(), value: value.clone() })
-                }
-                None => request::Kind::Delete(DeleteRequest { key: key.clone() }),
-            });
+            add_write(&mut requests, key, entry.newest(), entry.absent);
         }
-        requests.into_iter().map(|kind| Request { kind: Some(kind) }).collect()
+        requests
     }
 
-    /// Forgets everything but the latest savepoint.
+    /// All that a savepoint can go back to, oldest first: the sequence of the latest write and the
+    /// requests, in key order, of what was written between two savepoints.
+    pub(crate) fn batches(&self) -> Vec<(u32, Vec<Request>)> {
+        let mut levels: BTreeMap<usize, (u32, Vec<Request>)> = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            let mut absent = entry.absent;
+            for (sequence, value) in &entry.writes {
+                let level = self.kept.partition_point(|kept| kept < sequence);
+                let (latest, requests) = levels.entry(level).or_default();
+                *latest = (*latest).max(*sequence);
+                add_write(requests, key, value.as_ref(), std::mem::take(&mut absent));
+            }
+        }
+        levels.into_values().collect()
+    }
+
+    /// Forgets all writes, not the savepoints.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
+    }
+}
+
+/// The request or two that write to a key.
+fn add_write(requests: &mut Vec<Request>, key: &Bytes, value: Option<&Bytes>, absent: bool) {
+    let key = key.clone();
+    let mut add = |kind| requests.push(Request { kind: Some(kind) });
+    match (value.cloned(), absent) {
+        (Some(value), true) => {
+            add(request::Kind::ConditionalPut(ConditionalPutRequest { key, value, expected: None }))
+        }
+        (Some(value), false) => add(request::Kind::Put(PutRequest { key, value })),
+        (None, absent) => {
+            if absent {
+                // Inserted and deleted again: it must have been absent all the same.
+                add(request::Kind::ConditionalPut(ConditionalPutRequest {
+                    key: key.clone(),
+                    value: Bytes::new(),
+                    expected: None,
+                }));
+            }
+            add(request::Kind::Delete(DeleteRequest { key }));
+        }
     }
 }
 

@@ -7,10 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use crdb_keys::{NodeId, hlc::Clock};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
+use futures::future::BoxFuture;
 
+use super::background::Background;
 use super::coordinator::Txn;
+use super::metrics::{TxnCounts, TxnMetrics, add};
 use super::types::TxnOptions;
 use crate::{SendError, Sender};
+
+/// Completes after a duration.
+pub type Sleep = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What a [`TxnClient`] is made of.
 pub struct TxnClientConfig {
@@ -39,6 +45,8 @@ pub struct TxnClient {
 pub(super) struct Shared {
     pub(super) config: TxnClientConfig,
     begun: AtomicU64,
+    background: Background,
+    metrics: TxnMetrics,
 }
 
 impl std::fmt::Debug for TxnClient {
@@ -51,12 +59,20 @@ impl TxnClient {
     /// A client over `config`.
     #[must_use]
     pub fn new(config: TxnClientConfig) -> Self {
-        Self { shared: Arc::new(Shared { config, begun: AtomicU64::new(0) }) }
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                begun: AtomicU64::new(0),
+                background: Background::default(),
+                metrics: TxnMetrics::default(),
+            }),
+        }
     }
 
     /// Begins a transaction. Nothing is sent.
     #[must_use]
     pub fn begin(&self, options: TxnOptions) -> Txn {
+        add(&self.metrics().begun, 1);
         Txn::new(self.clone(), options)
     }
 
@@ -89,16 +105,41 @@ impl TxnClient {
         self.shared.config.clock.max_offset()
     }
 
-    /// 16 bytes that no other transaction has: 10 that are random to this start of the node, and
-    /// how many began before, counted down. So of two transactions of a node the older has the
-    /// larger id, which wins when a deadlock is broken.
-    pub(super) fn next_id(&self) -> Bytes {
+    /// What its transactions did so far.
+    #[must_use]
+    pub fn counts(&self) -> TxnCounts {
+        self.metrics().snapshot()
+    }
+
+    /// Cleans up after transactions that have ended and says that the others are alive, until
+    /// [`TxnClient::close`]. The owner of the client runs it on a task of its own and joins it.
+    ///
+    /// While nobody does, transactions clean up before they answer, and give no sign of life.
+    pub async fn work(&self, sleep: Sleep) {
+        let beats = Box::pin(super::heartbeat::beat(self, sleep));
+        self.background().work(beats).await;
+    }
+
+    /// Has [`TxnClient::work`] return once what waits is done.
+    pub fn close(&self) {
+        self.background().close();
+    }
+
+    pub(super) fn background(&self) -> &Background {
+        &self.shared.background
+    }
+
+    pub(super) fn metrics(&self) -> &TxnMetrics {
+        &self.shared.metrics
+    }
+
+    /// How many transactions began before, and 16 bytes that no other transaction has: 10 that are
+    /// random to this start of the node, and that number, counted down. So of two transactions of a
+    /// node the older has the larger id, which wins when a deadlock is broken.
+    pub(super) fn next_id(&self) -> (u64, Bytes) {
         let begun = self.shared.begun.fetch_add(1, Ordering::Relaxed);
-        let count = u64::MAX - begun;
-        let mut id = [0; 16];
-        let (random, counter) = id.split_at_mut(10);
-        random.copy_from_slice(&self.shared.config.seed.to_be_bytes()[6..]);
-        counter.copy_from_slice(&count.to_be_bytes()[2..]);
-        Bytes::copy_from_slice(&id)
+        let random = self.shared.config.seed << 48;
+        let counter = u128::from(!begun & 0xffff_ffff_ffff);
+        (begun, Bytes::copy_from_slice(&(random | counter).to_be_bytes()))
     }
 }

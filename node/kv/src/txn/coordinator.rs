@@ -1,18 +1,23 @@
 //! One transaction, as its session drives it.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use bytes::Bytes;
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, BatchResponse, GetResponse, Isolation, LockStrength, Request,
     Response, Routing, TxnMeta, request, response,
 };
+use parking_lot::Mutex;
 
+use super::background::Alive;
 use super::buffer::WriteBuffer;
 use super::client::TxnClient;
+use super::footprint::Footprint;
+use super::metrics::add;
 use super::refresh::Refresher;
-use super::types::{
-    CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions,
-};
+use super::types::{ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions};
 use crate::SendError;
 
 /// Bytes of a buffer at which it should be flushed; it holds twice as many at most.
@@ -24,7 +29,7 @@ const MAX_REFRESHES: usize = 8;
 
 /// Where a transaction stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Active,
     Committed,
     RolledBack,
@@ -32,29 +37,46 @@ enum State {
     Failed(TxnError),
 }
 
-/// A transaction. Dropping it without [`Txn::commit`] or [`Txn::rollback`] leaves its locks to be
-/// broken by others after some seconds.
+/// A transaction. Dropped without [`Txn::commit`] or [`Txn::rollback`] it is rolled back in the
+/// background.
 #[derive(Debug)]
 pub struct Txn {
-    client: TxnClient,
-    options: TxnOptions,
-    meta: TxnMeta,
+    pub(super) client: TxnClient,
+    pub(super) options: TxnOptions,
+    pub(super) meta: TxnMeta,
+    /// Its number among those of the node.
+    pub(super) number: u64,
     /// What the reads are served at, once the first was.
-    read_timestamp: Option<Timestamp>,
-    uncertainty_limit: Option<Timestamp>,
-    deadline: Option<Timestamp>,
-    sequence: u32,
-    buffer: WriteBuffer,
-    refresher: Refresher,
-    state: State,
+    pub(super) read_timestamp: Option<Timestamp>,
+    pub(super) uncertainty_limit: Option<Timestamp>,
+    pub(super) deadline: Option<Timestamp>,
+    /// Number of the latest write.
+    pub(super) sequence: u32,
+    /// Nothing was read at `read_timestamp` yet.
+    pub(super) unread: bool,
+    pub(super) buffer: WriteBuffer,
+    pub(super) refresher: Refresher,
+    pub(super) footprint: Footprint,
+    /// Set once it has left something at a leaseholder.
+    pub(super) alive: Option<Arc<Alive>>,
+    /// There may be a record.
+    pub(super) recorded: bool,
+    /// A request that may make a record is on its way for all we know.
+    pub(super) lost: bool,
+    /// A commit has begun.
+    pub(super) committing: bool,
+    /// It committed in one range, and locks may be in others.
+    pub(super) exact: bool,
+    pub(super) state: State,
 }
 
 impl Txn {
     pub(super) fn new(client: TxnClient, mut options: TxnOptions) -> Self {
         options.read_only |= options.as_of.is_some();
         let now = client.clock().now();
+        let (number, id) = client.next_id();
         let meta = TxnMeta {
-            id: client.next_id(),
+            id,
             anchor: Bytes::new(),
             min_timestamp: Some(now.into()),
             write_timestamp: Some(now.into()),
@@ -71,10 +93,18 @@ impl Txn {
             read_timestamp: options.as_of.map(|as_of| as_of.timestamp),
             refresher: Refresher::new(options.isolation),
             meta,
+            number,
             uncertainty_limit,
             deadline: None,
             sequence: 0,
+            unread: true,
             buffer: WriteBuffer::default(),
+            footprint: Footprint::default(),
+            alive: None,
+            recorded: false,
+            lost: false,
+            committing: false,
+            exact: false,
             state: State::Active,
             options,
             client,
@@ -102,7 +132,7 @@ impl Txn {
     /// Whether it wrote anything that was not taken back.
     #[must_use]
     pub fn has_writes(&self) -> bool {
-        !self.buffer.is_empty()
+        !self.buffer.is_empty() || self.footprint.has_intents()
     }
 
     /// Nothing is read or committed later than `deadline` from now on.
@@ -115,14 +145,22 @@ impl Txn {
     pub fn begin_statement(&mut self) {
         if self.options.isolation == Isolation::ReadCommitted && self.options.as_of.is_none() {
             self.read_timestamp = None;
+            self.unread = true;
             let now = self.client.clock().now();
             self.uncertainty_limit = Some(after(now, self.client.max_offset()));
             self.refresher.begin_statement();
         }
     }
 
-    fn check_active(&self) -> Result<(), TxnError> {
+    pub(super) fn check_active(&self) -> Result<(), TxnError> {
         match &self.state {
+            // Without intents an abort took nothing but locks: the validation decides.
+            State::Active if self.footprint.has_intents() => {
+                let aborted = self.alive.as_ref().and_then(|alive| alive.aborted.lock().clone());
+                aborted.map_or(Ok(()), |reason| {
+                    Err(TxnError::Retry { cause: RetryCause::Aborted(reason) })
+                })
+            }
             State::Active => Ok(()),
             State::Failed(error) => Err(error.clone()),
             State::Committed | State::RolledBack => {
@@ -131,7 +169,7 @@ impl Txn {
         }
     }
 
-    fn check_writable(&self) -> Result<(), TxnError> {
+    pub(super) fn check_writable(&self) -> Result<(), TxnError> {
         self.check_active()?;
         if self.options.read_only {
             return Err(TxnError::invalid("the transaction is read-only"));
@@ -143,6 +181,18 @@ impl Txn {
     ///
     /// A scan with a bound may return fewer rows than the bound and a resume span all the same.
     pub async fn read(
+        &mut self,
+        requests: Vec<Request>,
+        options: ReadOptions,
+    ) -> Result<Vec<Response>, TxnError> {
+        let outcome = self.read_inner(requests, options).await;
+        if let Err(error) = &outcome {
+            self.client.metrics().failed(error);
+        }
+        outcome
+    }
+
+    async fn read_inner(
         &mut self,
         requests: Vec<Request>,
         options: ReadOptions,
@@ -175,30 +225,29 @@ impl Txn {
         let mut sent = Vec::with_capacity(requests.len());
         let mut plan = Vec::with_capacity(requests.len());
         for request in requests {
-            let (key, lock) = match &request.kind {
+            let (start, end, lock) = match &request.kind {
                 Some(request::Kind::Get(get)) => {
                     if let Some(value) = self.buffer.get(&get.key) {
                         plan.push(Some(value.cloned()));
                         continue;
                     }
                     sent.push(request.clone());
-                    (&get.key, get.lock())
+                    (&get.key, Bytes::new(), get.lock())
                 }
                 Some(request::Kind::Scan(scan)) => {
                     let mut scan_sent = scan.clone();
                     // To count under own writes, the keys are needed.
                     scan_sent.count_only &= !self.buffer.touches(&scan.start, &scan.end);
                     sent.push(Request { kind: Some(request::Kind::Scan(scan_sent)) });
-                    (&scan.start, scan.lock())
+                    (&scan.start, scan.end.clone(), scan.lock())
                 }
                 _ => return Err(TxnError::invalid("a transaction reads by get and scan alone")),
             };
             plan.push(None);
             if lock != LockStrength::LockNone {
                 self.check_writable()?;
-                if self.meta.anchor.is_empty() {
-                    self.meta.anchor = key.clone();
-                }
+                self.be_known_at(start.clone());
+                self.footprint.lock(start.clone(), end);
             }
         }
         Ok((sent, plan))
@@ -239,9 +288,28 @@ impl Txn {
     }
 
     fn note(&mut self, start: Bytes, end: Bytes, at: Timestamp, locked: bool) {
-        if !self.options.read_only || self.options.as_of.is_none() {
+        self.unread = false;
+        // The past does not change.
+        if self.options.as_of.is_none() {
             self.refresher.add(start, end, at, locked);
         }
+    }
+
+    /// Gives the transaction its anchor, before it leaves something at a leaseholder, and has it
+    /// say that it is alive from now on.
+    pub(super) fn be_known_at(&mut self, key: Bytes) {
+        if self.alive.is_some() {
+            return;
+        }
+        self.meta.anchor = key;
+        let alive = Arc::new(Alive {
+            meta: self.meta.clone(),
+            beaten: AtomicBool::new(false),
+            last: Mutex::new(self.meta.min_timestamp.map(Into::into).unwrap_or_default()),
+            aborted: Mutex::default(),
+        });
+        self.client.background().register(self.number, Arc::clone(&alive));
+        self.alive = Some(alive);
     }
 
     /// Sends reads; moves to a later timestamp where that helps.
@@ -292,7 +360,7 @@ impl Txn {
             deadline: self.deadline.map(Into::into),
             txn: historical.is_none().then(|| self.meta.clone()),
             uncertainty_limit: uncertainty_limit.map(Into::into),
-            can_forward_read_timestamp: historical.is_none() && self.refresher.is_empty(),
+            can_forward_read_timestamp: historical.is_none() && self.unread,
             wait_policy: options.wait_policy.into(),
             routing: if nearest { Routing::Nearest } else { Routing::Leaseholder }.into(),
             lock_timeout_ms: u64::try_from(options.lock_timeout.as_millis()).unwrap_or(u64::MAX),
@@ -310,18 +378,19 @@ impl Txn {
         Ok(())
     }
 
-    fn raise_write_timestamp(&mut self, at: Timestamp) {
+    pub(super) fn raise_write_timestamp(&mut self, at: Timestamp) {
         if self.write_timestamp() < at {
             self.meta.write_timestamp = Some(at.into());
         }
     }
 
-    fn write_timestamp(&self) -> Timestamp {
+    pub(super) fn write_timestamp(&self) -> Timestamp {
         self.meta.write_timestamp.map(Timestamp::from).unwrap_or_default()
     }
 
     /// Moves what was read to `timestamp`; returns whether it is the same there.
-    async fn refresh(&mut self, timestamp: Timestamp) -> Result<bool, TxnError> {
+    pub(super) async fn refresh(&mut self, timestamp: Timestamp) -> Result<bool, TxnError> {
+        let metrics = self.client.metrics();
         let validations = self.refresher.validations(timestamp);
         if !validations.is_empty() {
             let header = BatchHeader {
@@ -336,8 +405,11 @@ impl Txn {
                 .collect();
             let batch = BatchRequest { header: Some(header), requests };
             match self.client.sender().send(batch).await {
-                Ok(_) => {}
-                Err(SendError::ReadConflict { .. }) => return Ok(false),
+                Ok(_) => add(&metrics.refreshes_ok, 1),
+                Err(SendError::ReadConflict { .. }) => {
+                    add(&metrics.refreshes_failed, 1);
+                    return Ok(false);
+                }
                 Err(error) => return Err(error.into()),
             }
             self.refresher.refreshed(timestamp);
@@ -391,87 +463,10 @@ impl Txn {
         Ok(())
     }
 
-    /// Sends what is buffered, so that conditions are checked and others see that the keys are
-    /// taken.
-    #[expect(clippy::unused_async, reason = "intents are not served by the ranges yet")]
-    pub async fn flush(&mut self) -> Result<(), TxnError> {
-        self.check_writable()?;
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        Err(TxnError::invalid("a transaction of more writes than the buffer holds"))
-    }
-
     /// A point to go back to.
     pub fn savepoint(&mut self) -> SavepointId {
         self.buffer.keep(self.sequence);
         SavepointId(self.sequence)
-    }
-
-    /// Takes back every write since `savepoint`, which stays. Locks are kept, and what was read
-    /// counts as read.
-    #[expect(clippy::unused_async, reason = "intents are not served by the ranges yet")]
-    pub async fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
-        self.check_active()?;
-        self.buffer.rollback_to(savepoint.0);
-        self.buffer.keep(savepoint.0);
-        Ok(())
-    }
-
-    /// Commits. After an error the transaction has ended, too, but for [`TxnError::Duplicate`] and
-    /// what [`Txn::rollback`] cleans up.
-    pub async fn commit(&mut self) -> Result<CommitInfo, TxnError> {
-        self.check_active()?;
-        if self.buffer.is_empty() {
-            self.state = State::Committed;
-            let timestamp = self.read_timestamp;
-            return Ok(CommitInfo { timestamp, kind: CommitKind::ReadOnly, rounds: 0 });
-        }
-        match self.commit_one_phase().await {
-            Ok(info) => {
-                self.state = State::Committed;
-                self.buffer.clear();
-                Ok(info)
-            }
-            Err(error) => {
-                self.state = State::Failed(error.clone());
-                Err(error)
-            }
-        }
-    }
-
-    /// Everything in one batch, which commits or has no effect.
-    async fn commit_one_phase(&mut self) -> Result<CommitInfo, TxnError> {
-        if self.meta.anchor.is_empty() {
-            self.meta.anchor = self.buffer.first_key().cloned().unwrap_or_default();
-        }
-        self.meta.sequence = self.sequence;
-        let mut requests: Vec<Request> = self
-            .refresher
-            .validations(Timestamp::MAX)
-            .into_iter()
-            .map(|validate| Request { kind: Some(request::Kind::Validate(validate)) })
-            .collect();
-        requests.extend(self.buffer.requests());
-        let header = BatchHeader {
-            deadline: self.deadline.map(Into::into),
-            txn: Some(self.meta.clone()),
-            one_phase: true,
-            ..BatchHeader::default()
-        };
-        let response =
-            self.client.sender().send(BatchRequest { header: Some(header), requests }).await?;
-        let timestamp = response.write_timestamp.map(Timestamp::from);
-        Ok(CommitInfo { timestamp, kind: CommitKind::OnePhase, rounds: 1 })
-    }
-
-    /// Ends the transaction without effect.
-    #[expect(clippy::unused_async, reason = "intents are not served by the ranges yet")]
-    pub async fn rollback(&mut self) {
-        if self.state != State::Committed {
-            self.state = State::RolledBack;
-            self.buffer.clear();
-        }
     }
 }
 

@@ -19,16 +19,24 @@
 //! 2. A batch that may have committed the transaction is never sent again.
 //! 3. `Ok` of a commit is said only when the commit is durable.
 
+mod background;
 mod buffer;
 mod client;
+mod commit;
+mod committer;
 mod coordinator;
+mod ending;
+mod footprint;
+mod heartbeat;
+mod metrics;
 mod refresh;
 #[cfg(test)]
 mod tests;
 mod types;
 
-pub use client::{TxnClient, TxnClientConfig};
+pub use client::{Sleep, TxnClient, TxnClientConfig};
 pub use coordinator::Txn;
+pub use metrics::TxnCounts;
 pub use types::{
     AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions,
 };

@@ -110,6 +110,11 @@ impl Refresher {
         self.spans.is_empty()
     }
 
+    /// The latest timestamp at which all is known to hold; `None` if there is nothing.
+    pub(crate) fn held_at(&self) -> Option<Timestamp> {
+        self.spans.iter().map(|span| span.since).min()
+    }
+
     /// A statement begins: what the one before it read, without locking it, may change.
     pub(crate) fn begin_statement(&mut self) {
         self.spans.retain(|span| span.locked);

@@ -6,16 +6,58 @@ use std::time::Duration;
 use bytes::Bytes;
 use crdb_keys::NodeId;
 use crdb_keys::hlc::{Clock, ManualClock};
-use crdb_proto::kv::{GetRequest, Request, Response, ScanRequest, request, response};
+use crdb_proto::kv::{
+    BatchRequest, GetRequest, LockStrength, Request, Response, ScanRequest, SplitRequest,
+    WaitPolicy, request, response,
+};
 
 use super::*;
 use crate::local::LocalSender;
 
 fn client() -> TxnClient {
+    cluster().2
+}
+
+/// The wall clock, the sender, and a client without anybody at work beside it: what a transaction
+/// leaves is cleaned up before its commit returns.
+fn cluster() -> (Arc<ManualClock>, LocalSender, TxnClient) {
     let wall = Arc::new(ManualClock::new(1_000_000_000));
-    let clock = Clock::new(wall, Duration::from_millis(500));
-    let sender = Arc::new(LocalSender::new(clock.clone()));
-    TxnClient::new(TxnClientConfig { sender, clock, node_id: NodeId(1), seed: 7 })
+    let clock = Clock::new(Arc::clone(&wall) as _, Duration::from_millis(500));
+    let sender = LocalSender::new(clock.clone());
+    let client = TxnClient::new(TxnClientConfig {
+        sender: Arc::new(sender.clone()),
+        clock,
+        node_id: NodeId(1),
+        seed: 7,
+    });
+    (wall, sender, client)
+}
+
+/// Splits the range of the tables at a key.
+fn split(sender: &LocalSender, at: &str, new_range_id: u64) {
+    let split = SplitRequest { key: key(at), new_range_id, sticky_until: None };
+    let request = Request { kind: Some(request::Kind::Split(split)) };
+    sender.execute(&BatchRequest { header: None, requests: vec![request] }).unwrap();
+}
+
+fn lock(name: &str) -> Request {
+    let lock = LockStrength::LockExclusive.into();
+    let get = GetRequest { key: key(name), lock, lock_absent: true };
+    Request { kind: Some(request::Kind::Get(get)) }
+}
+
+async fn locked(txn: &mut Txn, name: &str) -> Result<Option<String>, TxnError> {
+    let responses = txn.read(vec![lock(name)], ReadOptions::default()).await?;
+    Ok(text(responses.into_iter().next().unwrap()))
+}
+
+fn text(response: Response) -> Option<String> {
+    match response.kind.unwrap() {
+        response::Kind::Get(get) => {
+            get.value.map(|value| String::from_utf8(value.to_vec()).unwrap())
+        }
+        other => panic!("not a get: {other:?}"),
+    }
 }
 
 fn key(name: &str) -> Bytes {
@@ -35,12 +77,7 @@ fn scan(scan: ScanRequest) -> Request {
 
 async fn value(txn: &mut Txn, name: &str) -> Result<Option<String>, TxnError> {
     let responses = txn.read(vec![get(name)], ReadOptions::default()).await?;
-    match responses.into_iter().next().unwrap().kind.unwrap() {
-        response::Kind::Get(get) => {
-            Ok(get.value.map(|value| String::from_utf8(value.to_vec()).unwrap()))
-        }
-        other => panic!("not a get: {other:?}"),
-    }
+    Ok(text(responses.into_iter().next().unwrap()))
 }
 
 fn rows(response: &Response) -> Vec<String> {
@@ -154,4 +191,128 @@ async fn read_committed_sees_each_statement_anew_and_validates_nothing_it_did_no
     txn.begin_statement();
     set(&client, "a", "3").await;
     txn.commit().await.unwrap();
+}
+
+async fn increment(client: &TxnClient, name: &str) -> Result<CommitInfo, TxnError> {
+    let mut txn = client.begin(TxnOptions::default());
+    let before = locked(&mut txn, name).await?;
+    let next = before.map_or(0, |text| text.parse::<u64>().unwrap()) + 1;
+    txn.put(key(name), next.to_string().into())?;
+    txn.commit().await
+}
+
+#[tokio::test]
+async fn writers_of_one_key_queue_and_none_fails() {
+    let client = client();
+    let all = (0..20).map(|_| increment(&client, "n"));
+    for outcome in futures::future::join_all(all).await {
+        assert_eq!(outcome.unwrap().kind, CommitKind::OnePhase);
+    }
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "n").await.unwrap().as_deref(), Some("20"));
+}
+
+#[tokio::test]
+async fn a_commit_over_several_ranges_takes_one_round() {
+    let (_, sender, client) = cluster();
+    split(&sender, "m", 50);
+    for name in ["a", "z"] {
+        set(&client, name, "0").await;
+    }
+    let mut txn = client.begin(TxnOptions::default());
+    for name in ["a", "z"] {
+        assert_eq!(locked(&mut txn, name).await.unwrap().as_deref(), Some("0"));
+        txn.put(key(name), "1".into()).unwrap();
+    }
+    let info = txn.commit().await.unwrap();
+    assert_eq!((info.kind, info.rounds), (CommitKind::Parallel, 1));
+    let mut later = client.begin(TxnOptions::default());
+    for name in ["a", "z"] {
+        assert_eq!(value(&mut later, name).await.unwrap().as_deref(), Some("1"));
+    }
+    assert_eq!(left_behind(&sender), Vec::<String>::new());
+}
+
+/// Keys in the lock family: intents and records.
+fn left_behind(sender: &LocalSender) -> Vec<String> {
+    use crdb_storage::Reader as _;
+    let mut left = Vec::new();
+    sender
+        .engine()
+        .scan(crdb_storage::Family::Lock, &[], &[0xff; 32], &mut |key, _| {
+            left.push(String::from_utf8_lossy(key).into_owned());
+            Ok(std::ops::ControlFlow::Continue(()))
+        })
+        .unwrap();
+    left
+}
+
+#[tokio::test]
+async fn a_deadlock_is_broken() {
+    let client = client();
+    let mut one = client.begin(TxnOptions::default());
+    let mut two = client.begin(TxnOptions::default());
+    locked(&mut one, "a").await.unwrap();
+    locked(&mut two, "b").await.unwrap();
+    let (first, second) = tokio::join!(locked(&mut one, "b"), locked(&mut two, "a"));
+    // The older one wins.
+    first.unwrap();
+    let aborted = RetryCause::Aborted("ABORT_REASON_PUSHER_ABORTED".to_owned());
+    assert_eq!(second.unwrap_err(), TxnError::Retry { cause: aborted });
+}
+
+#[tokio::test]
+async fn nowait_and_a_timeout_end_a_wait() {
+    let client = client();
+    let mut one = client.begin(TxnOptions::default());
+    locked(&mut one, "a").await.unwrap();
+    let mut two = client.begin(TxnOptions::default());
+    let nowait = ReadOptions { wait_policy: WaitPolicy::WaitError, ..ReadOptions::default() };
+    let error = two.read(vec![lock("a")], nowait).await.unwrap_err();
+    assert_eq!(error, TxnError::LockConflict { key: key("a"), timed_out: false });
+    let patience = Duration::from_millis(120);
+    let short = ReadOptions { lock_timeout: patience, ..ReadOptions::default() };
+    let error = two.read(vec![lock("a")], short).await.unwrap_err();
+    assert_eq!(error, TxnError::LockConflict { key: key("a"), timed_out: true });
+    one.rollback().await;
+    locked(&mut two, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn flushed_writes_are_read_taken_back_and_committed() {
+    let (_, sender, client) = cluster();
+    let mut txn = client.begin(TxnOptions::default());
+    txn.put(key("a"), "1".into()).unwrap();
+    let savepoint = txn.savepoint();
+    txn.put(key("a"), "2".into()).unwrap();
+    txn.insert(key("b"), "2".into()).unwrap();
+    txn.flush().await.unwrap();
+    assert_eq!(value(&mut txn, "a").await.unwrap().as_deref(), Some("2"));
+    assert_eq!(value(&mut txn, "b").await.unwrap().as_deref(), Some("2"));
+    txn.rollback_to(savepoint).await.unwrap();
+    assert_eq!(value(&mut txn, "a").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(value(&mut txn, "b").await.unwrap(), None);
+    txn.put(key("c"), "3".into()).unwrap();
+    let info = txn.commit().await.unwrap();
+    assert_eq!((info.kind, info.rounds), (CommitKind::Parallel, 1));
+    let mut later = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut later, "a").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(value(&mut later, "b").await.unwrap(), None);
+    assert_eq!(value(&mut later, "c").await.unwrap().as_deref(), Some("3"));
+    assert_eq!(left_behind(&sender), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rollback_leaves_nothing() {
+    let (_, sender, client) = cluster();
+    let mut txn = client.begin(TxnOptions::default());
+    locked(&mut txn, "l").await.unwrap();
+    txn.put(key("a"), "1".into()).unwrap();
+    txn.flush().await.unwrap();
+    assert_eq!(left_behind(&sender).len(), 1);
+    txn.rollback().await;
+    assert_eq!(left_behind(&sender), Vec::<String>::new());
+    let mut later = client.begin(TxnOptions::default());
+    assert_eq!(locked(&mut later, "l").await.unwrap(), None);
+    assert_eq!(value(&mut later, "a").await.unwrap(), None);
 }

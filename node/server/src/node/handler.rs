@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crdb_keys::{NodeId, StoreId};
-use crdb_kv::{SendError, Sender};
+use crdb_kv::{SendError, Sender, contention};
 use crdb_proto::admin::{ClusterStatusResponse, InitResponse};
 use crdb_proto::kv::{BatchRequest, BatchResponse, Error, Unavailable, error::Kind};
 use crdb_proto::peer::{
@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tracing::{info, warn};
 
 use super::shared::Shared;
-use super::{gossip, node_ids, transport};
+use super::{gossip, node_ids};
 use crate::admin::AdminSource;
 use crate::clock::elapsed;
 use crate::formation::InitRefusal;
@@ -58,7 +58,7 @@ impl PeerHandler for Shared {
                 let error = Some(Error { message, kind });
                 return BatchResponse { error, ..BatchResponse::default() };
             };
-            transport::evaluate(&running.store, &running.inbox, batch).await
+            contention::serve(&running.store, batch, &*running.site).await
         })
     }
 

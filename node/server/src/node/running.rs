@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 use super::kv_client::OwnBatch;
 use super::shared::{Running, Shared};
 use super::store_thread::{Inbox, StoreThread};
-use super::transport::NodeTransport;
+use super::transport::{NodeSite, NodeTransport};
 use super::{NodeError, formation_driver, gossip, liveness_loop, node_ids};
 use crate::clock::mono;
 use crate::peer::{Identity, PeerHandler, PeerLinks};
@@ -63,6 +63,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         }
     }
     let inbox = Arc::new(Inbox::default());
+    let site = Arc::new(NodeSite::new(Arc::clone(&inbox)));
     let handler: Arc<dyn PeerHandler> = Arc::<Shared>::clone(shared);
     let links = Arc::new(PeerLinks::new(
         identity,
@@ -74,7 +75,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     let transport: Arc<dyn Transport> = Arc::new(NodeTransport {
         node: node_id,
         store: handle.clone(),
-        inbox: Arc::clone(&inbox),
+        site: Arc::clone(&site),
         links: Arc::clone(&links),
         clock: shared.clock.clone(),
     });
@@ -82,6 +83,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     let limits =
         DistSenderConfig { max_offset: shared.clock.max_offset(), ..DistSenderConfig::default() };
     let sender = Arc::new(DistSender::new(transport, cache, limits));
+    site.connect(&sender);
     let sql = SqlNode::new(SqlNodeConfig {
         node_id,
         cluster_id: member.cluster_id.clone(),
@@ -95,7 +97,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     });
     let pg = super::pg::server(Arc::clone(&sql), node_id, rand::random());
     let thread = start_thread(shared, store, &inbox, &links)?;
-    let running = Running { store: handle, inbox, sender, sql, pg };
+    let running = Running { store: handle, inbox, site, sender, sql, pg };
     if shared.running.set(running).is_err() {
         return Err(NodeError::StartedTwice);
     }

@@ -26,6 +26,7 @@ use super::config::NodeConfig;
 use super::listeners::Advertised;
 use super::pg::PgFront;
 use super::store_thread::Inbox;
+use super::transport::NodeSite;
 use crate::clock::elapsed;
 use crate::cluster_view::ClusterView;
 use crate::formation::{Action, Formation, InitRefusal};
@@ -85,6 +86,7 @@ pub(crate) enum Phase {
 pub(crate) struct Running {
     pub(crate) store: DiskStore,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) site: Arc<NodeSite>,
     pub(crate) sender: Arc<DistSender>,
     pub(crate) sql: Arc<SqlNode>,
     pub(crate) pg: Arc<PgFront>,

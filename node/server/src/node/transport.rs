@@ -1,15 +1,14 @@
 //! The way of batches: to the own store directly, to others over their streams.
 
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::task::Poll;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crdb_keys::NodeId;
 use crdb_keys::hlc::Clock;
-use crdb_kv::{Transport, TransportError};
+use crdb_kv::contention::{self, Site};
+use crdb_kv::{DistSender, Sender, Transport, TransportError};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
-use crdb_raftstore::{Input, Progress};
+use crdb_raftstore::{Input, Mono, Proposal};
 use futures::future::BoxFuture;
 use tracing::warn;
 
@@ -18,41 +17,49 @@ use super::store_thread::Inbox;
 use crate::clock::{elapsed, mono};
 use crate::peer::PeerLinks;
 
-/// A request that waits for a lease or a lock looks again after this long, woken or not.
-const RECHECK: Duration = Duration::from_millis(100);
+/// Where the requests to the own store are driven.
+pub(crate) struct NodeSite {
+    inbox: Arc<Inbox>,
+    /// The way of requests about transactions; set once it exists.
+    sender: OnceLock<Weak<DistSender>>,
+}
 
-/// Evaluates `batch` on the own store, on the caller's task.
-pub(crate) async fn evaluate(
-    store: &DiskStore,
-    inbox: &Inbox,
-    batch: BatchRequest,
-) -> BatchResponse {
-    let mut evaluation = store.evaluate(batch, mono());
-    let mut recheck: Option<std::pin::Pin<Box<tokio::time::Sleep>>> = None;
-    poll_fn(|cx| {
-        loop {
-            match evaluation.poll(mono(), cx.waker()) {
-                Progress::Yield(_) => {}
-                Progress::Propose(proposal) => inbox.push(Input::Propose(proposal)),
-                Progress::WaitLatch | Progress::WaitProposal => return Poll::Pending,
-                Progress::WaitLease | Progress::WaitLock(_) => {
-                    let timer = recheck.insert(Box::pin(tokio::time::sleep(RECHECK)));
-                    if timer.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-                Progress::Done(response) => return Poll::Ready(*response),
-            }
-        }
-    })
-    .await
+impl NodeSite {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+        Self { inbox, sender: OnceLock::new() }
+    }
+
+    /// Gives the site its way to the records of transactions.
+    pub(crate) fn connect(&self, sender: &Arc<DistSender>) {
+        // Set once: a node has one sender in its life.
+        drop(self.sender.set(Arc::downgrade(sender)));
+    }
+}
+
+impl Site for NodeSite {
+    fn mono(&self) -> Mono {
+        mono()
+    }
+
+    fn propose(&self, proposal: Proposal) {
+        self.inbox.push(Input::Propose(proposal));
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn sender(&self) -> Option<Arc<dyn Sender>> {
+        let sender: Arc<dyn Sender> = self.sender.get()?.upgrade()?;
+        Some(sender)
+    }
 }
 
 /// The [`Transport`] of a node.
 pub(crate) struct NodeTransport {
     pub(crate) node: NodeId,
     pub(crate) store: DiskStore,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) site: Arc<NodeSite>,
     pub(crate) links: Arc<PeerLinks>,
     pub(crate) clock: Clock,
 }
@@ -69,7 +76,7 @@ impl Transport for NodeTransport {
     ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
         Box::pin(async move {
             if node == self.node {
-                return Ok(evaluate(&self.store, &self.inbox, batch).await);
+                return Ok(contention::serve(&self.store, batch, &*self.site).await);
             }
             if let Some(header) = &mut batch.header {
                 header.now = Some(self.clock.now().into());

@@ -1,0 +1,168 @@
+//! Gets the holder of a lock out of the way of who waits for it, if it is to be.
+
+use std::cmp::Ordering;
+use std::future::pending;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crdb_proto::kv::{
+    self, BatchRequest, PushTxnRequest, QueryTxnRequest, QueryTxnResponse, ReleaseLocksRequest,
+    Request, ResolveIntentRequest, TxnMeta, TxnPriority, TxnRecord, TxnStatus, error, request,
+    response,
+};
+use crdb_raftstore::LockWait;
+
+use super::{Site, Waiter};
+use crate::{SendError, Sender, recovery};
+
+/// Most holders are gone before.
+const FIRST_AFTER: Duration = Duration::from_millis(50);
+/// Time between two looks at the holder.
+const EVERY: Duration = Duration::from_millis(100);
+/// Intents resolved by one request when a transaction left many in the way.
+const RESOLVE_KEYS: u64 = 1000;
+
+/// Pushes the holder until the wait is over, which the caller hears from the lock table. Returns
+/// only if the waiter must not wait any longer: its own transaction was aborted.
+pub(super) async fn until_gone(
+    site: &dyn Site,
+    waiter: &Waiter,
+    wait: LockWait,
+    met: usize,
+) -> kv::Error {
+    let Some(sender) = site.sender().filter(|_| !wait.holder.anchor.is_empty()) else {
+        // It ends by itself.
+        return pending().await;
+    };
+    let own = waiter.txn.as_ref();
+    let urgent = own.map_or(1, rank) > rank(&wait.holder);
+    // One that was found dead a moment ago has left more than one intent.
+    if !urgent && met == 0 {
+        site.sleep(FIRST_AFTER).await;
+    }
+    loop {
+        match attempt(site, &*sender, waiter, &wait, met).await {
+            Ok(None) => {}
+            Ok(Some(aborted)) => return aborted,
+            Err(error) => tracing::debug!(%error, "the holder of a lock could not be pushed"),
+        }
+        site.sleep(EVERY).await;
+    }
+}
+
+/// One look at both transactions; the error if the own one was aborted.
+async fn attempt(
+    site: &dyn Site,
+    sender: &dyn Sender,
+    waiter: &Waiter,
+    wait: &LockWait,
+    met: usize,
+) -> Result<Option<kv::Error>, SendError> {
+    let own = waiter.txn.as_ref().filter(|txn| !txn.anchor.is_empty());
+    let mut dependents = Vec::new();
+    if let Some(own) = own {
+        let query = query(sender, own).await?;
+        if query.record.is_some_and(|record| record.status() == TxnStatus::Aborted) {
+            return Ok(Some(aborted()));
+        }
+        dependents = query.dependents;
+    }
+    let holder = &wait.holder;
+    let deadlock = dependents.contains(&holder.id);
+    let push = PushTxnRequest {
+        pushee: Some(holder.clone()),
+        pusher: waiter.txn.clone(),
+        force: deadlock && own.is_some_and(|own| wins(own, holder)),
+        dependents,
+    };
+    let pushed = recovery::push(sender, push).await?;
+    let mut record = pushed.record;
+    #[cfg(feature = "planted-bugs")]
+    if site.staging_is_aborted()
+        && let Some(staging) = record.as_mut().filter(|r| r.status() == TxnStatus::Staging)
+    {
+        staging.set_status(TxnStatus::Aborted);
+    }
+    #[cfg(not(feature = "planted-bugs"))]
+    let _: &dyn Site = site;
+    if pushed.recover
+        && let Some(staging) = record.as_ref().filter(|r| r.status() == TxnStatus::Staging)
+    {
+        record = recovery::recover(sender, staging).await?;
+    }
+    if let Some(record) = record {
+        clear(sender, waiter, wait, &record, met).await?;
+    }
+    Ok(None)
+}
+
+/// Clears away what an ended transaction left in the way.
+async fn clear(
+    sender: &dyn Sender,
+    waiter: &Waiter,
+    wait: &LockWait,
+    record: &TxnRecord,
+    met: usize,
+) -> Result<(), SendError> {
+    let commit = match record.status() {
+        TxnStatus::Committed => recovery::commit_timestamp(record),
+        TxnStatus::Aborted => None,
+        TxnStatus::Pending | TxnStatus::Staging => return Ok(()),
+    };
+    let txn_id = wait.holder.id.clone();
+    if !wait.replicated {
+        let release = ReleaseLocksRequest { start: wait.key.clone(), end: Bytes::new(), txn_id };
+        return send(sender, request::Kind::ReleaseLocks(release)).await.map(|_| ());
+    }
+    // One key after the other would cost a scan a round of consensus each.
+    let many = met > 0 && waiter.end > wait.key;
+    let resolve = ResolveIntentRequest {
+        start: wait.key.clone(),
+        end: if many { waiter.end.clone() } else { Bytes::new() },
+        txn_id,
+        status: record.status,
+        commit_timestamp: commit.map(Into::into),
+        max_keys: if many { RESOLVE_KEYS } else { 0 },
+    };
+    send(sender, request::Kind::ResolveIntent(resolve)).await.map(|_| ())
+}
+
+async fn query(sender: &dyn Sender, txn: &TxnMeta) -> Result<QueryTxnResponse, SendError> {
+    let query = QueryTxnRequest { txn: Some(txn.clone()) };
+    match send(sender, request::Kind::QueryTxn(query)).await? {
+        Some(response::Kind::QueryTxn(answer)) => Ok(answer),
+        _ => Err(SendError::Unavailable {
+            message: "a record was asked and gave an answer of another kind".to_owned(),
+        }),
+    }
+}
+
+async fn send(
+    sender: &dyn Sender,
+    kind: request::Kind,
+) -> Result<Option<response::Kind>, SendError> {
+    let batch = BatchRequest { header: None, requests: vec![Request { kind: Some(kind) }] };
+    let response = sender.send(batch).await?;
+    Ok(response.responses.into_iter().next().and_then(|answer| answer.kind))
+}
+
+/// Whether `a` has `b` aborted when both wait for each other.
+fn wins(a: &TxnMeta, b: &TxnMeta) -> bool {
+    (rank(a), &a.id).cmp(&(rank(b), &b.id)) == Ordering::Greater
+}
+
+fn rank(txn: &TxnMeta) -> u8 {
+    match txn.priority() {
+        TxnPriority::PriorityLow => 0,
+        TxnPriority::PriorityNormal => 1,
+        TxnPriority::PriorityHigh => 2,
+    }
+}
+
+fn aborted() -> kv::Error {
+    let reason = "ABORT_REASON_PUSHER_ABORTED".to_owned();
+    kv::Error {
+        message: format!("the transaction was aborted while it waited: {reason}"),
+        kind: Some(error::Kind::TxnAborted(kv::TxnAborted { reason })),
+    }
+}

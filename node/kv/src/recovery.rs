@@ -1,0 +1,109 @@
+//! Finds out what became of a transaction whose coordinator is silent or does not know.
+//!
+//! ```text
+//! STAGING ─▶ is each write in flight there? ─┬ all ──▶ RecoverTxn(committed) ─▶ COMMITTED
+//!            (and can it come any more: no)   └ one is missing, for ever ─────▶ ABORTED
+//! ```
+//!
+//! Invariants:
+//! 1. A query that finds a write missing prevents it for good, so that two recoveries and a
+//!    coordinator that is late cannot come to different ends.
+//! 2. The record decides: if it moved meanwhile, that is the answer.
+
+use crdb_keys::Timestamp;
+use crdb_proto::kv::{
+    BatchRequest, PushTxnRequest, PushTxnResponse, QueryIntentRequest, RecoverTxnRequest, Request,
+    TxnMeta, TxnRecord, TxnStatus, request, response,
+};
+
+use crate::{SendError, Sender};
+
+/// Writes asked for in one batch.
+const BATCH: usize = 200;
+
+/// Ends the transaction of a STAGING record by what of it is there. The record that comes back has
+/// ended, or was staged anew meanwhile; `None` if all of it is gone.
+pub(crate) async fn recover(
+    sender: &dyn Sender,
+    record: &TxnRecord,
+) -> Result<Option<TxnRecord>, SendError> {
+    let meta = record.meta.clone().unwrap_or_default();
+    let mut committed = true;
+    for writes in record.in_flight.chunks(BATCH) {
+        let queries = writes.iter().map(|write| {
+            request::Kind::QueryIntent(QueryIntentRequest {
+                key: write.key.clone(),
+                txn: Some(TxnMeta { sequence: write.sequence, ..meta.clone() }),
+                prevent: true,
+            })
+        });
+        for answer in send(sender, queries).await? {
+            match answer {
+                Some(response::Kind::QueryIntent(intent)) => committed &= intent.found,
+                _ => return Err(strange()),
+            }
+        }
+        if !committed {
+            break;
+        }
+    }
+    let recover = RecoverTxnRequest { txn: Some(meta), implicitly_committed: committed };
+    match send(sender, [request::Kind::RecoverTxn(recover)]).await?.pop().flatten() {
+        Some(response::Kind::RecoverTxn(answer)) => Ok(answer.record),
+        _ => Err(strange()),
+    }
+}
+
+/// Asks the record of a transaction to give way.
+pub(crate) async fn push(
+    sender: &dyn Sender,
+    push: PushTxnRequest,
+) -> Result<PushTxnResponse, SendError> {
+    match send(sender, [request::Kind::PushTxn(push)]).await?.pop().flatten() {
+        Some(response::Kind::PushTxn(answer)) => Ok(answer),
+        _ => Err(strange()),
+    }
+}
+
+/// What became of a transaction that its coordinator will do nothing more for: the timestamp of
+/// its commit, or `None` once it can never commit.
+pub(crate) async fn outcome(
+    sender: &dyn Sender,
+    txn: &TxnMeta,
+) -> Result<Option<Timestamp>, SendError> {
+    let pushed = PushTxnRequest {
+        pushee: Some(txn.clone()),
+        pusher: None,
+        force: true,
+        dependents: Vec::new(),
+    };
+    let pushed = push(sender, pushed).await?;
+    let mut record = pushed.record;
+    if let Some(staging) = record.as_ref().filter(|record| record.status() == TxnStatus::Staging) {
+        record = recover(sender, staging).await?;
+    }
+    let ended = record.as_ref().map(|record| (record.status(), commit_timestamp(record)));
+    match ended {
+        Some((TxnStatus::Committed, Some(at))) => Ok(Some(at)),
+        Some((TxnStatus::Aborted, _)) => Ok(None),
+        _ => Err(strange()),
+    }
+}
+
+/// Timestamp of the versions of a transaction that has committed.
+pub(crate) fn commit_timestamp(record: &TxnRecord) -> Option<Timestamp> {
+    record.meta.as_ref()?.write_timestamp.map(Into::into)
+}
+
+async fn send(
+    sender: &dyn Sender,
+    kinds: impl IntoIterator<Item = request::Kind>,
+) -> Result<Vec<Option<response::Kind>>, SendError> {
+    let requests = kinds.into_iter().map(|kind| Request { kind: Some(kind) }).collect();
+    let response = sender.send(BatchRequest { header: None, requests }).await?;
+    Ok(response.responses.into_iter().map(|response| response.kind).collect())
+}
+
+fn strange() -> SendError {
+    SendError::Unavailable { message: "the record of a transaction cannot be made out".to_owned() }
+}

@@ -1,0 +1,263 @@
+//! Sends what a transaction wrote: before its commit, as intents, and with it.
+
+use crdb_keys::Timestamp;
+use crdb_proto::kv::{
+    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, Request, request,
+    response,
+};
+
+use super::committer::{Committer, Event, Step};
+use super::coordinator::{State, Txn};
+use super::footprint::in_flight;
+use super::metrics::add;
+use super::types::{CommitInfo, CommitKind, SavepointId, TxnError};
+use crate::{SendError, recovery};
+
+/// Times the record is asked what became of a commit.
+const MAX_QUESTIONS: usize = 3;
+
+impl Txn {
+    /// Sends what is buffered as intents, so that conditions are checked and the buffer is empty.
+    /// Others wait for the keys from now on.
+    pub async fn flush(&mut self) -> Result<(), TxnError> {
+        self.check_writable()?;
+        for (sequence, requests) in self.buffer.batches() {
+            self.prepare_intents(sequence);
+            let header = self.write_header(sequence);
+            let batch = BatchRequest { header: Some(header), requests };
+            add(&self.client.metrics().flushes, 1);
+            match self.client.sender().send(batch).await {
+                Ok(response) => {
+                    let at = response.write_timestamp.map(Timestamp::from).unwrap_or_default();
+                    self.raise_write_timestamp(at);
+                }
+                Err(SendError::Ambiguous { message }) => {
+                    // Whether an intent is there cannot be known, so nothing can be committed.
+                    let message = format!("a write of the transaction was lost: {message}");
+                    return Err(self.fail(TxnError::Unavailable { message }));
+                }
+                Err(error) => {
+                    let error = TxnError::from(error);
+                    self.client.metrics().failed(&error);
+                    return Err(error);
+                }
+            }
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Notes where intents are about to be laid.
+    fn prepare_intents(&mut self, sequence: u32) {
+        if let Some(first) = self.buffer.first_key().cloned() {
+            self.be_known_at(first);
+        }
+        for key in self.buffer.keys() {
+            self.footprint.intent(key.clone(), sequence);
+        }
+    }
+
+    fn write_header(&self, sequence: u32) -> BatchHeader {
+        let mut txn = self.meta.clone();
+        txn.sequence = sequence;
+        BatchHeader {
+            deadline: self.deadline.map(Into::into),
+            txn: Some(txn),
+            ..BatchHeader::default()
+        }
+    }
+
+    /// Nothing but a rollback is possible any more.
+    pub(super) fn fail(&mut self, error: TxnError) -> TxnError {
+        self.client.metrics().failed(&error);
+        self.state = State::Failed(error.clone());
+        error
+    }
+
+    /// Takes back every write since `savepoint`, which stays. Locks are kept, and what was read
+    /// counts as read.
+    pub async fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.check_active()?;
+        self.buffer.rollback_to(savepoint.0);
+        self.buffer.keep(savepoint.0);
+        let reverts = self.footprint.revert_to(savepoint.0);
+        if reverts.is_empty() {
+            return Ok(());
+        }
+        // Given up halfway, the transaction must not go on with what it was to take back.
+        let half = "a rollback to a savepoint was given up halfway".to_owned();
+        self.state = State::Failed(TxnError::Unavailable { message: half });
+        for requests in reverts.chunks(super::footprint::BATCH) {
+            let header = self.write_header(self.sequence);
+            let batch = BatchRequest { header: Some(header), requests: requests.to_vec() };
+            if let Err(error) = self.client.sender().send(batch).await {
+                let message = format!("a rollback to a savepoint was lost: {error}");
+                return Err(self.fail(TxnError::Unavailable { message }));
+            }
+        }
+        self.state = State::Active;
+        Ok(())
+    }
+
+    /// Commits. After an error the transaction has ended, too; [`Txn::rollback`] gives up its
+    /// locks at once.
+    pub async fn commit(&mut self) -> Result<CommitInfo, TxnError> {
+        self.check_active()?;
+        self.committing = true;
+        let outcome = if self.has_writes() {
+            Box::pin(self.commit_writes()).await
+        } else {
+            let timestamp = self.read_timestamp;
+            Ok(CommitInfo { timestamp, kind: CommitKind::ReadOnly, rounds: 0 })
+        };
+        match outcome {
+            Ok(info) => {
+                self.client.metrics().committed(&info);
+                self.state = State::Committed;
+                self.after_commit(&info).await;
+                Ok(info)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    async fn commit_writes(&mut self) -> Result<CommitInfo, TxnError> {
+        let held_at = self.refresher.held_at();
+        if held_at.is_none() {
+            // Nothing holds it back: the present needs no raising by the leaseholders.
+            self.raise_write_timestamp(self.client.clock().now());
+        }
+        let (mut committer, mut step) = Committer::start(
+            self.footprint.has_intents(),
+            held_at,
+            self.write_timestamp(),
+            self.deadline,
+        );
+        let mut rounds = 0;
+        loop {
+            self.raise_write_timestamp(committer.write_timestamp());
+            let event = match &step {
+                Step::OnePhase { exact } => self.send_one_phase(*exact).await,
+                Step::Refresh(to) => match self.refresh(*to).await {
+                    Ok(same) => Event::Refreshed(same),
+                    Err(error) => return Err(error),
+                },
+                Step::Stage => self.send_stage().await,
+                Step::Commit => self.send_commit().await,
+                Step::Learn => Event::Learned(self.learn().await),
+                Step::Done(kind, at) => {
+                    return Ok(CommitInfo { timestamp: Some(*at), kind: *kind, rounds });
+                }
+                Step::Fail(error) => return Err(error.clone()),
+            };
+            if matches!(event, Event::Committed(_) | Event::Staged { .. }) {
+                rounds += 1;
+            }
+            step = committer.next(event);
+        }
+    }
+
+    /// Everything in one batch, which commits or has no effect.
+    async fn send_one_phase(&mut self, exact: bool) -> Event {
+        if self.meta.anchor.is_empty() {
+            self.meta.anchor = self.buffer.first_key().cloned().unwrap_or_default();
+        }
+        let mut requests = Vec::new();
+        if !exact {
+            let validations = self.refresher.validations(Timestamp::MAX).into_iter();
+            requests
+                .extend(validations.map(|v| Request { kind: Some(request::Kind::Validate(v)) }));
+        }
+        requests.extend(self.buffer.requests());
+        let mut header = self.write_header(self.sequence);
+        header.one_phase = true;
+        header.exact_timestamp = exact;
+        let batch = BatchRequest { header: Some(header), requests };
+        match self.client.sender().send(batch).await {
+            Ok(response) => {
+                self.exact = exact;
+                // What deletes keys that are not there writes nothing.
+                let at =
+                    response.write_timestamp.map_or_else(|| self.write_timestamp(), Into::into);
+                Event::Committed(at)
+            }
+            Err(error) => Event::Failed(error),
+        }
+    }
+
+    /// The writes as intents and the STAGING record at once.
+    async fn send_stage(&mut self) -> Event {
+        // Of the intents that are there already, none is in flight.
+        let proven = self.footprint.intent_spans();
+        self.prepare_intents(self.sequence);
+        let mut requests = self.buffer.requests();
+        let stage = EndTxnRequest {
+            action: EndTxnAction::EndStage.into(),
+            in_flight: in_flight(self.buffer.keys().cloned(), self.sequence),
+            intents: proven,
+            can_raise_timestamp: self.refresher.is_empty() && self.deadline.is_none(),
+        };
+        requests.push(Request { kind: Some(request::Kind::EndTxn(stage)) });
+        match self.send_end(requests).await {
+            Ok((end, highest)) => {
+                let staged = end.write_timestamp.map(Timestamp::from).unwrap_or_default();
+                Event::Staged { staged, highest: highest.max(self.write_timestamp()) }
+            }
+            Err(error) => Event::Failed(error),
+        }
+    }
+
+    /// The COMMITTED record, after the intents.
+    async fn send_commit(&mut self) -> Event {
+        let commit = EndTxnRequest {
+            action: EndTxnAction::EndCommit.into(),
+            in_flight: Vec::new(),
+            intents: self.footprint.intent_spans(),
+            can_raise_timestamp: false,
+        };
+        let requests = vec![Request { kind: Some(request::Kind::EndTxn(commit)) }];
+        match self.send_end(requests).await {
+            Ok((end, _)) => {
+                let at = end.write_timestamp.map(Timestamp::from).unwrap_or_default();
+                Event::Committed(at)
+            }
+            Err(error) => Event::Failed(error),
+        }
+    }
+
+    /// Sends a batch whose last request ends the transaction; returns the answer to it and the
+    /// highest timestamp written.
+    async fn send_end(
+        &mut self,
+        requests: Vec<Request>,
+    ) -> Result<(EndTxnResponse, Timestamp), SendError> {
+        self.recorded = true;
+        let header = self.write_header(self.sequence);
+        let batch = BatchRequest { header: Some(header), requests };
+        let response = match self.client.sender().send(batch).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.lost |= matches!(error, SendError::Ambiguous { .. });
+                return Err(error);
+            }
+        };
+        let highest = response.write_timestamp.map(Timestamp::from).unwrap_or_default();
+        match response.responses.into_iter().next_back().and_then(|answer| answer.kind) {
+            Some(response::Kind::EndTxn(end)) => Ok((end, highest)),
+            _ => Err(SendError::Ambiguous {
+                message: "the end of a transaction got an answer of another kind".to_owned(),
+            }),
+        }
+    }
+
+    /// Asks the record what became of the commit; `None` if it cannot be asked.
+    async fn learn(&self) -> Option<Option<Timestamp>> {
+        for _ in 0..MAX_QUESTIONS {
+            match recovery::outcome(&**self.client.sender(), &self.meta).await {
+                Ok(outcome) => return Some(outcome),
+                Err(error) => tracing::debug!(%error, "the fate of a commit is not known yet"),
+            }
+        }
+        None
+    }
+}

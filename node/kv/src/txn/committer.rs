@@ -1,0 +1,198 @@
+//! Decides how a transaction commits, one step after the other.
+//!
+//! What it is: the pure part of a commit: told what became of the last step, it names the next.
+//! What it is not: it sends nothing and holds no keys.
+//!
+//! ```text
+//!            no intents                                        ┌─────▶ Done(OnePhase)
+//! start ─┬──────────────▶ OnePhase ─ several ranges ─┬─ spans ─▶ OnePhase(exact) ─┐
+//!        │                                           └─ none ──┐                  │ several ranges
+//!        │ intents                                             ▼                  ▼
+//!        └───────────────────────────────────────────────▶  Stage ◀──────────────┘
+//!                                                             │
+//!                  ┌─ all at or below the staged timestamp ───┤
+//!                  ▼                                          ▼ some above
+//!           Done(Parallel)                 Refresh ─▶ Commit ─▶ Done(Explicit)
+//! ```
+//!
+//! Before every step that fixes a timestamp, what was read is refreshed to it. A step whose fate is
+//! unknown is followed by `Learn`, never by itself; a one-phase commit leaves nothing to learn
+//! from.
+//!
+//! Invariants:
+//! 1. `Done` follows only a step that made the commit durable at a timestamp at which all reads
+//!    hold.
+//! 2. No step that may have committed is repeated.
+//! 3. After `Fail` nothing the transaction sent can commit it, once its record says ABORTED if one
+//!    was written.
+
+use crdb_keys::Timestamp;
+
+use super::types::{CommitKind, RetryCause, TxnError};
+use crate::SendError;
+
+/// Times a commit moves to a later timestamp before its caller is asked to start over.
+const MAX_MOVES: usize = 8;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send all writes with `one_phase`, after the validations, or at exactly the write timestamp.
+    OnePhase { exact: bool },
+    /// Validate what was read up to the timestamp, which becomes the write timestamp.
+    Refresh(Timestamp),
+    /// Send the writes as intents and the STAGING record at once.
+    Stage,
+    /// Write the COMMITTED record at the write timestamp.
+    Commit,
+    /// Find out from the record what became of the last step.
+    Learn,
+    /// It is committed.
+    Done(CommitKind, Timestamp),
+    /// It is not committed, or nobody knows.
+    Fail(TxnError),
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// One-phase commit or COMMITTED record, at this timestamp.
+    Committed(Timestamp),
+    /// STAGING record at `staged`; the highest of the intents is at `highest`.
+    Staged { staged: Timestamp, highest: Timestamp },
+    /// Whether what was read is the same at the later timestamp.
+    Refreshed(bool),
+    /// The step failed.
+    Failed(SendError),
+    /// What the record said: committed at a timestamp, or not; `None` if it could not be asked.
+    Learned(Option<Option<Timestamp>>),
+}
+
+/// The commit of one transaction; see the page of the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Committer {
+    /// Something was read that has to hold at the commit.
+    has_spans: bool,
+    /// All of it holds at this timestamp.
+    held_at: Timestamp,
+    write_timestamp: Timestamp,
+    deadline: Option<Timestamp>,
+    last: Step,
+    /// What follows a refresh.
+    then: Option<Step>,
+    moves: usize,
+}
+
+impl Committer {
+    /// The commit of a transaction that wrote at `write_timestamp` so far, and its first step.
+    /// `held_at` is where all it read is known to hold; unset if it read nothing.
+    pub(crate) fn start(
+        has_intents: bool,
+        held_at: Option<Timestamp>,
+        write_timestamp: Timestamp,
+        deadline: Option<Timestamp>,
+    ) -> (Self, Step) {
+        let mut committer = Self {
+            has_spans: held_at.is_some(),
+            held_at: held_at.unwrap_or(Timestamp::MAX),
+            write_timestamp,
+            deadline,
+            last: Step::Learn,
+            then: None,
+            moves: 0,
+        };
+        let first = if has_intents {
+            committer.at_timestamp(Step::Stage)
+        } else {
+            Step::OnePhase { exact: false }
+        };
+        committer.last = first.clone();
+        (committer, first)
+    }
+
+    /// The timestamp that the steps named so far write at.
+    pub(crate) fn write_timestamp(&self) -> Timestamp {
+        self.write_timestamp
+    }
+
+    /// The next step, after what became of the last one.
+    pub(crate) fn next(&mut self, event: Event) -> Step {
+        let step = self.decide(event);
+        self.last = step.clone();
+        step
+    }
+
+    /// `step`, once what was read holds at the write timestamp.
+    fn at_timestamp(&mut self, step: Step) -> Step {
+        if let Some(deadline) = self.deadline
+            && self.write_timestamp > deadline
+        {
+            let would_be = self.write_timestamp;
+            return Step::Fail(TxnError::Deadline { deadline, would_be });
+        }
+        if self.held_at >= self.write_timestamp {
+            return step;
+        }
+        self.then = Some(step);
+        Step::Refresh(self.write_timestamp)
+    }
+
+    /// `step` again at a later timestamp.
+    fn raise(&mut self, needed: Timestamp, step: Step) -> Step {
+        self.moves += 1;
+        if self.moves > MAX_MOVES {
+            return Step::Fail(TxnError::Retry { cause: RetryCause::Serializable });
+        }
+        self.write_timestamp = self.write_timestamp.max(needed);
+        self.at_timestamp(step)
+    }
+
+    fn decide(&mut self, event: Event) -> Step {
+        match (self.last.clone(), event) {
+            (Step::OnePhase { .. }, Event::Committed(at)) => Step::Done(CommitKind::OnePhase, at),
+            (Step::OnePhase { exact: false }, Event::Failed(SendError::CrossRange { .. }))
+                if self.has_spans =>
+            {
+                self.at_timestamp(Step::OnePhase { exact: true })
+            }
+            (Step::OnePhase { .. }, Event::Failed(SendError::CrossRange { .. })) => {
+                self.at_timestamp(Step::Stage)
+            }
+            (Step::OnePhase { exact: true }, Event::Failed(SendError::TxnRetry { needed })) => {
+                self.raise(needed, Step::OnePhase { exact: true })
+            }
+            (Step::Stage, Event::Staged { staged, highest }) if highest <= staged => {
+                Step::Done(CommitKind::Parallel, staged)
+            }
+            (Step::Stage, Event::Staged { highest, .. }) => self.raise(highest, Step::Commit),
+            (Step::Stage, Event::Failed(SendError::TxnRetry { needed })) => {
+                self.raise(needed, Step::Stage)
+            }
+            (Step::Commit, Event::Committed(at)) => Step::Done(CommitKind::Explicit, at),
+            (Step::Commit, Event::Failed(SendError::TxnRetry { needed })) => {
+                self.raise(needed, Step::Commit)
+            }
+            (Step::Stage | Step::Commit, Event::Failed(SendError::Ambiguous { .. })) => Step::Learn,
+            (Step::Refresh(to), Event::Refreshed(true)) => {
+                self.held_at = self.held_at.max(to);
+                self.then.take().unwrap_or(Step::Learn)
+            }
+            (Step::Refresh(_), Event::Refreshed(false)) => {
+                Step::Fail(TxnError::Retry { cause: RetryCause::Serializable })
+            }
+            (Step::Learn, Event::Learned(Some(Some(at)))) => Step::Done(CommitKind::Explicit, at),
+            (Step::Learn, Event::Learned(Some(None))) => {
+                let cause = RetryCause::Aborted("ABORT_REASON_ABORTED_RECORD_FOUND".to_owned());
+                Step::Fail(TxnError::Retry { cause })
+            }
+            (Step::Learn, _) => Step::Fail(TxnError::Ambiguous {
+                message: "the record of the transaction could not be asked what became of it"
+                    .to_owned(),
+            }),
+            (_, Event::Failed(error)) => Step::Fail(error.into()),
+            (step, event) => {
+                Step::Fail(TxnError::invalid(format!("{event:?} does not follow {step:?}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What is left to do when a transaction has ended.
+//!
+//! ```text
+//! committed by intents ─▶ EndTxn(COMMIT) ─▶ ResolveIntent ─▶ RemoveTxnRecord
+//! rolled back ──────────▶ EndTxn(ABORT) ──▶ ResolveIntent ─▶ RemoveTxnRecord
+//! locks alone ──────────▶ ReleaseLocks
+//! ```
+//!
+//! Invariants:
+//! 1. No intent is resolved as committed before the COMMITTED record is durable: as long as the
+//!    record says STAGING, an intent that is missing says that the transaction is not committed.
+//! 2. The record of an aborted transaction stays if a request that could make it anew may still be
+//!    on its way.
+//! 3. Nothing is cleaned up after an ambiguous commit: whoever meets its intents finds out.
+//!
+//! A step that fails ends the work: whoever meets what is left asks the record and goes on.
+
+use std::sync::atomic::Ordering;
+
+use crdb_keys::Timestamp;
+use crdb_proto::kv::{
+    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, RemoveTxnRecordRequest, Request,
+    TxnMeta, request,
+};
+
+use super::client::TxnClient;
+use super::coordinator::{State, Txn};
+use super::footprint::{BATCH, Footprint};
+use super::metrics::add;
+use super::types::{CommitInfo, CommitKind, TxnError};
+use crate::SendError;
+
+/// The work of one transaction that has ended.
+struct Ending {
+    client: TxnClient,
+    meta: TxnMeta,
+    footprint: Footprint,
+    /// Timestamp of the commit; `None` if it was rolled back.
+    commit: Option<Timestamp>,
+    /// There may be a record, which has to say how it ended.
+    recorded: bool,
+    /// The record must stay.
+    keep_record: bool,
+}
+
+impl Txn {
+    /// Takes what was left at the leaseholders; `None` if that is nothing.
+    fn take_ending(&mut self, commit: Option<Timestamp>) -> Option<Ending> {
+        let beaten = self.alive.take().is_some_and(|alive| {
+            self.client.background().unregister(self.number);
+            alive.beaten.load(Ordering::Acquire)
+        });
+        let recorded = self.recorded || beaten;
+        let footprint = std::mem::take(&mut self.footprint);
+        if footprint.is_empty() && !recorded {
+            return None;
+        }
+        Some(Ending {
+            client: self.client.clone(),
+            meta: self.meta.clone(),
+            footprint,
+            commit,
+            recorded,
+            keep_record: self.lost && commit.is_none(),
+        })
+    }
+
+    pub(super) async fn after_commit(&mut self, info: &CommitInfo) {
+        self.buffer.clear();
+        let by_intents = matches!(info.kind, CommitKind::Parallel | CommitKind::Explicit);
+        let Some(mut ending) = self.take_ending(info.timestamp.filter(|_| by_intents)) else {
+            return;
+        };
+        if info.kind == CommitKind::OnePhase && !self.exact {
+            // All it had locked was validated in the one range, which gave the locks up.
+            ending.footprint = Footprint::default();
+            if !ending.recorded {
+                return;
+            }
+        }
+        self.client.run(ending).await;
+    }
+
+    /// Ends the transaction without effect. What it left behind is cleaned up in the background.
+    pub async fn rollback(&mut self) {
+        let known = match &self.state {
+            State::Committed | State::RolledBack => return,
+            State::Failed(TxnError::Ambiguous { .. }) => false,
+            State::Failed(_) => true,
+            // The commit was given up halfway: nobody knows how far it came.
+            State::Active => !self.committing,
+        };
+        self.state = State::RolledBack;
+        self.buffer.clear();
+        add(&self.client.metrics().rollbacks, 1);
+        if let Some(ending) = self.take_ending(None)
+            && known
+        {
+            self.client.run(ending).await;
+        }
+    }
+}
+
+impl Drop for Txn {
+    fn drop(&mut self) {
+        let known = match &self.state {
+            State::Committed | State::RolledBack => return,
+            State::Failed(TxnError::Ambiguous { .. }) => false,
+            State::Failed(_) => true,
+            State::Active => !self.committing,
+        };
+        if let Some(ending) = self.take_ending(None)
+            && known
+        {
+            // Without anybody at work the locks are broken by whom they hold up.
+            drop(self.client.background().push(Box::pin(ending.run())));
+        }
+    }
+}
+
+impl TxnClient {
+    /// Has the work done in the background, or does it here if nobody else does.
+    async fn run(&self, ending: Ending) {
+        if let Err(job) = self.background().push(Box::pin(ending.run())) {
+            job.await;
+        }
+    }
+}
+
+impl Ending {
+    async fn run(self) {
+        if let Err(error) = self.steps().await {
+            tracing::debug!(%error, "others will clean up after a transaction");
+        }
+    }
+
+    async fn steps(&self) -> Result<(), SendError> {
+        let id = &self.meta.id;
+        if self.commit.is_none() {
+            // First what others may wait for.
+            self.send_all(self.footprint.releases(id)).await?;
+        }
+        if self.recorded {
+            self.end().await?;
+        }
+        self.send_all(self.footprint.resolutions(id, self.commit)).await?;
+        if self.commit.is_some() {
+            self.send_all(self.footprint.releases(id)).await?;
+        }
+        if self.recorded && !self.keep_record {
+            self.remove_record().await?;
+        }
+        Ok(())
+    }
+
+    /// Has the record say how it ended.
+    async fn end(&self) -> Result<(), SendError> {
+        let action = match self.commit {
+            Some(_) => EndTxnAction::EndCommit,
+            None => EndTxnAction::EndAbort,
+        };
+        let mut txn = self.meta.clone();
+        if let Some(at) = self.commit {
+            txn.write_timestamp = Some(at.into());
+        }
+        let end = EndTxnRequest {
+            action: action.into(),
+            in_flight: Vec::new(),
+            intents: self.footprint.intent_spans(),
+            can_raise_timestamp: false,
+        };
+        let header = BatchHeader { txn: Some(txn), ..BatchHeader::default() };
+        let requests = vec![Request { kind: Some(request::Kind::EndTxn(end)) }];
+        let batch = BatchRequest { header: Some(header), requests };
+        self.client.sender().send(batch).await.map(|_| ())
+    }
+
+    async fn remove_record(&self) -> Result<(), SendError> {
+        let remove = RemoveTxnRecordRequest {
+            anchor: self.meta.anchor.clone(),
+            txn_id: self.meta.id.clone(),
+        };
+        let remove = Request { kind: Some(request::Kind::RemoveTxnRecord(remove)) };
+        self.send_all(vec![remove]).await
+    }
+
+    async fn send_all(&self, requests: Vec<Request>) -> Result<(), SendError> {
+        for requests in requests.chunks(BATCH) {
+            let batch = BatchRequest { header: None, requests: requests.to_vec() };
+            self.client.sender().send(batch).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Where a transaction left something at the leaseholders: locks and intents.
+//!
+//! Invariants:
+//! 1. A place is noted before the request that leaves something there is sent, so that whatever
+//!    becomes of the request is cleaned up.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use crdb_keys::Timestamp;
+use crdb_proto::kv::{
+    ReleaseLocksRequest, Request, ResolveIntentRequest, RevertIntentRequest, SequencedWrite, Span,
+    TxnStatus, request,
+};
+
+/// Spans with locks beyond which neighbours are merged.
+const MAX_LOCKED: usize = 512;
+/// Requests of one batch that cleans up.
+pub(crate) const BATCH: usize = 500;
+
+/// Locks and intents of one transaction; see the page of the module.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Footprint {
+    /// Start and end of spans with unreplicated locks; an empty end is the single key.
+    locked: Vec<(Bytes, Bytes)>,
+    /// Keys where intents may be, with the sequence of the latest.
+    intents: BTreeMap<Bytes, u32>,
+}
+
+impl Footprint {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.locked.is_empty() && self.intents.is_empty()
+    }
+
+    pub(crate) fn has_intents(&self) -> bool {
+        !self.intents.is_empty()
+    }
+
+    /// Notes that keys of a span are about to be locked.
+    pub(crate) fn lock(&mut self, start: Bytes, end: Bytes) {
+        if self.locked.last().is_some_and(|last| *last == (start.clone(), end.clone())) {
+            return;
+        }
+        self.locked.push((start, end));
+        if self.locked.len() > MAX_LOCKED {
+            self.condense();
+        }
+    }
+
+    fn condense(&mut self) {
+        self.locked.sort();
+        let spans = std::mem::take(&mut self.locked);
+        self.locked = spans
+            .chunks(2)
+            .filter_map(|pair| {
+                let (start, _) = pair.first()?;
+                let ends = pair.iter().map(|(start, end)| match end.is_empty() {
+                    true => Bytes::from(crdb_keys::encoding::next_key(start)),
+                    false => end.clone(),
+                });
+                Some((start.clone(), ends.max()?))
+            })
+            .collect();
+    }
+
+    /// Notes that an intent is about to be laid.
+    pub(crate) fn intent(&mut self, key: Bytes, sequence: u32) {
+        self.intents.insert(key, sequence);
+    }
+
+    /// What takes back the intents laid above a sequence; they count as laid at it from now on.
+    pub(crate) fn revert_to(&mut self, sequence: u32) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for (key, latest) in &mut self.intents {
+            if *latest > sequence {
+                *latest = sequence;
+                requests.push(Request {
+                    kind: Some(request::Kind::RevertIntent(RevertIntentRequest {
+                        start: key.clone(),
+                        end: Bytes::new(),
+                        to_sequence: sequence,
+                    })),
+                });
+            }
+        }
+        requests
+    }
+
+    /// Where intents may be, as a record says it.
+    pub(crate) fn intent_spans(&self) -> Vec<Span> {
+        self.intents.keys().map(|key| Span { start: key.clone(), end: Bytes::new() }).collect()
+    }
+
+    /// Turns the intents into versions at a timestamp, or removes them.
+    pub(crate) fn resolutions(&self, txn_id: &Bytes, commit: Option<Timestamp>) -> Vec<Request> {
+        let status = match commit {
+            Some(_) => TxnStatus::Committed,
+            None => TxnStatus::Aborted,
+        };
+        let resolve = |key: &Bytes| ResolveIntentRequest {
+            start: key.clone(),
+            end: Bytes::new(),
+            txn_id: txn_id.clone(),
+            status: status.into(),
+            commit_timestamp: commit.map(Into::into),
+            max_keys: 0,
+        };
+        self.intents
+            .keys()
+            .map(|key| Request { kind: Some(request::Kind::ResolveIntent(resolve(key))) })
+            .collect()
+    }
+
+    /// Gives the unreplicated locks up.
+    pub(crate) fn releases(&self, txn_id: &Bytes) -> Vec<Request> {
+        let release = |(start, end): &(Bytes, Bytes)| ReleaseLocksRequest {
+            start: start.clone(),
+            end: end.clone(),
+            txn_id: txn_id.clone(),
+        };
+        self.locked
+            .iter()
+            .map(|span| Request { kind: Some(request::Kind::ReleaseLocks(release(span))) })
+            .collect()
+    }
+}
+
+/// What a STAGING record says of the writes sent with it.
+pub(crate) fn in_flight(keys: impl Iterator<Item = Bytes>, sequence: u32) -> Vec<SequencedWrite> {
+    keys.map(|key| SequencedWrite { key, sequence }).collect()
+}
