@@ -287,6 +287,17 @@ pub struct StoreCounts {
     pub under_replicated: u64,
     /// Ranges with a replica here that nobody serves.
     pub unavailable: u64,
+    /// Commands that leaders here appended to their logs since the store was opened.
+    pub proposals: u64,
+    /// Writes of the log that waited for the disk since the store was opened.
+    pub log_syncs: u64,
+}
+
+/// What the store did since it was opened, for people who count.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) proposals: AtomicU64,
+    pub(crate) log_syncs: AtomicU64,
 }
 
 #[derive(Default)]
@@ -301,6 +312,7 @@ pub(crate) struct Shared<E: Engine> {
     pub(crate) config: StoreConfig,
     /// Which transactions wait for which, by the pushes that came here.
     pub(crate) txn_waits: Mutex<TxnWaits>,
+    pub(crate) done: Done,
     ranges: RwLock<Ranges>,
     stopped: AtomicBool,
 }
@@ -330,6 +342,7 @@ impl<E: Engine> StoreHandle<E> {
             clock,
             config,
             txn_waits: Mutex::default(),
+            done: Done::default(),
             ranges: RwLock::default(),
             stopped: AtomicBool::new(false),
         };
@@ -370,7 +383,12 @@ impl<E: Engine> StoreHandle<E> {
     /// Sums over the store's ranges, as of the last tick.
     #[must_use]
     pub fn counts(&self) -> StoreCounts {
-        let mut counts = StoreCounts::default();
+        let done = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let mut counts = StoreCounts {
+            proposals: done(&self.shared.done.proposals),
+            log_syncs: done(&self.shared.done.log_syncs),
+            ..StoreCounts::default()
+        };
         for replica in self.shared.ranges.read().by_id.values() {
             let status = replica.status.lock();
             counts.replicas += 1;

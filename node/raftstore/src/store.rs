@@ -37,6 +37,7 @@ use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
 };
 
 use crdb_allocator::StoreInfo;
@@ -320,6 +321,9 @@ impl<E: Engine> Store<E> {
         let sync = if wanted && !skip { Sync::Yes } else { Sync::No };
         let batch = std::mem::take(&mut self.log_batch);
         self.write(&batch, sync)?;
+        if matches!(sync, Sync::Yes) {
+            self.handle.shared.done.log_syncs.fetch_add(1, Ordering::Relaxed);
+        }
         self.sync_needed = false;
         self.buried.clear();
         if let Some(stamp) = self.stamp_pending.take() {

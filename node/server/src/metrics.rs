@@ -29,6 +29,10 @@ pub struct Reading {
     pub leaders: u64,
     /// Leases of this store.
     pub leases: u64,
+    /// Commands proposed by the leaders of this store.
+    pub proposals: u64,
+    /// Writes of the raft log that waited for the disk.
+    pub log_syncs: u64,
     /// Open SQL connections.
     pub sql_connections: u64,
     /// Seconds since the start.
@@ -85,6 +89,8 @@ impl Default for Metrics {
         metrics.add("replicas", "Number of replicas", |r| r.replicas);
         metrics.add("replicas_leaders", "Number of raft leaders", |r| r.leaders);
         metrics.add("replicas_leaseholders", "Number of lease holders", |r| r.leases);
+        metrics.add("raft_commandsproposed", "Number of commands proposed", |r| r.proposals);
+        metrics.add("raft_log_syncs", "Number of synced writes of the log", |r| r.log_syncs);
         metrics.add("sql_conns", "Number of open SQL connections", |r| r.sql_connections);
         metrics.add("sys_uptime", "Process uptime in seconds", |r| r.uptime_seconds);
         metrics.add("capacity", "Total storage capacity in bytes", |r| r.capacity_bytes);
@@ -126,5 +132,6 @@ mod tests {
         let text = Metrics::default().encode(&Reading { live_nodes: 3, ..Reading::default() });
         assert!(text.contains("\nliveness_livenodes 3\n"), "{text}");
         assert!(text.contains("\nreplicas_leaseholders 0\n"), "{text}");
+        assert!(text.contains("\nraft_commandsproposed 0\n"), "{text}");
     }
 }

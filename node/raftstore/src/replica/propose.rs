@@ -4,6 +4,8 @@
 //! decides: of the same term, it is the proposal; of another, the proposal was overwritten and
 //! never takes effect. Nothing is proposed twice.
 
+use std::sync::atomic::Ordering;
+
 use crdb_storage::Engine;
 use prost::Message as _;
 
@@ -86,6 +88,7 @@ impl<E: Engine> Replica<E> {
             tracing::debug!(range = %self.range_id, %error, "raft refused a proposal");
             return None;
         }
+        ctx.handle.shared.done.proposals.fetch_add(1, Ordering::Relaxed);
         let index = self.raw.raft.raft_log.last_index();
         self.after_raft(ctx);
         Some(Pending { index, term, lease_sequence, slot: None, held: None })

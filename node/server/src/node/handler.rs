@@ -256,6 +256,7 @@ impl HttpSource for Shared {
         let available = rustix::fs::statvfs(self.dir.path())
             .map_or(0, |stat| stat.f_frsize.saturating_mul(stat.f_bavail));
         let up = self.clock.wall_nanos().saturating_sub(self.started_at.wall_nanos);
+        let counts = self.running.get().map(|running| running.store.counts()).unwrap_or_default();
         self.metrics.encode(&Reading {
             live_nodes: u64::try_from(live).unwrap_or(0),
             ranges: self.range_total(),
@@ -264,6 +265,8 @@ impl HttpSource for Shared {
             replicas: stats.replicas,
             leaders: stats.leaders,
             leases: stats.leases,
+            proposals: counts.proposals,
+            log_syncs: counts.log_syncs,
             sql_connections: self.running.get().map_or(0, |running| running.pg.connections()),
             uptime_seconds: up / 1_000_000_000,
             capacity_bytes: stats.capacity_bytes,
