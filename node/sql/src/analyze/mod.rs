@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crdb_sqlfront::ast;
 
-pub(crate) use table::new_table;
+pub(crate) use table::{new_table, with_primary_key};
 use types::coerce;
 
 use crate::catalog::ddl::{TableName, undefined_table};

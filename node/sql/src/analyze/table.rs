@@ -16,6 +16,7 @@ use crate::types::{SqlType, TypeSpec};
 /// Most columns of a table.
 const MAX_COLUMNS: usize = 1600;
 const ROW_ID: &str = "rowid";
+const HIDDEN_DEFAULT: &str = "unique_rowid()";
 
 /// Whether values are shown as names, which a stored row would not follow.
 fn names_object(ty: SqlType) -> bool {
@@ -87,6 +88,8 @@ pub(crate) fn new_table(
             key,
             key_name,
             index_id: 1,
+            next_index_id: 2,
+            rewriting: None,
             state: DescState::Public,
             modified: 0,
             modified_nanos: 0,
@@ -208,6 +211,83 @@ fn key_column(columns: &[ColumnDesc], name: &ast::Ident, descending: bool) -> Re
     Ok(KeyColumn { column, descending })
 }
 
+/// The columns that a PRIMARY KEY names.
+fn key_columns(
+    columns: &[ColumnDesc],
+    parts: &[ast::IndexColumn],
+    pos: ast::Pos,
+) -> Result<Vec<KeyColumn>> {
+    let mut key: Vec<KeyColumn> = Vec::new();
+    for part in parts {
+        let ast::Expr::Column(reference) = &part.expr else {
+            return Err(SqlError::unsupported("expressions in a primary key").with_position(pos.0));
+        };
+        let column = key_column(columns, reference.column(), part.descending)?;
+        if key.iter().any(|k| k.column == column.column) {
+            return Err(SqlError::new(
+                SqlState::DUPLICATE_COLUMN,
+                format!(
+                    "column \"{}\" appears twice in primary key constraint",
+                    reference.column().value
+                ),
+            )
+            .with_position(pos.0));
+        }
+        key.push(column);
+    }
+    Ok(key)
+}
+
+/// Makes columns those of a primary key: none is NULL.
+fn make_key(columns: &mut [ColumnDesc], key: &[KeyColumn]) -> Result<()> {
+    for part in key {
+        let Some(column) = columns.get_mut(part.column) else { continue };
+        if !is_key_type(column.spec.ty) {
+            return Err(SqlError::unsupported(format!(
+                "column \"{}\" of type {} in a primary key",
+                column.name, column.spec.ty
+            )));
+        }
+        column.nullable = false;
+    }
+    Ok(())
+}
+
+/// A table as ALTER TABLE ... ADD PRIMARY KEY makes it: the hidden key goes, unless it is the new
+/// one.
+pub(crate) fn with_primary_key(table: &TableDesc, add: &ast::AddPrimaryKey) -> Result<TableDesc> {
+    let hidden = |part: &KeyColumn| {
+        let column = table.columns.get(part.column)?;
+        let ours = column.hidden
+            && column.name.starts_with(ROW_ID)
+            && column.default.as_deref() == Some(HIDDEN_DEFAULT);
+        ours.then_some(part.column)
+    };
+    let old = match table.key.as_slice() {
+        [only] => hidden(only),
+        _ => None,
+    };
+    let Some(old) = old else {
+        return Err(SqlError::new(
+            SqlState::INVALID_TABLE_DEFINITION,
+            format!("multiple primary keys for table \"{}\" are not allowed", table.name),
+        )
+        .with_position(add.pos.0));
+    };
+    let mut new = table.clone();
+    new.key = key_columns(&new.columns, &add.columns, add.pos)?;
+    make_key(&mut new.columns, &new.key)?;
+    if !new.is_key_column(old) {
+        new.columns.remove(old);
+        for part in &mut new.key {
+            part.column -= usize::from(part.column > old);
+        }
+    }
+    new.key_name =
+        add.name.as_ref().map_or_else(|| format!("{}_pkey", new.name), |name| name.value.clone());
+    Ok(new)
+}
+
 fn primary_key(
     create: &ast::CreateTable,
     columns: &mut Vec<ColumnDesc>,
@@ -224,26 +304,7 @@ fn primary_key(
         let ast::TableConstraint::PrimaryKey { name, columns: parts, pos } = constraint else {
             return Err(refuse(constraint));
         };
-        let mut key: Vec<KeyColumn> = Vec::new();
-        for part in parts {
-            let ast::Expr::Column(reference) = &part.expr else {
-                return Err(
-                    SqlError::unsupported("expressions in a primary key").with_position(pos.0)
-                );
-            };
-            let column = key_column(columns, reference.column(), part.descending)?;
-            if key.iter().any(|k| k.column == column.column) {
-                return Err(SqlError::new(
-                    SqlState::DUPLICATE_COLUMN,
-                    format!(
-                        "column \"{}\" appears twice in primary key constraint",
-                        reference.column().value
-                    ),
-                )
-                .with_position(pos.0));
-            }
-            key.push(column);
-        }
+        let key = key_columns(columns, parts, *pos)?;
         keys.push((key, name.as_ref().map(|n| n.value.clone())));
     }
     if keys.len() > 1 {
@@ -256,16 +317,7 @@ fn primary_key(
     let Some((key, name)) = keys.pop() else {
         return Ok((vec![hidden_row_id(columns)], default_name));
     };
-    for part in &key {
-        let Some(column) = columns.get_mut(part.column) else { continue };
-        if !is_key_type(column.spec.ty) {
-            return Err(SqlError::unsupported(format!(
-                "column \"{}\" of type {} in a primary key",
-                column.name, column.spec.ty
-            )));
-        }
-        column.nullable = false;
-    }
+    make_key(columns, &key)?;
     Ok((key, name.unwrap_or(default_name)))
 }
 
@@ -282,7 +334,7 @@ fn hidden_row_id(columns: &mut Vec<ColumnDesc>) -> KeyColumn {
         name,
         spec: TypeSpec::plain(SqlType::Int8),
         nullable: false,
-        default: Some("unique_rowid()".to_owned()),
+        default: Some(HIDDEN_DEFAULT.to_owned()),
         hidden: true,
     });
     KeyColumn { column: columns.len() - 1, descending: false }

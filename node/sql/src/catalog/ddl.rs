@@ -39,7 +39,7 @@ pub(crate) enum Decision<T> {
 }
 
 impl Change {
-    fn new(snapshot: &Snapshot) -> Self {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
         Self { writes: Vec::new(), next_id: snapshot.record.next_id }
     }
 
@@ -49,7 +49,7 @@ impl Change {
         id
     }
 
-    fn put_table(&mut self, table: &TableDesc) {
+    pub(super) fn put_table(&mut self, table: &TableDesc) {
         self.writes.push((layout::descriptor_key(table.id), Some(table.encode())));
     }
 
@@ -62,7 +62,7 @@ impl Change {
         self.writes.push((layout::namespace_key(parent, name), value));
     }
 
-    fn drop_rows(&mut self, table: u64, index: Option<u64>, now: u64) {
+    pub(super) fn drop_rows(&mut self, table: u64, index: Option<u64>, now: u64) {
         let entry = DroppedSpan { id: self.take_id(), table, index, dropped_nanos: now };
         self.writes.push((layout::dropped_span_key(entry.id), Some(entry.encode())));
     }
@@ -217,7 +217,7 @@ pub(crate) fn undefined_table(shown: &str) -> SqlError {
 }
 
 impl SqlNode {
-    async fn wait(&self, version: u64) -> Result<()> {
+    pub(super) async fn wait(&self, version: u64) -> Result<()> {
         self.catalog().wait_for_version(version, self.limits.schema_change_wait).await
     }
 
@@ -434,10 +434,12 @@ impl SqlNode {
                     }
                     match table.state {
                         DescState::Public => {}
+                        // Its rows are being copied, not truncated.
+                        DescState::Offline if table.rewriting.is_some() => {}
                         DescState::Offline => {
                             change.drop_rows(table.id, Some(table.index_id), now);
                             let mut next = mark_table(table, DescState::Public, snapshot, now);
-                            next.index_id += 1;
+                            next.index_id = next.take_index_id();
                             change.put_table(&next);
                         }
                         DescState::Dropping => {
@@ -482,6 +484,11 @@ impl SqlNode {
     }
 }
 
-fn mark_table(table: &TableDesc, state: DescState, snapshot: &Snapshot, now: u64) -> TableDesc {
+pub(super) fn mark_table(
+    table: &TableDesc,
+    state: DescState,
+    snapshot: &Snapshot,
+    now: u64,
+) -> TableDesc {
     TableDesc { state, modified: snapshot.version() + 1, modified_nanos: now, ..table.clone() }
 }

@@ -16,7 +16,7 @@ const FORMAT: u8 = 1;
 pub enum DescState {
     /// Usable.
     Public,
-    /// Every access waits for the next version: a TRUNCATE is under way.
+    /// Every access waits for the next version: a TRUNCATE or a new primary key is under way.
     Offline,
     /// Gone for every statement, its name still taken: a DROP is under way.
     Dropping,
@@ -80,6 +80,10 @@ pub struct TableDesc {
     pub key_name: String,
     /// Id of the primary index; a new one after each TRUNCATE.
     pub index_id: u64,
+    /// The next free id of an index.
+    pub next_index_id: u64,
+    /// While the table is offline: the index that its rows are copied to, for a new primary key.
+    pub rewriting: Option<u64>,
     /// Its state.
     pub state: DescState,
     /// Catalog version that wrote this descriptor.
@@ -99,6 +103,13 @@ impl TableDesc {
     #[must_use]
     pub fn is_key_column(&self, column: usize) -> bool {
         self.key.iter().any(|k| k.column == column)
+    }
+
+    /// Takes the id of a new index.
+    pub(crate) fn take_index_id(&mut self) -> u64 {
+        let id = self.next_index_id;
+        self.next_index_id += 1;
+        id
     }
 
     /// The id that `pg_class` shows.
@@ -211,6 +222,11 @@ struct WireTable {
     key_name: String,
     #[prost(uint64, tag = "7")]
     index_id: u64,
+    /// Absent in descriptors of the first version: the one after `index_id`.
+    #[prost(uint64, optional, tag = "8")]
+    next_index_id: Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    rewriting: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -344,6 +360,8 @@ impl Descriptor {
                     key,
                     key_name: table.key_name,
                     index_id: table.index_id,
+                    next_index_id: table.next_index_id.unwrap_or(table.index_id + 1),
+                    rewriting: table.rewriting,
                     state,
                     modified: wire.modified,
                     modified_nanos: wire.modified_nanos,
@@ -395,6 +413,8 @@ impl TableDesc {
                 key: key.collect(),
                 key_name: self.key_name.clone(),
                 index_id: self.index_id,
+                next_index_id: Some(self.next_index_id),
+                rewriting: self.rewriting,
             }),
             state: state_number(self.state),
             modified: self.modified,

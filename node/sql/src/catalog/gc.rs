@@ -21,8 +21,13 @@ impl SqlNode {
         let now = self.clock.wall_nanos();
         let take_over = u64::try_from(TAKE_OVER.as_nanos()).unwrap_or(u64::MAX);
         let stale = |since: u64| since.saturating_add(take_over) < now;
-        let (tables, databases) = {
+        let (tables, databases, rewriting) = {
             let snapshot = self.catalog().pin().await?;
+            let rewriting: Vec<(u64, Option<u64>)> = snapshot
+                .unfinished()
+                .filter(|t| t.rewriting.is_some() && stale(t.modified_nanos))
+                .map(|t| (t.id, t.rewriting))
+                .collect();
             let tables: Vec<u64> =
                 snapshot.unfinished().filter(|t| stale(t.modified_nanos)).map(|t| t.id).collect();
             let databases: Vec<u64> = snapshot
@@ -30,8 +35,11 @@ impl SqlNode {
                 .filter(|d| stale(d.modified_nanos))
                 .map(|d| d.id)
                 .collect();
-            (tables, databases)
+            (tables, databases, rewriting)
         };
+        for (table, index) in rewriting {
+            self.give_up_rewriting(table, index, |t| stale(t.modified_nanos)).await?;
+        }
         if !tables.is_empty() {
             self.finish_tables(&tables).await?;
         }

@@ -12,6 +12,7 @@
 //! CREATE    v+1 public, wait                        (visible everywhere when it returns)
 //! DROP      v+1 dropping, wait; v+2 removed, rows on the garbage list
 //! TRUNCATE  v+1 offline, wait;  v+2 new index, public, old rows on the garbage list
+//! ADD PRIMARY KEY  see `rekey`
 //! ```
 //!
 //! Invariants:
@@ -29,6 +30,7 @@ mod bootstrap;
 pub(crate) mod ddl;
 mod desc;
 mod gc;
+mod rekey;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -72,6 +72,8 @@ fn table(types: &[SqlType], keys: usize, descending: bool) -> TableDesc {
         key: (0..keys).map(|column| KeyColumn { column, descending }).collect(),
         key_name: "t_pkey".to_owned(),
         index_id: 1,
+        next_index_id: 2,
+        rewriting: None,
         state: DescState::Public,
         modified: 1,
         modified_nanos: 0,

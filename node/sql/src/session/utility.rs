@@ -4,7 +4,7 @@ use crdb_sqlfront::ast::{self, DropBehavior, SetValue, Statement};
 
 use super::show::show_rows;
 use super::{CancelFlag, Effect, ExecResult, Notice, Session, literal_text};
-use crate::analyze::{OFFLINE, new_table, table_name};
+use crate::analyze::{OFFLINE, new_table, table_name, with_primary_key};
 use crate::error::{Result, SqlError, SqlState};
 
 fn tagged(tag: &str) -> ExecResult {
@@ -40,6 +40,7 @@ impl Session {
                 Ok(result)
             }
             Statement::CreateTable(create) => self.create_table(create).await,
+            Statement::AddPrimaryKey(add) => self.add_primary_key(add, cancel).await,
             Statement::DropDatabase(_) | Statement::DropTable(_) | Statement::Truncate(_) => {
                 self.drop_something(statement).await
             }
@@ -98,6 +99,32 @@ impl Session {
             let message = format!("relation \"{}\" already exists, skipping", new.desc.name);
             result.notices.push(Notice::new(message));
         }
+        Ok(result)
+    }
+
+    async fn add_primary_key(
+        &mut self,
+        add: &ast::AddPrimaryKey,
+        cancel: &CancelFlag,
+    ) -> Result<ExecResult> {
+        let name = {
+            let snapshot = self.begin_statement().await?;
+            table_name(&self.info, &snapshot, &add.table)?
+        };
+        let node = std::sync::Arc::clone(&self.info.node);
+        let started = node.clock.wall_nanos();
+        let new_key = |table: &crate::catalog::TableDesc| with_primary_key(table, add);
+        let mut result = tagged("ALTER TABLE");
+        match node.add_primary_key(&name, &new_key, cancel).await {
+            Ok(()) => {}
+            Err(error) if add.if_exists && error.code == SqlState::UNDEFINED_TABLE => {
+                let message = format!("relation \"{}\" does not exist, skipping", name.shown);
+                result.notices.push(Notice::new(message));
+            }
+            Err(error) => return Err(error),
+        }
+        // The statement has taken effect; rows that are left are deleted by whoever comes next.
+        drop(node.delete_dropped_rows(|entry| entry.dropped_nanos >= started).await);
         Ok(result)
     }
 
@@ -266,7 +293,6 @@ fn refused(statement: &Statement) -> SqlError {
         Statement::Savepoint(_) => no_transactions("SAVEPOINT"),
         Statement::ReleaseSavepoint(_) => no_transactions("RELEASE SAVEPOINT"),
         Statement::RollbackToSavepoint(_) => no_transactions("ROLLBACK TO SAVEPOINT"),
-        Statement::AddPrimaryKey(_) => SqlError::unsupported("ALTER TABLE ... ADD PRIMARY KEY"),
         Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
         Statement::Copy(_) => SqlError::unsupported("COPY"),
         _ => SqlError::unsupported("this statement"),

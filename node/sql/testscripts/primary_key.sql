@@ -1,0 +1,83 @@
+CREATE TABLE t (a INT, b STRING, c INT)
+
+INSERT INTO t SELECT i, 'v' || i::STRING, i % 7 FROM generate_series(1, 1200) AS g(i)
+
+ALTER TABLE t ADD PRIMARY KEY (a)
+
+SHOW CREATE TABLE t
+
+SELECT count(*), sum(a), min(b), max(c) FROM t
+
+SELECT * FROM t WHERE a = 777
+
+INSERT INTO t VALUES (777, 'again', 1)
+
+INSERT INTO t VALUES (5000, 'new', 1)
+
+SELECT count(*) FROM t
+
+EXPLAIN SELECT * FROM t WHERE a = 1
+
+ALTER TABLE t ADD PRIMARY KEY (b)
+
+TRUNCATE t
+
+SELECT count(*) FROM t
+
+INSERT INTO t VALUES (1, 'x', 1)
+
+SELECT * FROM t
+
+-- An empty table, a key of several columns, a name.
+
+CREATE TABLE e (a INT, b INT, c INT)
+
+ALTER TABLE e ADD CONSTRAINT by_c PRIMARY KEY (c DESC, a)
+
+SHOW CREATE TABLE e
+
+INSERT INTO e VALUES (1, 2, 3), (2, 2, 3), (1, 1, 4)
+
+SELECT * FROM e
+
+INSERT INTO e VALUES (NULL, 2, 3)
+
+-- What does not fit leaves the table as it was.
+
+CREATE TABLE d (a INT, b STRING)
+
+INSERT INTO d VALUES (1, 'one'), (2, 'two'), (1, 'uno'), (3, NULL)
+
+ALTER TABLE d ADD PRIMARY KEY (a)
+
+ALTER TABLE d ADD PRIMARY KEY (b)
+
+ALTER TABLE d ADD PRIMARY KEY (a, nothing)
+
+ALTER TABLE d ADD PRIMARY KEY (a, a)
+
+ALTER TABLE d ADD PRIMARY KEY (lower(b))
+
+SELECT a, b FROM d ORDER BY a, b
+
+SHOW CREATE TABLE d
+
+DELETE FROM d WHERE b = 'uno'
+
+ALTER TABLE d ADD PRIMARY KEY (a)
+
+SELECT a, b FROM d ORDER BY a
+
+SHOW CREATE TABLE d
+
+ALTER TABLE nothing ADD PRIMARY KEY (a)
+
+ALTER TABLE IF EXISTS nothing ADD PRIMARY KEY (a)
+
+CREATE TABLE j (v JSONB)
+
+ALTER TABLE j ADD PRIMARY KEY (v)
+
+DROP TABLE IF EXISTS t, e, nothing, d, j
+
+SHOW TABLES
