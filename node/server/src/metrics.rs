@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+use crdb_kv::TxnCounts;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -45,6 +46,8 @@ pub struct Reading {
     pub used_bytes: u64,
     /// Clocks of the other nodes against the own one.
     pub clock_offsets: ClockOffsets,
+    /// What the node's transactions did.
+    pub txns: TxnCounts,
 }
 
 /// The registry and its gauges.
@@ -96,11 +99,45 @@ impl Default for Metrics {
         metrics.add("capacity", "Total storage capacity in bytes", |r| r.capacity_bytes);
         metrics.add("capacity_available", "Available storage in bytes", |r| r.available_bytes);
         metrics.add("capacity_used", "Used storage in bytes", |r| r.used_bytes);
+        metrics.add_transactions();
         metrics
     }
 }
 
 impl Metrics {
+    fn add_transactions(&mut self) {
+        self.add("txn_commits", "Transactions committed", |r| {
+            let t = &r.txns;
+            t.commits_read_only + t.commits_one_phase + t.commits_parallel + t.commits_explicit
+        });
+        self.add("txn_commits_read_only", "Commits without a write", |r| r.txns.commits_read_only);
+        self.add("txn_commits1PC", "Commits in one phase", |r| r.txns.commits_one_phase);
+        self.add("txn_parallelcommits", "Parallel commits", |r| r.txns.commits_parallel);
+        self.add("txn_commits_explicit", "Commits that waited for their record", |r| {
+            r.txns.commits_explicit
+        });
+        self.add("txn_rollbacks", "Transactions rolled back", |r| r.txns.rollbacks);
+        self.add("txn_commit_rounds", "Rounds of consensus that commits waited for", |r| {
+            r.txns.commit_rounds
+        });
+        self.add("txn_flushes", "Batches of intents sent before a commit", |r| r.txns.flushes);
+        self.add("txn_refresh_success", "Refreshes that succeeded", |r| r.txns.refreshes_ok);
+        self.add("txn_refresh_fail", "Refreshes that found a change", |r| r.txns.refreshes_failed);
+        self.add("txn_restarts_writetooold", "Restarts because of a newer version", |r| {
+            r.txns.retries_write_too_old
+        });
+        self.add("txn_restarts_serializable", "Restarts because of a changed read", |r| {
+            r.txns.retries_serializable
+        });
+        self.add("txn_restarts_readwithinuncertainty", "Restarts because of uncertainty", |r| {
+            r.txns.retries_uncertainty
+        });
+        self.add("txn_restarts_txnaborted", "Restarts because another one aborted it", |r| {
+            r.txns.retries_aborted
+        });
+        self.add("txn_ambiguous", "Commits whose outcome is unknown", |r| r.txns.ambiguous);
+    }
+
     fn add(&mut self, name: &str, help: &str, read: Read) {
         let gauge = Level::default();
         self.registry.register(name, help, gauge.clone());

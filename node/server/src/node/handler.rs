@@ -273,6 +273,7 @@ impl HttpSource for Shared {
             available_bytes: available,
             used_bytes: stats.used_bytes,
             clock_offsets: *self.clock_offsets.lock(),
+            txns: self.running.get().map(|running| running.txns.counts()).unwrap_or_default(),
         })
     }
 }

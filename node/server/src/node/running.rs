@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_keys::{Key, NodeId, StoreId, layout};
-use crdb_kv::{DistSender, DistSenderConfig, Sender, Transport};
+use crdb_kv::{DistSender, DistSenderConfig, Sender, Transport, TxnClient, TxnClientConfig};
 use crdb_proto::kv::RangeDescriptor;
 use crdb_proto::peer::SnapshotFrame;
 use crdb_raftstore::{DescriptorChange, Input, Mono, Outputs, SnapshotSend, Store, StoreConfig};
@@ -84,6 +84,14 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         DistSenderConfig { max_offset: shared.clock.max_offset(), ..DistSenderConfig::default() };
     let sender = Arc::new(DistSender::new(transport, cache, limits));
     site.connect(&sender);
+    let txns = TxnClient::new(TxnClientConfig {
+        sender: Arc::<DistSender>::clone(&sender),
+        clock: shared.clock.clone(),
+        node_id,
+        seed: rand::random(),
+    });
+    let serve = serve_transactions(Arc::clone(shared), txns.clone());
+    shared.spawn_vital("the work of the transactions", serve);
     let sql = SqlNode::new(SqlNodeConfig {
         node_id,
         cluster_id: member.cluster_id.clone(),
@@ -97,7 +105,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     });
     let pg = super::pg::server(Arc::clone(&sql), node_id, rand::random());
     let thread = start_thread(shared, store, &inbox, &links)?;
-    let running = Running { store: handle, inbox, site, sender, sql, pg };
+    let running = Running { store: handle, inbox, site, sender, txns, sql, pg };
     if shared.running.set(running).is_err() {
         return Err(NodeError::StartedTwice);
     }
@@ -284,6 +292,19 @@ fn start_loops(shared: &Arc<Shared>) {
     shared.spawn_vital("the watch over the catalog", liveness_loop::watch_catalog(own()));
     shared.spawn_vital("the upkeep of the catalog", liveness_loop::keep_catalog(own()));
     shared.spawn_vital("the descriptor", publish_descriptor(own()));
+}
+
+/// Cleans up after the node's transactions and says that they are alive, until the node stops.
+async fn serve_transactions(shared: Arc<Shared>, txns: TxnClient) {
+    let work = txns.work(Arc::new(|duration| Box::pin(tokio::time::sleep(duration))));
+    tokio::pin!(work);
+    tokio::select! {
+        () = &mut work => {}
+        () = shared.stop.cancelled() => {
+            // What waits cannot be done without the store: others will find out.
+            txns.close();
+        }
+    }
 }
 
 /// The keys and values a new cluster starts with, beside the meta entries.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, Timestamp};
-use crdb_kv::{DistSender, RangeCache};
+use crdb_kv::{DistSender, RangeCache, TxnClient};
 use crdb_proto::kv::{NodeDescriptor, Tier};
 use crdb_proto::peer::StoreStats;
 use crdb_raftstore::StoreHandle;
@@ -88,6 +88,7 @@ pub(crate) struct Running {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) site: Arc<NodeSite>,
     pub(crate) sender: Arc<DistSender>,
+    pub(crate) txns: TxnClient,
     pub(crate) sql: Arc<SqlNode>,
     pub(crate) pg: Arc<PgFront>,
 }
