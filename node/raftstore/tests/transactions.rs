@@ -28,7 +28,8 @@ fn run_script(path: &Path) {
 /// * `get TXN KEY`, `scan TXN FROM-TO`, with `lock=x|s`, `wait=error|skip`, `at=TXN` (its read
 ///   timestamp), `timeout=MS`;
 /// * `put TXN KEY=VALUE...` writes intents, or versions for `nobody`; `one_phase` does so at once, after
-///   `validate=KEY` since the begin, with `exact` at the transaction's timestamp;
+///   `validate=KEY` since the begin, or that of `since=TXN`, with `exact` at the transaction's
+///   timestamp;
 /// * `end TXN commit|stage|abort`, `resolve TXN KEY commit|abort`, `heartbeat TXN`;
 /// * `push TXN by=TXN [force] [dependents=TXN]`, `query TXN`, `prevent TXN KEY`;
 /// * `release TXN FROM-TO`, `locks FROM-TO` ask the lock table.
@@ -132,7 +133,7 @@ impl World {
         let name = args.next_pos().ok_or("who?")?.to_owned();
         let mut kinds = Vec::new();
         if let Some(read) = args.take_key("validate") {
-            let since = self.txn(&name)?.min_timestamp;
+            let since = self.txn(args.take_key("since").unwrap_or(&name))?.min_timestamp;
             let spans = vec![kv::Span { start: key(read), end: Bytes::new() }];
             kinds.push(Kind::Validate(kv::ValidateRequest { spans, since }));
         }

@@ -3,6 +3,7 @@
 use crdb_concurrency::{LockRequest, LockUse};
 use crdb_keys::{Key, Span, Timestamp};
 use crdb_proto::kv::{BatchRequest, LockStrength, request::Kind};
+use crdb_storage::evaluate;
 
 /// How the versions and intents that a batch writes get their timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +47,14 @@ impl Writes {
 /// The spans of `batch` in which locks and intents of others are in its way, with reads at `read`.
 ///
 /// Requests about records, intents and locks meet nobody: they are how waits end. Nor does a
-/// validation outside of a one-phase commit, which fails instead.
+/// validation outside of a one-phase commit, which fails instead; a batch without a transaction
+/// that writes is such a commit.
 pub(super) fn locks(batch: &BatchRequest, read: Timestamp) -> LockRequest {
     let header = batch.header.as_ref();
     let uncertain = header.and_then(|header| header.uncertainty_limit).map(Timestamp::from);
     let upto = read.max(uncertain.unwrap_or_default());
-    let one_phase = header.is_some_and(|header| header.one_phase);
+    let commits = header.is_some_and(|header| header.one_phase)
+        || header.is_none_or(|header| header.txn.is_none()) && !evaluate::is_read_only(batch);
     let mut spans = Vec::with_capacity(batch.requests.len());
     for kind in batch.requests.iter().filter_map(|request| request.kind.as_ref()) {
         match kind {
@@ -70,7 +73,7 @@ pub(super) fn locks(batch: &BatchRequest, read: Timestamp) -> LockRequest {
                 let span = Span::new(delete.start.clone(), delete.end.clone());
                 spans.push((span, LockUse::Exclusive));
             }
-            Kind::Validate(validate) if one_phase => {
+            Kind::Validate(validate) if commits => {
                 let read = LockUse::Read { upto: Timestamp::MAX };
                 spans.extend(validate.spans.iter().map(|span| (span.clone().into(), read)));
             }

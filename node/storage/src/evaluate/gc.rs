@@ -172,7 +172,8 @@ fn is_forgotten(record: &kv::TxnRecord, threshold: Timestamp, now: Timestamp) ->
     }
 }
 
-/// Counts the keys, versions and intents of a span by reading all of it.
+/// Counts the keys, versions and intents of a span by reading all of it. The bytes of a value are
+/// those of its version's timestamp, too; what is live counts without them.
 pub fn range_stats(reader: &impl Reader, span: &Span) -> Result<kv::RangeStats, Error> {
     let mut stats = kv::RangeStats::default();
     let mut last: Vec<u8> = Vec::new();
@@ -185,12 +186,11 @@ pub fn range_stats(reader: &impl Reader, span: &Span) -> Result<kv::RangeStats, 
             last.extend_from_slice(key);
             if value.is_some() {
                 stats.live_count += 1;
-                stats.live_bytes += key_len + mvcc::VERSION_LEN as u64 + value_len;
+                stats.live_bytes += key_len + value_len;
             }
         }
-        stats.key_bytes += mvcc::VERSION_LEN as u64;
         stats.val_count += 1;
-        stats.val_bytes += value_len;
+        stats.val_bytes += mvcc::VERSION_LEN as u64 + value_len;
         ControlFlow::Continue(())
     })?;
     lock::scan_intents(reader, span, Direction::Forward, &mut |key, intent| {
