@@ -174,11 +174,13 @@ pub enum PlantedBug {
     PromiseClearedByTerm,
     /// A new lease ignores the bound of the promises its holder gave itself as the leader before.
     LeaseForgetsOwnBound,
+    /// A new leaseholder lets transactions write below what was read under the leases before.
+    LeaseForgetsReads,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AckBeforeSync,
         Self::SkipLeaseCheck,
         Self::SkipSync,
@@ -186,6 +188,7 @@ impl PlantedBug {
         Self::AckCreditsNewest,
         Self::PromiseClearedByTerm,
         Self::LeaseForgetsOwnBound,
+        Self::LeaseForgetsReads,
     ];
 }
 
@@ -199,6 +202,7 @@ impl fmt::Display for PlantedBug {
             Self::AckCreditsNewest => "ack-credits-newest",
             Self::PromiseClearedByTerm => "promise-cleared-by-term",
             Self::LeaseForgetsOwnBound => "lease-forgets-own-bound",
+            Self::LeaseForgetsReads => "lease-forgets-reads",
         })
     }
 }

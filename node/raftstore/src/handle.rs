@@ -120,13 +120,15 @@ pub(crate) struct ReplicaHandle {
     pub(crate) writes: Arc<WriteTracker>,
     /// Sequence of the lease that `locks` and `reads` are about.
     lease_begun: AtomicU64,
+    forgets_reads: bool,
     lease_waiters: Mutex<Vec<Waker>>,
     removed: AtomicBool,
     status: Mutex<RangeStatus>,
 }
 
 impl ReplicaHandle {
-    pub(crate) fn new(descriptor: RangeDescriptor) -> Self {
+    /// With `forgets_reads`, a bug planted on purpose, a new lease counts nothing as read before.
+    pub(crate) fn new(descriptor: RangeDescriptor, forgets_reads: bool) -> Self {
         let range_id = RangeId(descriptor.range_id);
         Self {
             range_id,
@@ -140,6 +142,7 @@ impl ReplicaHandle {
             reads: Mutex::default(),
             writes: Arc::default(),
             lease_begun: AtomicU64::new(0),
+            forgets_reads,
             lease_waiters: Mutex::default(),
             removed: AtomicBool::new(false),
             status: Mutex::default(),
@@ -189,7 +192,8 @@ impl ReplicaHandle {
     /// begins: whatever was read then lies below its `start`. Called before anything is served.
     pub(crate) fn begin_lease(&self, sequence: u64, start: Timestamp) {
         if self.lease_begun.swap(sequence, Ordering::AcqRel) != sequence {
-            self.reads.lock().reset(start);
+            let low_water = if self.forgets_reads { Timestamp::ZERO } else { start };
+            self.reads.lock().reset(low_water);
             self.locks.clear(None);
         }
     }

@@ -23,7 +23,7 @@ fn run_script(path: &Path) {
     goldenscript::run(&mut World::default(), path).expect("script failed");
 }
 
-/// * `bootstrap`, `three`, `run 50ms`, `transfer n2` drive the cluster;
+/// * `bootstrap`, `three`, `run 50ms`, `transfer n2`, `split KEY` drive the cluster;
 /// * `txn NAME [priority=high]` begins a transaction, `nobody` stands for none;
 /// * `get TXN KEY`, `scan TXN FROM-TO`, with `lock=x|s`, `wait=error|skip`, `at=TXN` (its read
 ///   timestamp), `timeout=MS`;
@@ -335,6 +335,12 @@ impl World {
                 let range_id = crdb_keys::RangeId(4);
                 self.cluster.input(node, Input::TransferLease { range_id, target });
                 self.cluster.run(Duration::from_millis(100));
+            }
+            "split" => {
+                let at = args.next_pos().ok_or("where?")?.to_owned();
+                let node = self.holder();
+                let response = self.cluster.request(node, cluster::split(&at, 9, None));
+                assert_eq!(response.error, None, "the range splits");
             }
             "drop" => {
                 let call = self.calls.remove(args.next_pos().ok_or("which?")?);

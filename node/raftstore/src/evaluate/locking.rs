@@ -5,7 +5,7 @@ use std::{task::Waker, time::Duration};
 use crdb_concurrency::{LockGuard, LockRequest, Sequenced};
 use crdb_keys::Key;
 use crdb_proto::kv::{BatchHeader, TxnMeta, WaitPolicy};
-use crdb_storage::{Engine, evaluate};
+use crdb_storage::Engine;
 
 use super::{
     Evaluation, Progress, Stage, YieldPoint, done,
@@ -24,8 +24,8 @@ impl<E: Engine> Evaluation<E> {
             return self.start(now, waker);
         };
         // The range may have split while this request waited for its latches.
-        if let Some(error) = evaluate::out_of_bounds(&self.request, &replica.descriptor()) {
-            return done(self.misrouted(error));
+        if let Err(response) = self.check_bounds(&replica) {
+            return Progress::Done(response);
         }
         let policy = self.wait_policy();
         if policy != WaitPolicy::WaitSkip && !replica.locks.is_empty() {

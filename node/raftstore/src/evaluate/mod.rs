@@ -51,7 +51,8 @@
 //!    above the reads of others there, above what is closed and above the start of the lease.
 //! 4. (I5) An intent is written only where the lock table and the state, both under the latch, have
 //!    no other transaction's.
-//! 5. Nothing later than the batch's deadline is served or written.
+//! 5. Nothing later than the batch's deadline is served or written: the evaluation of the state
+//!    looks at the timestamps it ends with.
 //! 6. An evaluation that was proposed ends in success, in the certainty that it had no effect, or
 //!    as ambiguous.
 //! 7. What an applied command does to the lock table happens whether anybody waits for it or not,
@@ -163,6 +164,8 @@ pub struct Evaluation<E: Engine> {
     versions: Writes,
     spans: Vec<(Span, Access)>,
     replica: Option<Arc<ReplicaHandle>>,
+    /// The descriptor that holds all keys of the request.
+    descriptor: Option<Arc<kv::RangeDescriptor>>,
     give_up: Mono,
     /// Its place before those who wait for the same locks, once it has waited for some.
     place: Option<LockGuard>,
@@ -191,6 +194,7 @@ impl<E: Engine> Evaluation<E> {
             versions,
             spans,
             replica: None,
+            descriptor: None,
             give_up,
             place: None,
             lock_deadline: None,
@@ -298,6 +302,9 @@ impl<E: Engine> Evaluation<E> {
             Ok(replica) => replica,
             Err(response) => return Progress::Done(response),
         };
+        if let Err(response) = self.check_bounds(&replica) {
+            return Progress::Done(response);
+        }
         self.replica = Some(Arc::clone(&replica));
         if self.serving(&replica).is_none() {
             return self.no_lease(&replica, now, waker);
@@ -341,10 +348,21 @@ impl<E: Engine> Evaluation<E> {
                 ErrorKind::RangeMismatch(kv::RangeMismatch { descriptors }),
             )));
         };
-        match evaluate::out_of_bounds(&self.request, &here.descriptor()) {
-            Some(error) => Err(Box::new(self.misrouted(error))),
-            None => Ok(here),
+        Ok(here)
+    }
+
+    /// Checks that the range holds all keys of the request, unless that was done for its
+    /// descriptor before.
+    fn check_bounds(&mut self, replica: &ReplicaHandle) -> Result<(), Box<BatchResponse>> {
+        let descriptor = replica.descriptor();
+        if self.descriptor.as_ref().is_some_and(|known| Arc::ptr_eq(known, &descriptor)) {
+            return Ok(());
         }
+        if let Some(error) = evaluate::out_of_bounds(&self.request, &descriptor) {
+            return Err(Box::new(self.misrouted(error)));
+        }
+        self.descriptor = Some(descriptor);
+        Ok(())
     }
 
     fn serving(&self, replica: &ReplicaHandle) -> Option<Serving> {
@@ -363,8 +381,14 @@ impl<E: Engine> Evaluation<E> {
         // A read at a timestamp of the caller's choice may lie below the start of the lease: all
         // that was written there is applied here, and nothing will be written there any more.
         let read_ok = self.read_timestamp().is_some() || serving.start < chosen.read;
-        let write_ok = !self.writes || serving.covers(now, chosen.write);
+        let write_ok = !self.writes
+            || serving.covers(now, chosen.write)
+            || (self.forgets_reads() && chosen.write < serving.bound);
         now < serving.expires && chosen.read < serving.bound && read_ok && write_ok
+    }
+
+    fn forgets_reads(&self) -> bool {
+        self.store.shared.config.has(PlantedBug::LeaseForgetsReads)
     }
 
     /// Whether the lease under which `chosen` was chosen allows it now.
@@ -443,9 +467,6 @@ impl<E: Engine> Evaluation<E> {
         waker: &Waker,
     ) -> Progress {
         let chosen = self.raise(chosen, &evaluated);
-        if let Some(error) = self.past_deadline(&chosen) {
-            return self.reply_later(hold, chosen, Err(error));
-        }
         if !self.still_covers(replica, now, &chosen) {
             drop(hold);
             return self.no_lease(replica, now, waker);

@@ -7,7 +7,7 @@ use crdb_keys::Timestamp;
 use crdb_proto::kv::{self, LockStrength, error::Kind as ErrorKind};
 use crdb_storage::{
     Engine,
-    evaluate::{self, At, EvalArgs, EvalError, Evaluated, ServedRead, kv_error},
+    evaluate::{self, At, EvalArgs, EvalError, Evaluated, ServedRead},
 };
 
 use super::{
@@ -75,6 +75,7 @@ impl<E: Engine> Evaluation<E> {
         let lowest = match self.versions {
             Writes::Nothing => None,
             Writes::Present => Some(clock.now()),
+            Writes::AtLeast(timestamp) if self.forgets_reads() => Some(timestamp),
             Writes::AtLeast(timestamp) => Some(timestamp.max(serving.start.next())),
         };
         let write = lowest.map(|lowest| replica.writes.begin(lowest));
@@ -132,22 +133,6 @@ impl<E: Engine> Evaluation<E> {
         let write = chosen.write.max(wrote.unwrap_or_default());
         self.store.shared.clock.forward(read.max(write));
         Chosen { read, write, wrote, ..chosen }
-    }
-
-    /// The error, if the batch would be served or written after its deadline.
-    pub(super) fn past_deadline(&self, chosen: &Chosen) -> Option<Box<kv::Error>> {
-        let deadline = self.header()?.deadline?;
-        let would_be = chosen.read.max(chosen.wrote.unwrap_or_default());
-        if would_be <= deadline.into() {
-            return None;
-        }
-        let message = format!(
-            "the batch would be served at {would_be}, after its deadline {}",
-            Timestamp::from(deadline)
-        );
-        let kind =
-            kv::DeadlineExceeded { deadline: Some(deadline), would_be: Some(would_be.into()) };
-        Some(Box::new(kv_error(ErrorKind::DeadlineExceeded(kind), message)))
     }
 
     /// Notes what was read, before anybody can write there.

@@ -164,12 +164,13 @@ impl<E: Engine> Replica<E> {
         });
         let seed = shared.config.seed ^ (range_id.get() << 32) ^ replica_id.get();
         let seen_term = raw.raft.term;
+        let forgets_reads = shared.config.has(PlantedBug::LeaseForgetsReads);
         let mut replica = Self {
             range_id,
             replica_id,
             store_id,
             raw,
-            handle: Arc::new(ReplicaHandle::new(shown)),
+            handle: Arc::new(ReplicaHandle::new(shown, forgets_reads)),
             descriptor: None,
             applied,
             promise,
