@@ -20,6 +20,7 @@ use crdb_storage::{Engine, Family, evaluate::kv_error, mvcc};
 
 use crate::{
     command::{Kind as CommandKind, Split},
+    config::Mono,
     handle::{ReplicaHandle, StoreHandle},
     io::Effect,
 };
@@ -63,22 +64,23 @@ pub(crate) fn evaluate<E: Engine>(
     snapshot: &E::Snapshot,
     request: &Kind,
     (at, lease_sequence): (Timestamp, u64),
+    now: Mono,
 ) -> Outcome {
     let descriptor = replica.descriptor();
     match request {
         Kind::Split(request) if store.find(RangeId(request.new_range_id)).is_some() => {
             // The range may be this one: then the answer is that it is there.
             if request.key == descriptor.start_key {
-                return split(&descriptor, request, at);
+                return stick(&descriptor, request);
             }
             let message = format!("{} exists already", RangeId(request.new_range_id));
             Outcome::Reply(Err(invalid(message)))
         }
-        Kind::Split(request) => split(&descriptor, request, at),
+        Kind::Split(request) => split(replica, &descriptor, request, (at, now)),
         Kind::Unsplit(request) => unsplit(&descriptor, request),
         Kind::TransferLease(request) => transfer(store, &descriptor, request),
         Kind::RangeStatus(request) => Outcome::Reply(
-            crate::range_stats::status(store, &descriptor, snapshot, request, lease_sequence)
+            crate::range_stats::status(store, replica, snapshot, request, lease_sequence)
                 .map(|status| Box::new(Response::RangeStatus(status)))
                 .map_err(|error| unavailable(error.to_string())),
         ),
@@ -86,7 +88,12 @@ pub(crate) fn evaluate<E: Engine>(
     }
 }
 
-fn split(descriptor: &RangeDescriptor, request: &kv::SplitRequest, at: Timestamp) -> Outcome {
+fn split(
+    replica: &ReplicaHandle,
+    descriptor: &RangeDescriptor,
+    request: &kv::SplitRequest,
+    (at, now): (Timestamp, Mono),
+) -> Outcome {
     if request.key == descriptor.start_key {
         return stick(descriptor, request);
     }
@@ -103,7 +110,9 @@ fn split(descriptor: &RangeDescriptor, request: &kv::SplitRequest, at: Timestamp
         ..descriptor.clone()
     };
     let response = Box::new(Response::Split(kv::SplitResponse { right: Some(right.clone()) }));
-    let split = Split { left, right, at: at.into() };
+    let span = Span::new(right.start_key.clone(), right.end_key.clone());
+    let handover = replica.hand_over(Some(&span), now);
+    let split = Split { left, right, at: at.into(), handover };
     Outcome::Propose(Effect::Command(CommandKind::Split(Box::new(split))), response)
 }
 

@@ -5,7 +5,7 @@ use crdb_keys::Timestamp;
 use crdb_proto::kv;
 use prost::Message;
 
-use crate::lease::Bound;
+use crate::{handover::Handover, lease::Bound};
 
 /// One command of the log.
 ///
@@ -19,8 +19,11 @@ pub(crate) struct Command {
     pub(crate) lease_sequence: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) lease_index: u64,
-    #[prost(oneof = "Kind", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "3, 4, 5, 6, 7, 8, 9, 11")]
     pub(crate) kind: Option<Kind>,
+    /// No command behind this one writes at or below.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) closed: Option<kv::Timestamp>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -33,7 +36,7 @@ pub(crate) enum Kind {
     AcquireLease(AcquireLease),
     /// The leaseholder served nothing at or above this timestamp and gives the lease up.
     #[prost(message, tag = "5")]
-    EndLease(kv::Timestamp),
+    EndLease(EndLease),
     /// The log up to and with this index may go.
     #[prost(uint64, tag = "6")]
     Truncate(u64),
@@ -46,6 +49,31 @@ pub(crate) enum Kind {
     /// The descriptor changes in what is neither its span nor its replicas.
     #[prost(message, tag = "9")]
     Describe(kv::RangeDescriptor),
+    /// Versions go that no read at or above a threshold sees.
+    #[prost(message, tag = "11")]
+    Gc(Gc),
+}
+
+/// How a lease ends that its holder gives up.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EndLease {
+    /// No timestamp at or above it was served.
+    #[prost(message, required, tag = "1")]
+    pub(crate) end: kv::Timestamp,
+    /// For the next leaseholder.
+    #[prost(message, required, tag = "2")]
+    pub(crate) handover: Handover,
+}
+
+/// A piece of garbage collection.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Gc {
+    /// Reads below fail from here on.
+    #[prost(message, required, tag = "1")]
+    pub(crate) threshold: kv::Timestamp,
+    /// An encoded write batch that removes versions.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) batch: Bytes,
 }
 
 /// How a range splits in two. The latch on the whole range is held until it is applied.
@@ -60,6 +88,9 @@ pub(crate) struct Split {
     /// No timestamp at or above it was served of the keys that go to the new range.
     #[prost(message, required, tag = "3")]
     pub(crate) at: kv::Timestamp,
+    /// For the first leaseholder of the new range.
+    #[prost(message, required, tag = "4")]
+    pub(crate) handover: Handover,
 }
 
 /// What a new leader says about its lease.

@@ -1,8 +1,10 @@
 //! What a store is told when it starts: who it is, its timing, its limits.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crdb_keys::{NodeId, StoreId};
+
+use crate::settings::StoreSettings;
 
 /// A reading of a monotonic clock that also runs while the machine sleeps, in nanoseconds from an
 /// arbitrary origin that is the same for the life of a process.
@@ -120,6 +122,8 @@ pub struct StoreConfig {
     pub replicate_queue: bool,
     /// How long a request waits for a leader to gain its lease.
     pub lease_wait_max: Duration,
+    /// What can be changed while the store runs; the server keeps a clone.
+    pub settings: Arc<StoreSettings>,
     /// A bug planted on purpose, to prove that the simulator finds it.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<PlantedBug>,
@@ -138,6 +142,7 @@ impl StoreConfig {
             seed: incarnation,
             replicate_queue: true,
             lease_wait_max: Duration::from_secs(2),
+            settings: Arc::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -176,11 +181,15 @@ pub enum PlantedBug {
     LeaseForgetsOwnBound,
     /// A new leaseholder lets transactions write below what was read under the leases before.
     LeaseForgetsReads,
+    /// A leaseholder that was handed the lease takes nothing for read.
+    SkipTscacheOnTransfer,
+    /// A replica without the lease serves reads above what is closed.
+    FollowerReadAboveClosed,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeSync,
         Self::SkipLeaseCheck,
         Self::SkipSync,
@@ -189,6 +198,8 @@ impl PlantedBug {
         Self::PromiseClearedByTerm,
         Self::LeaseForgetsOwnBound,
         Self::LeaseForgetsReads,
+        Self::SkipTscacheOnTransfer,
+        Self::FollowerReadAboveClosed,
     ];
 }
 
@@ -203,6 +214,8 @@ impl fmt::Display for PlantedBug {
             Self::PromiseClearedByTerm => "promise-cleared-by-term",
             Self::LeaseForgetsOwnBound => "lease-forgets-own-bound",
             Self::LeaseForgetsReads => "lease-forgets-reads",
+            Self::SkipTscacheOnTransfer => "skip-tscache-on-transfer",
+            Self::FollowerReadAboveClosed => "follower-read-above-closed",
         })
     }
 }

@@ -27,8 +27,10 @@ use crdb_storage::Engine;
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    closed::History,
     config::{Mono, StoreConfig},
     evaluate::Evaluation,
+    handover::Handed,
     io::ProposalResult,
     lease::{LeaseCell, Serving},
 };
@@ -118,6 +120,8 @@ pub(crate) struct ReplicaHandle {
     pub(crate) reads: Mutex<TimestampCache>,
     /// Writes that have a timestamp and are not applied yet.
     pub(crate) writes: Arc<WriteTracker>,
+    /// What is closed, and what was collected.
+    pub(crate) history: History,
     /// Sequence of the lease that `locks` and `reads` are about.
     lease_begun: AtomicU64,
     forgets_reads: bool,
@@ -141,6 +145,7 @@ impl ReplicaHandle {
             locks: Arc::default(),
             reads: Mutex::default(),
             writes: Arc::default(),
+            history: History::default(),
             lease_begun: AtomicU64::new(0),
             forgets_reads,
             lease_waiters: Mutex::default(),
@@ -177,7 +182,7 @@ impl ReplicaHandle {
             *self.served_last.lock() = serving;
         }
         if let Some(serving) = &serving {
-            self.begin_lease(serving.sequence, serving.start);
+            self.begin_lease(serving.sequence, serving.start, None);
         }
         let had_lease = self.lease.get().is_some();
         self.lease.set(serving);
@@ -189,12 +194,17 @@ impl ReplicaHandle {
     }
 
     /// Forgets what was known under the lease before, when the one with the number `sequence`
-    /// begins: whatever was read then lies below its `start`. Called before anything is served.
-    pub(crate) fn begin_lease(&self, sequence: u64, start: Timestamp) {
-        if self.lease_begun.swap(sequence, Ordering::AcqRel) != sequence {
-            let low_water = if self.forgets_reads { Timestamp::ZERO } else { start };
-            self.reads.lock().reset(low_water);
-            self.locks.clear(None);
+    /// begins, and takes over what its holder handed on. Without a handover everything counts as
+    /// read up to the `start`. Called before anything is served; once more does nothing.
+    pub(crate) fn begin_lease(&self, sequence: u64, start: Timestamp, handed: Option<Handed<'_>>) {
+        if self.lease_begun.swap(sequence, Ordering::AcqRel) == sequence {
+            return;
+        }
+        self.locks.clear(None);
+        match handed {
+            None if self.forgets_reads => self.reads.lock().reset(Timestamp::ZERO),
+            None => self.reads.lock().reset(start),
+            Some(handed) => handed.take_over(self),
         }
     }
 

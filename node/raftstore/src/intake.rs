@@ -120,6 +120,9 @@ impl<E: Engine> Store<E> {
         for probe in &batch.probes {
             self.take_probe(from, probe);
         }
+        for closed in &batch.closed {
+            self.with(now, RangeId(closed.range_id), |replica, _| replica.receive_closed(closed));
+        }
         for gone in batch.gone {
             self.take_gone(gone);
         }

@@ -32,11 +32,15 @@
 //! 4. Same inputs, same clock readings, same seed: same outputs.
 
 mod admin;
+mod closed;
 mod command;
 mod config;
 mod early_votes;
 mod evaluate;
+mod follower;
+mod gc;
 mod handle;
+mod handover;
 mod intake;
 mod io;
 mod lease;
@@ -48,6 +52,7 @@ mod promise;
 mod range_stats;
 mod record;
 mod replica;
+mod settings;
 mod snapshot;
 mod store;
 
@@ -59,5 +64,6 @@ pub use io::{
     DescriptorChange, Input, Outputs, Proposal, ProposalResult, ReceivedSnapshot, ReplicaChange,
     SnapshotSend, StoreError,
 };
+pub use settings::StoreSettings;
 pub use snapshot::SnapshotStream;
 pub use store::Store;

@@ -163,6 +163,7 @@ fn write_first_replica(batch: &mut WriteBatch, descriptor: &RangeDescriptor) {
         lease_index: 0,
         lease: Lease::default(),
         conf,
+        ..AppliedState::default()
     };
     record::write_initial(batch, descriptor, 1, &applied, None);
 }

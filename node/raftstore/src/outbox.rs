@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crdb_keys::{RangeId, StoreId};
 use crdb_proto::peer::{
-    LeaseAck, RaftBatch, RaftMessage, RangeHeartbeat, ReplicaGone, ReplicaProbe,
+    ClosedTimestamp, LeaseAck, RaftBatch, RaftMessage, RangeHeartbeat, ReplicaGone, ReplicaProbe,
 };
 
 use crate::lease::SentAt;
@@ -53,6 +53,10 @@ impl Outbox {
 
     pub(crate) fn lease_ack(&mut self, to: StoreId, ack: LeaseAck) {
         self.batch(to).lease_acks.push(ack);
+    }
+
+    pub(crate) fn closed(&mut self, to: StoreId, closed: ClosedTimestamp) {
+        self.batch(to).closed.push(closed);
     }
 
     pub(crate) fn probe(&mut self, to: StoreId, range: RangeId, replica_id: u64) {
@@ -106,4 +110,5 @@ fn is_empty(batch: &RaftBatch) -> bool {
         && batch.lease_acks.is_empty()
         && batch.probes.is_empty()
         && batch.gone.is_empty()
+        && batch.closed.is_empty()
 }

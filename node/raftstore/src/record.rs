@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use crdb_keys::{
-    Key, RangeId,
+    Key, RangeId, Timestamp,
     layout::{RangeLocal, range_local_key, store_wall_stamp_key},
 };
 use crdb_proto::kv;
@@ -21,7 +21,7 @@ use crdb_storage::{Family, Reader, WriteBatch};
 use prost::Message;
 use raft::eraftpb;
 
-use crate::lease::Lease;
+use crate::{handover::Handover, lease::Lease};
 
 /// Raft term and index at which a range begins. Above zero, so that a new replica always gets a
 /// snapshot and never the log from its first entry.
@@ -90,6 +90,25 @@ pub(crate) struct AppliedState {
     pub(crate) lease: Lease,
     #[prost(message, required, tag = "5")]
     pub(crate) conf: ConfState,
+    /// No version appears at or below it any more.
+    #[prost(message, optional, tag = "6")]
+    pub(crate) closed: Option<kv::Timestamp>,
+    /// Versions below it may have been collected.
+    #[prost(message, optional, tag = "7")]
+    pub(crate) gc_threshold: Option<kv::Timestamp>,
+    /// What the holder of the lease that ended left to the next.
+    #[prost(message, optional, tag = "8")]
+    pub(crate) handover: Option<Handover>,
+}
+
+impl AppliedState {
+    pub(crate) fn closed(&self) -> Timestamp {
+        self.closed.map(Timestamp::from).unwrap_or_default()
+    }
+
+    pub(crate) fn gc_threshold(&self) -> Timestamp {
+        self.gc_threshold.map(Timestamp::from).unwrap_or_default()
+    }
 }
 
 /// The replicated state that travels with a snapshot.
@@ -248,7 +267,7 @@ pub(crate) fn read_stamp(reader: &impl Reader) -> Result<Option<kv::Timestamp>, 
 }
 
 /// Writes the wall stamp of a store.
-pub(crate) fn write_stamp(batch: &mut WriteBatch, stamp: crdb_keys::Timestamp) {
+pub(crate) fn write_stamp(batch: &mut WriteBatch, stamp: Timestamp) {
     let stamp = kv::Timestamp::from(stamp);
     batch.put(Family::Local, store_wall_stamp_key(), Bytes::from(stamp.encode_to_vec()));
 }

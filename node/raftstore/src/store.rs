@@ -81,6 +81,8 @@ pub struct Store<E: Engine> {
     pub(crate) sent: SentAt,
     next_tick: Mono,
     ticks: u64,
+    /// When the other stores were last told what is closed.
+    closed_aside_at: Mono,
     started: bool,
     failed: bool,
     /// The start of the process, for replicas created later.
@@ -123,6 +125,7 @@ impl<E: Engine> Store<E> {
             sent: SentAt::default(),
             next_tick,
             ticks: 0,
+            closed_aside_at: Mono::default(),
             started: false,
             failed: false,
             opened_at: now,
@@ -211,6 +214,13 @@ impl<E: Engine> Store<E> {
             self.early_votes.expire(now);
             let count = self.ticks;
             self.for_each(now, |replica, ctx| replica.tick(ctx, count));
+            let interval = self.config().settings.side_transport_interval();
+            // A tick that comes a little early is one.
+            let since = now.after(self.config().timing.tick / 2).since(self.closed_aside_at);
+            if !interval.is_zero() && since >= interval {
+                self.closed_aside_at = now;
+                self.for_each(now, Replica::close_aside);
+            }
             self.dirty.extend(self.replicas.keys().copied());
         }
         self.for_each(now, Replica::advance_transfer);

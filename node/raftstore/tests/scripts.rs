@@ -5,7 +5,7 @@ mod cluster;
 use std::{error::Error, fmt::Write as _, path::Path, time::Duration};
 
 use cluster::{Cluster, get, increment, outcome, put};
-use crdb_keys::{RangeId, StoreId};
+use crdb_keys::{RangeId, StoreId, Timestamp};
 use crdb_proto::kv::{BatchRequest, BatchResponse, response};
 use crdb_raftstore::{Input, ReplicaChange};
 use goldenscript::ArgumentConsumer as Args;
@@ -211,14 +211,17 @@ impl World {
             "get" => {
                 let id = node(args.next_pos())?;
                 let response = self.ask(id, get(args.next_pos().ok_or("what?")?));
-                match response.error {
-                    None => writeln!(
-                        out,
-                        "{}",
-                        cluster::value_of(&response).unwrap_or_else(|| "none".into())
-                    )?,
-                    Some(_) => writeln!(out, "{}", outcome(&response))?,
-                }
+                writeln!(out, "{}", found(&response))?;
+            }
+            // past n2 a 4s: a read that far in the past, by any replica
+            "past" => {
+                let id = node(args.next_pos())?;
+                let name = args.next_pos().ok_or("what?")?.to_owned();
+                let ago = duration(args.next_pos())?;
+                let wall_nanos = self.cluster.wall_nanos() - u64::try_from(ago.as_nanos())?;
+                let read = Timestamp::new(wall_nanos, 0);
+                let response = self.ask(id, cluster::get_nearest(&name, read));
+                writeln!(out, "{}", found(&response))?;
             }
             "increment" => {
                 let id = node(args.next_pos())?;
@@ -294,6 +297,23 @@ impl World {
     fn run_shows(&mut self, name: &str, out: &mut String) -> Result<bool, Box<dyn Error>> {
         match name {
             "status" => out.push_str(&self.cluster.describe()),
+            // how far behind the present each node has the range closed
+            "closed" => {
+                let now = self.cluster.wall_nanos();
+                for id in self.cluster.members.clone() {
+                    if !self.cluster.is_up(id) {
+                        continue;
+                    }
+                    let closed = self.cluster.handle(id).closed_of(RangeId(self.range));
+                    let closed = closed.unwrap_or_default();
+                    if closed.is_zero() {
+                        writeln!(out, "n{id} nothing")?;
+                    } else {
+                        let behind = now.saturating_sub(closed.wall_nanos) / 1_000_000;
+                        writeln!(out, "n{id} {behind}ms")?;
+                    }
+                }
+            }
             // the ranges of tables as each node has them
             "ranges" => {
                 for id in self.cluster.members.clone() {
@@ -346,6 +366,14 @@ impl World {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// What a read found.
+fn found(response: &BatchResponse) -> String {
+    match response.error {
+        None => cluster::value_of(response).unwrap_or_else(|| "none".into()),
+        Some(_) => outcome(response),
     }
 }
 

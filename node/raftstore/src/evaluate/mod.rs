@@ -27,10 +27,11 @@
 //! a batch speaks of. A write outside of a transaction, or one that commits at once, gets the
 //! clock's present: it is above every timestamp this leaseholder ever served, and the lease bounds
 //! keep it above those that others served. An intent, and a commit at a given timestamp, may be
-//! lower: they go above what the timestamp cache, the write tracker and the lease say, or fail.
+//! lower: they go above what the timestamp cache and the write tracker say, or fail. Everything up to
+//! the start of the lease counts as read, unless the lease before handed its reads on.
 //!
 //! ```text
-//!            lease start    closed         reads of others       clock
+//!          (lease start)    closed         reads of others       clock
 //! ───────────────┼─────────────┼────────────────┼──────────────────┼────▶
 //! intent              at txn.write_timestamp, raised above all three
 //! one-phase, no txn                                                 at the present, above all
@@ -48,7 +49,7 @@
 //!    proposed, by the store until the command is applied or can no longer be. A request waits for
 //!    locks without latches, and then starts again.
 //! 3. (I3) What a response read is in the timestamp cache before its latches go; what is written is
-//!    above the reads of others there, above what is closed and above the start of the lease.
+//!    above the reads of others there, under this lease or those before, and above what is closed.
 //! 4. (I5) An intent is written only where the lock table and the state, both under the latch, have
 //!    no other transaction's.
 //! 5. Nothing later than the batch's deadline is served or written: the evaluation of the state
@@ -83,8 +84,8 @@ use self::{
 };
 use crate::{
     admin,
-    command::Kind as CommandKind,
     config::{Mono, PlantedBug},
+    follower, gc,
     handle::{Completion, CompletionSlot, LatchGuard, ReplicaHandle, StoreHandle},
     io::{Effect, Proposal},
     lease::Serving,
@@ -153,6 +154,13 @@ struct Chosen {
     /// What the response says about it.
     wrote: Option<Timestamp>,
     lease_sequence: u64,
+}
+
+impl Chosen {
+    /// What was read at `read` without a lease.
+    fn reading(read: Timestamp) -> Self {
+        Self { read, write: Timestamp::ZERO, wrote: None, lease_sequence: 0 }
+    }
 }
 
 /// The evaluation of one batch. Dropping it releases its latches and its place in the queue of a
@@ -381,14 +389,14 @@ impl<E: Engine> Evaluation<E> {
         // A read at a timestamp of the caller's choice may lie below the start of the lease: all
         // that was written there is applied here, and nothing will be written there any more.
         let read_ok = self.read_timestamp().is_some() || serving.start < chosen.read;
-        let write_ok = !self.writes
-            || serving.covers(now, chosen.write)
-            || (self.forgets_reads() && chosen.write < serving.bound);
+        // So may intents: nobody read there, as far as the lease before handed that on, and else
+        // everything up to the start counts as read.
+        let write_ok = match self.versions {
+            _ if !self.writes => true,
+            Writes::AtLeast(_) => chosen.write < serving.bound,
+            Writes::Nothing | Writes::Present => serving.covers(now, chosen.write),
+        };
         now < serving.expires && chosen.read < serving.bound && read_ok && write_ok
-    }
-
-    fn forgets_reads(&self) -> bool {
-        self.store.shared.config.has(PlantedBug::LeaseForgetsReads)
     }
 
     /// Whether the lease under which `chosen` was chosen allows it now.
@@ -400,6 +408,12 @@ impl<E: Engine> Evaluation<E> {
 
     /// What to do at a replica that may not serve: wait if it leads, send the caller away if not.
     fn no_lease(&mut self, replica: &ReplicaHandle, now: Mono, waker: &Waker) -> Progress {
+        if let Some((read, answer)) = follower::read(&self.store, replica, &self.request) {
+            return done(match answer {
+                Ok(responses) => self.success(&Chosen::reading(read), responses),
+                Err(error) => BatchResponse { error: Some(*error), ..self.empty_response() },
+            });
+        }
         let role = replica.role();
         if !role.is_leader || role.transferring || replica.is_removed() {
             return done(self.not_leaseholder(replica));
@@ -428,8 +442,11 @@ impl<E: Engine> Evaluation<E> {
         };
         if let Some(request) = admin::of(&self.request) {
             let at = (chosen.write, chosen.lease_sequence);
-            let outcome = admin::evaluate(&self.store, &replica, snapshot, request, at);
+            let outcome = admin::evaluate(&self.store, &replica, snapshot, request, at, now);
             return self.run_admin(hold, chosen, outcome);
+        }
+        if let Some(error) = gc::check(&replica, &self.request) {
+            return self.reply_later(hold, chosen, Err(error));
         }
         if answer::is_about_locks(&self.request) {
             return match answer::about_locks(&self.request, snapshot) {
@@ -478,7 +495,7 @@ impl<E: Engine> Evaluation<E> {
             return self.reply_later(hold, chosen, Ok(result));
         }
         // Encoded here, on the caller's thread: the scheduler has other ranges to serve.
-        let effect = Effect::Command(CommandKind::Write(batch.encode()));
+        let effect = Effect::Command(gc::command(&self.request, batch.encode()));
         self.stage = Stage::Proposing(hold, chosen, effect, result);
         Progress::Yield(YieldPoint::BeforePropose)
     }

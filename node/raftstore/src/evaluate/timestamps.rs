@@ -75,8 +75,7 @@ impl<E: Engine> Evaluation<E> {
         let lowest = match self.versions {
             Writes::Nothing => None,
             Writes::Present => Some(clock.now()),
-            Writes::AtLeast(timestamp) if self.forgets_reads() => Some(timestamp),
-            Writes::AtLeast(timestamp) => Some(timestamp.max(serving.start.next())),
+            Writes::AtLeast(timestamp) => Some(timestamp),
         };
         let write = lowest.map(|lowest| replica.writes.begin(lowest));
         let write_at = match &write {
@@ -119,7 +118,8 @@ impl<E: Engine> Evaluation<E> {
         let args = EvalArgs {
             at: At { read: chosen.read, write: chosen.write },
             now: self.store.shared.clock.now(),
-            gc_threshold: Timestamp::ZERO,
+            // Behind the snapshot, which may lack what was collected up to there.
+            gc_threshold: replica.history.threshold(),
             floor: &floor,
             skip: &skip,
         };

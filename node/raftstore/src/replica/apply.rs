@@ -9,7 +9,7 @@
 //! alike.
 
 use bytes::Bytes;
-use crdb_keys::{ReplicaId, layout::RangeLocal};
+use crdb_keys::{ReplicaId, Timestamp, layout::RangeLocal};
 use crdb_proto::kv::RangeDescriptor;
 use crdb_storage::{Engine, WriteBatch};
 use prost::Message as _;
@@ -19,6 +19,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
 use super::{Ctx, Pending, Replica, fatal};
 use crate::{
     command::{Command, Kind},
+    handover::{Handed, Handover},
     io::{DescriptorChange, ProposalResult, StoreError},
     record::{self, ConfState, RecordError},
 };
@@ -31,6 +32,8 @@ pub(crate) struct Effects {
     /// New ranges that split off, whose replicas here are to be made.
     pub(crate) created: Vec<RangeDescriptor>,
     pub(super) lease_changed: bool,
+    /// What the lease that began takes over.
+    handover: Option<Handover>,
     index: u64,
 }
 
@@ -127,6 +130,7 @@ impl<E: Engine> Replica<E> {
                     &acquire.bounds,
                 );
                 effects.lease_changed = true;
+                effects.handover = self.applied.handover.take();
                 effects.decided.extend(self.supersede(self.applied.lease.sequence));
             }
             return Ok(ProposalResult::Applied);
@@ -139,10 +143,13 @@ impl<E: Engine> Replica<E> {
             return Ok(ProposalResult::NotLeaseholder);
         }
         self.applied.lease_index = command.lease_index;
+        self.applied.closed = latest(self.applied.closed, command.closed);
         match command.kind {
             Some(Kind::Write(effect)) => batch.append(WriteBatch::decode(effect)?),
             Some(Kind::EndLease(end)) => {
-                self.applied.lease = self.applied.lease.ended(end.into());
+                self.applied.lease = self.applied.lease.ended(end.end.into());
+                self.applied.closed = latest(self.applied.closed, Some(end.handover.closed));
+                self.applied.handover = Some(end.handover);
                 effects.lease_changed = true;
             }
             Some(Kind::Truncate(index)) => {
@@ -150,6 +157,12 @@ impl<E: Engine> Replica<E> {
                 self.raw.mut_store().truncate(index, batch)?;
             }
             Some(Kind::Split(split)) => return self.apply_split(*split, batch, effects),
+            Some(Kind::Gc(gc)) => {
+                self.applied.gc_threshold = latest(self.applied.gc_threshold, Some(gc.threshold));
+                // Before the versions go, so that nobody misses them unawares.
+                self.handle.history.raise_threshold(gc.threshold.into());
+                batch.append(WriteBatch::decode(gc.batch)?);
+            }
             Some(Kind::Describe(descriptor)) => {
                 return Ok(self.apply_describe(descriptor, batch, effects));
             }
@@ -186,9 +199,22 @@ impl<E: Engine> Replica<E> {
             .apply_conf_change(&change)
             .map_err(|error| corrupt(format!("raft does not take the change: {error}")))?;
         self.applied.lease_index = command.lease_index;
+        self.applied.closed = latest(self.applied.closed, command.closed);
         self.applied.conf = ConfState::from_raft(&conf);
         self.replace_descriptor(descriptor.clone(), batch, effects);
         Ok(ProposalResult::Applied)
+    }
+
+    /// Goes on when the applied lease changed: another began, or the present one ended.
+    fn turn_lease(&self, ctx: &Ctx<'_, E>, handover: Option<&Handover>) {
+        let lease = &self.applied.lease;
+        if lease.replica_id != self.replica_id.get() {
+            self.handle.set_serving(None);
+        } else if lease.end().is_none() {
+            let (now, config) = (ctx.now, ctx.config);
+            let handed = handover.map(|handover| Handed { handover, now, config });
+            self.handle.begin_lease(lease.sequence, lease.start(), handed);
+        }
     }
 
     /// Goes on after the apply batch was written.
@@ -196,9 +222,10 @@ impl<E: Engine> Replica<E> {
         let applied = (effects.index, self.applied.term);
         self.raw.mut_store().set_applied(applied, &self.applied.conf);
         self.raw.advance_apply_to(effects.index);
-        if effects.lease_changed && self.applied.lease.replica_id != self.replica_id.get() {
-            self.handle.set_serving(None);
+        if effects.lease_changed {
+            self.turn_lease(ctx, effects.handover.as_ref());
         }
+        self.publish_closed();
         self.settle_transfer(&effects);
         if let Some(descriptor) = effects.descriptor {
             self.handle.set_descriptor(descriptor.clone());
@@ -224,4 +251,12 @@ impl<E: Engine> Replica<E> {
             pending.complete(result);
         }
     }
+}
+
+fn latest(
+    one: Option<crdb_proto::kv::Timestamp>,
+    other: Option<crdb_proto::kv::Timestamp>,
+) -> Option<crdb_proto::kv::Timestamp> {
+    let newest = one.map(Timestamp::from).max(other.map(Timestamp::from));
+    newest.map(Into::into)
 }

@@ -88,7 +88,7 @@ impl<E: Engine> Replica<E> {
             }
         };
         let sequence = lease.sequence;
-        let Some(command) = self.number(sequence, Kind::ChangeReplicas(next)) else { return };
+        let Some(command) = self.number(ctx, sequence, Kind::ChangeReplicas(next)) else { return };
         tracing::info!(range = %self.range_id, %change, "changes replicas");
         if let Err(error) = self.raw.propose_conf_change(command.encode_to_vec(), conf) {
             tracing::info!(range = %self.range_id, %change, %error, "raft refused the change");

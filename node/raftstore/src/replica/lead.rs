@@ -21,7 +21,7 @@ use raft::{
 
 use super::{Ctx, Replica, apply::Effects};
 use crate::{
-    command::{AcquireLease, Command, Kind},
+    command::{AcquireLease, Command, EndLease, Kind},
     config::{Mono, PlantedBug},
     handle::{Completion, LatchGuard},
     io::ProposalResult,
@@ -112,8 +112,7 @@ impl<E: Engine> Replica<E> {
         }
         let acquire =
             AcquireLease { replica_id: self.replica_id.get(), now: ctx.clock.now().into(), bounds };
-        let command =
-            Command { lease_sequence: 0, lease_index: 0, kind: Some(Kind::AcquireLease(acquire)) };
+        let command = Command { kind: Some(Kind::AcquireLease(acquire)), ..Command::default() };
         if let Err(error) = self.raw.propose(Vec::new(), command.encode_to_vec()) {
             // Raft takes a small proposal from a new leader; if not, another one must lead.
             tracing::warn!(range = %self.range_id, %error, "the lease could not be proposed");
@@ -306,7 +305,9 @@ impl<E: Engine> Replica<E> {
     fn end_lease(&mut self, ctx: &mut Ctx<'_, E>) {
         let sequence = self.applied.lease.sequence;
         let end = ctx.clock.now();
-        match self.propose_command(ctx, sequence, Kind::EndLease(end.into())) {
+        let handover = self.handle.hand_over(None, ctx.now);
+        let end = EndLease { end: end.into(), handover };
+        match self.propose_command(ctx, sequence, Kind::EndLease(end)) {
             Some(pending) => {
                 // Nobody waits for it; it is watched through the applied lease.
                 pending.complete(ProposalResult::Applied);

@@ -10,6 +10,7 @@
 //! | `apply` | committed entries |
 //! | `lead` | lease, its transfer, stepping down |
 //! | `split` | a range becomes two |
+//! | `close` | timestamps at or below which nothing is written any more |
 //! | `change` | changes of the replicas, the replicate queue |
 //! | `tick` | the passing of time |
 //!
@@ -23,6 +24,7 @@
 
 mod apply;
 mod change;
+mod close;
 mod lead;
 mod propose;
 mod ready;
@@ -44,6 +46,7 @@ pub(crate) use self::{
     receive::{BatchMeta, Refusal, is_vote_request},
 };
 use crate::{
+    closed::SideClosed,
     config::{Mono, PlantedBug, StoreConfig},
     handle::{Completion, ReplicaHandle, RoleView, StoreHandle},
     io::{Outputs, StoreError},
@@ -118,6 +121,8 @@ pub(crate) struct Replica<E: Engine> {
     silent_ticks: u32,
     /// When each other replica was last heard.
     heard: BTreeMap<u64, Mono>,
+    /// The newest promise that came without a command.
+    side_closed: Option<SideClosed>,
     /// Who waits for the lease to be elsewhere, and until when.
     transfer_waiters: Vec<(Completion, Mono)>,
     /// Set once a configuration without this replica was applied, or a peer proved one.
@@ -191,11 +196,14 @@ impl<E: Engine> Replica<E> {
             seen_term,
             silent_ticks: 0,
             heard: BTreeMap::new(),
+            side_closed: None,
             transfer_waiters: Vec::new(),
             removed: None,
         };
         if let Some(descriptor) = descriptor {
             replica.set_descriptor(descriptor);
+            replica.handle.history.raise_threshold(replica.applied.gc_threshold());
+            replica.publish_closed();
             handle.insert(Arc::clone(&replica.handle));
         }
         replica.retime();

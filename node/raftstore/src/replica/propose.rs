@@ -82,7 +82,7 @@ impl<E: Engine> Replica<E> {
         lease_sequence: u64,
         kind: Kind,
     ) -> Option<Pending> {
-        let command = self.number(lease_sequence, kind)?;
+        let command = self.number(ctx, lease_sequence, kind)?;
         let term = self.raw.raft.term;
         if let Err(error) = self.raw.propose(Vec::new(), command.encode_to_vec()) {
             tracing::debug!(range = %self.range_id, %error, "raft refused a proposal");
@@ -94,12 +94,18 @@ impl<E: Engine> Replica<E> {
         Some(Pending { index, term, lease_sequence, slot: None, held: None })
     }
 
-    /// Gives a command the next lease index.
-    pub(super) fn number(&mut self, lease_sequence: u64, kind: Kind) -> Option<Command> {
+    /// Gives a command the next lease index, and closes what can be closed with it.
+    pub(super) fn number(
+        &mut self,
+        ctx: &Ctx<'_, E>,
+        lease_sequence: u64,
+        kind: Kind,
+    ) -> Option<Command> {
+        let closed = self.close(ctx).map(Into::into);
         let applied = self.applied.lease_index;
         let led = self.leadership.as_mut()?;
         led.lease_index = led.lease_index.max(applied) + 1;
-        Some(Command { lease_sequence, lease_index: led.lease_index, kind: Some(kind) })
+        Some(Command { lease_sequence, lease_index: led.lease_index, kind: Some(kind), closed })
     }
 
     /// Takes the proposals that an entry at `index` of `term` decides, with their outcome.

@@ -67,6 +67,8 @@ impl<E: Engine> Replica<E> {
             });
         };
         let applied = &incoming.applied;
+        self.handle.history.suspend();
+        self.handle.history.raise_threshold(incoming.applied.gc_threshold());
         // After a split that this replica did not apply itself, its neighbour's keys are no longer
         // its own to hold.
         if let Some(old) = &self.descriptor
@@ -122,6 +124,7 @@ impl<E: Engine> Replica<E> {
         if first {
             ctx.handle.insert(std::sync::Arc::clone(&self.handle));
         }
+        self.publish_closed();
         self.after_raft(ctx);
         self.refresh_status(ctx);
     }

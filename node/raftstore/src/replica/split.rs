@@ -124,6 +124,9 @@ impl<E: Engine> Replica<E> {
             lease_index: 0,
             lease: Lease::of_split(INITIAL_TERM, start, split.at.into()),
             conf: self.applied.conf.clone(),
+            closed: self.applied.closed,
+            gc_threshold: self.applied.gc_threshold,
+            handover: Some(split.handover.clone()),
         };
         // A replica that was waiting for its first snapshot may have voted.
         let voted: Option<HardState> =

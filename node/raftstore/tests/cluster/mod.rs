@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use crdb_allocator::{StoreInfo, StoreStatus};
 use crdb_keys::{
-    NodeId, RangeId, StoreId,
+    NodeId, RangeId, StoreId, Timestamp,
     hlc::{Clock, ManualClock},
     layout,
 };
@@ -220,6 +220,11 @@ impl Cluster {
         let now = self.now.0;
         let node = self.nodes.get_mut(&id).unwrap();
         node.wall.set((EPOCH_NANOS + now).saturating_add_signed(node.skew));
+    }
+
+    /// The wall time of a clock that is right.
+    pub fn wall_nanos(&self) -> u64 {
+        EPOCH_NANOS + self.now.0
     }
 
     /// Lets time go on by `by`.
@@ -535,6 +540,15 @@ pub fn transfer(name: &str, to_node: u32) -> BatchRequest {
 pub fn range_status(name: &str) -> BatchRequest {
     let key = key(name);
     batch(vec![request::Kind::RangeStatus(kv::RangeStatusRequest { key, with_stats: true })])
+}
+
+/// A read in the past that any replica may serve.
+pub fn get_nearest(name: &str, read: Timestamp) -> BatchRequest {
+    let mut request = get(name);
+    let header = request.header.get_or_insert_default();
+    header.read_timestamp = Some(read.into());
+    header.set_routing(kv::Routing::Nearest);
+    request
 }
 
 pub fn get(name: &str) -> BatchRequest {
