@@ -78,7 +78,14 @@ enum Verb {
     /// Run workloads under faults and check what clients saw, optimised; not part of any test run
     Soak(soak::Soak),
     /// Measure three nodes on this machine, optimised; not part of any test run
-    Bench,
+    Bench {
+        /// Run pgbench beside PostgreSQL instead, with these arguments: see `--pgbench -- --help`
+        #[arg(long)]
+        pgbench: bool,
+        /// Arguments of that benchmark
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// Rewrite the expected output of golden tests
     Golden,
     /// Rewrite `crds/` from the types
@@ -125,7 +132,11 @@ fn run(verb: &Verb, progress: &Progress) -> Result<()> {
         Verb::Test { tier, name } => tiers::test(&workspace, tier.as_deref(), name.as_deref()),
         Verb::Sim { seeds, from } => sim(&workspace, Profile::Dev, *seeds, *from),
         Verb::Soak(soak) => soak::run(&workspace, soak),
-        Verb::Bench => bench(&workspace),
+        Verb::Bench { pgbench, args } => {
+            let (package, name) =
+                if *pgbench { ("crdb-workload", "pgbench") } else { ("crdb-e2e", "node") };
+            bench(&workspace, package, name, args)
+        }
         Verb::Golden => {
             machine::ready_to_build(progress)?;
             let workspace = workspace.with_rocksdb()?;
@@ -150,14 +161,15 @@ fn sim(workspace: &Workspace, profile: Profile, seeds: u64, from: u64) -> Result
     passed(cargo.words(&format!("-- --seeds {seeds} --from {from}")))
 }
 
-fn bench(workspace: &Workspace) -> Result<()> {
+fn bench(workspace: &Workspace, package: &str, name: &str, args: &[String]) -> Result<()> {
     machine::ready_to_build(workspace.progress())?;
     let workspace = workspace.with_rocksdb()?;
     // On its own, so that the node is built without the features of the tests.
     passed(workspace.cargo("build --release --package crdb"))?;
     let node = workspace.programs(Profile::Release).join("crdb");
-    let bench = workspace.cargo("bench --package crdb-e2e --bench node");
-    passed(bench.env("CRDB_BIN", node.display()))
+    let bench = workspace.cargo("bench").args_of(&["--package", package, "--bench", name]);
+    let bench = bench.env("CRDB_BIN", node.display()).arg("--");
+    passed(args.iter().fold(bench, |bench, arg| bench.arg(arg)))
 }
 
 fn crds(workspace: &Workspace) -> Result<()> {
