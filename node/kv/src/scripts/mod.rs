@@ -1,5 +1,8 @@
 //! The pure parts of this crate by scripts that print what they do.
 
+mod buffer;
+mod commit;
+mod refresh;
 mod split;
 
 use std::error::Error;

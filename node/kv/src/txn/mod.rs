@@ -20,16 +20,16 @@
 //! 3. `Ok` of a commit is said only when the commit is durable.
 
 mod background;
-mod buffer;
+pub(crate) mod buffer;
 mod client;
 mod commit;
-mod committer;
+pub(crate) mod committer;
 mod coordinator;
 mod ending;
 mod footprint;
 mod heartbeat;
 mod metrics;
-mod refresh;
+pub(crate) mod refresh;
 #[cfg(test)]
 mod tests;
 mod types;
