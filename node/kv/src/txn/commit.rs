@@ -2,8 +2,8 @@
 
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
-    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, Request, request,
-    response,
+    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, Isolation, Request,
+    request, response,
 };
 
 use super::committer::{Committer, Event, Step};
@@ -104,6 +104,10 @@ impl Txn {
     pub async fn commit(&mut self) -> Result<CommitInfo, TxnError> {
         self.check_active()?;
         self.committing = true;
+        // Under READ COMMITTED the last statement has ended, too.
+        if self.options.isolation == Isolation::ReadCommitted {
+            self.refresher.begin_statement();
+        }
         let outcome = if self.has_writes() {
             Box::pin(self.commit_writes()).await
         } else {

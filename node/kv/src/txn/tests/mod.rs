@@ -1,11 +1,13 @@
 //! Transactions over one real store.
 
+mod faults;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crdb_keys::NodeId;
 use crdb_keys::hlc::{Clock, ManualClock};
+use crdb_keys::{NodeId, Timestamp};
 use crdb_proto::kv::{
     BatchRequest, GetRequest, LockStrength, Request, Response, ScanRequest, SplitRequest,
     WaitPolicy, request, response,
@@ -315,4 +317,125 @@ async fn a_rollback_leaves_nothing() {
     let mut later = client.begin(TxnOptions::default());
     assert_eq!(locked(&mut later, "l").await.unwrap(), None);
     assert_eq!(value(&mut later, "a").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn write_skew_passes_under_read_committed_unless_what_was_read_is_locked() {
+    let isolation = crdb_proto::kv::Isolation::ReadCommitted;
+    let options = TxnOptions { isolation, ..TxnOptions::default() };
+    let client = client();
+    for name in ["a", "b"] {
+        set(&client, name, "1").await;
+    }
+    let mut one = client.begin(options);
+    let mut two = client.begin(options);
+    for txn in [&mut one, &mut two] {
+        txn.read(vec![get("a"), get("b")], ReadOptions::default()).await.unwrap();
+    }
+    one.put(key("a"), "0".into()).unwrap();
+    two.put(key("b"), "0".into()).unwrap();
+    one.commit().await.unwrap();
+    two.commit().await.unwrap();
+
+    // A key that was locked may not have changed, even if the lock was lost.
+    let mut txn = client.begin(options);
+    locked(&mut txn, "a").await.unwrap();
+    let mut thief = client.begin(TxnOptions::default());
+    thief.put(key("a"), "9".into()).unwrap();
+    thief.put(key("c"), "9".into()).unwrap();
+    release(&client, &txn, "a").await;
+    thief.commit().await.unwrap();
+    txn.begin_statement();
+    txn.put(key("b"), "2".into()).unwrap();
+    let error = txn.commit().await.unwrap_err();
+    assert_eq!(error, TxnError::Retry { cause: RetryCause::Serializable });
+}
+
+/// Has a leaseholder forget a lock, as a change of the lease may.
+async fn release(client: &TxnClient, txn: &Txn, name: &str) {
+    let release = crdb_proto::kv::ReleaseLocksRequest {
+        start: key(name),
+        end: Bytes::new(),
+        txn_id: txn.meta().id.clone(),
+    };
+    let request = Request { kind: Some(request::Kind::ReleaseLocks(release)) };
+    let batch = BatchRequest { header: None, requests: vec![request] };
+    client.send_non_txn(batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_value_that_may_be_from_before_the_begin_is_read_if_the_earlier_reads_hold() {
+    let client = client();
+    for name in ["a", "b"] {
+        set(&client, name, "1").await;
+    }
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "a").await.unwrap().as_deref(), Some("1"));
+    set(&client, "b", "2").await;
+    assert_eq!(value(&mut txn, "b").await.unwrap().as_deref(), Some("2"));
+    assert_eq!(client.counts().refreshes_ok, 1);
+
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "a").await.unwrap().as_deref(), Some("1"));
+    set(&client, "a", "3").await;
+    set(&client, "b", "3").await;
+    let error = value(&mut txn, "b").await.unwrap_err();
+    assert_eq!(error, TxnError::Retry { cause: RetryCause::Uncertainty });
+    assert_eq!(client.counts().retries_uncertainty, 1);
+}
+
+#[tokio::test]
+async fn scans_cross_ranges_in_both_directions_at_one_timestamp() {
+    let (_, sender, client) = cluster();
+    for name in ["b", "d", "k", "n", "t", "x"] {
+        set(&client, name, "1").await;
+    }
+    split(&sender, "h", 50);
+    split(&sender, "p", 51);
+    let mut txn = client.begin(TxnOptions::default());
+    txn.put(key("o"), "own".into()).unwrap();
+    txn.delete(key("t")).unwrap();
+    let requests = vec![
+        scan(ScanRequest::default()),
+        scan(ScanRequest { reverse: true, max_rows: 4, ..ScanRequest::default() }),
+        scan(ScanRequest { max_rows: 3, ..ScanRequest::default() }),
+        get("x"),
+    ];
+    let responses = txn.read(requests, ReadOptions::default()).await.unwrap();
+    assert_eq!(rows(&responses[0]), ["b", "d", "k", "n", "o", "x"]);
+    assert_eq!(rows(&responses[1]), ["x", "o", "n", "k"]);
+    assert_eq!(rows(&responses[2]), ["b", "d", "k"]);
+    // What others write meanwhile to any of the ranges is not seen.
+    set(&client, "y", "1").await;
+    let again = txn.read(vec![scan(ScanRequest::default())], ReadOptions::default()).await.unwrap();
+    assert_eq!(rows(&again[0]), ["b", "d", "k", "n", "o", "x"]);
+    // Nor may it be there at the commit, which has to be above what somebody read since.
+    let mut later = client.begin(TxnOptions::default());
+    value(&mut later, "o").await.unwrap();
+    let error = txn.commit().await.unwrap_err();
+    assert_eq!(error, TxnError::Retry { cause: RetryCause::Serializable });
+}
+
+#[tokio::test]
+async fn reads_in_other_ranges_than_the_writes_cost_no_second_round() {
+    let (_, sender, client) = cluster();
+    split(&sender, "m", 50);
+    set(&client, "z", "1").await;
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "z").await.unwrap().as_deref(), Some("1"));
+    txn.put(key("a"), "1".into()).unwrap();
+    let info = txn.commit().await.unwrap();
+    assert_eq!((info.kind, info.rounds), (CommitKind::OnePhase, 1));
+    assert_eq!(client.counts().refreshes_ok, 0);
+
+    // Somebody read what is written now, later: the commit moves above, with its reads.
+    let mut txn = client.begin(TxnOptions::default());
+    value(&mut txn, "z").await.unwrap();
+    let mut later = client.begin(TxnOptions::default());
+    value(&mut later, "a").await.unwrap();
+    txn.put(key("a"), "2".into()).unwrap();
+    let info = txn.commit().await.unwrap();
+    assert_eq!((info.kind, info.rounds), (CommitKind::OnePhase, 1));
+    assert_eq!(client.counts().refreshes_ok, 1);
+    assert!(info.timestamp.unwrap() > later.read_timestamp().unwrap());
 }

@@ -1,0 +1,242 @@
+//! Coordinators that vanish and answers that are lost.
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::{SendError, Sender};
+
+/// What becomes of a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    /// It never arrives, and the sender does not know.
+    LostBefore,
+    /// It takes effect, and the answer never comes.
+    LostAfter,
+    /// It takes effect, and the sender is gone.
+    Vanishes,
+    /// As `Vanishes`, but its first write never arrived.
+    VanishesHalf,
+}
+
+/// A sender over another one that loses some batches.
+struct Faulty {
+    inner: LocalSender,
+    /// For the next batch that commits, in one phase or not.
+    next: Mutex<(bool, Fate)>,
+    /// The batches that were lost before they arrived.
+    lost: Mutex<Vec<BatchRequest>>,
+    commits: Mutex<usize>,
+}
+
+fn commits(batch: &BatchRequest, one_phase: bool) -> bool {
+    if one_phase {
+        return batch.header.as_ref().is_some_and(|header| header.one_phase);
+    }
+    batch.requests.iter().any(|request| matches!(request.kind, Some(request::Kind::EndTxn(_))))
+}
+
+impl Sender for Faulty {
+    fn send(
+        &self,
+        mut batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<crdb_proto::kv::BatchResponse, SendError>> {
+        Box::pin(async move {
+            let (one_phase, fate) = *self.next.lock();
+            if !commits(&batch, one_phase) {
+                return self.inner.send(batch).await;
+            }
+            *self.commits.lock() += 1;
+            *self.next.lock() = (one_phase, Fate::Arrives);
+            let ambiguous = || SendError::Ambiguous { message: "scripted".to_owned() };
+            match fate {
+                Fate::Arrives => self.inner.send(batch).await,
+                Fate::LostBefore => {
+                    self.lost.lock().push(batch);
+                    Err(ambiguous())
+                }
+                Fate::LostAfter => {
+                    self.inner.send(batch).await?;
+                    Err(ambiguous())
+                }
+                Fate::Vanishes | Fate::VanishesHalf => {
+                    if fate == Fate::VanishesHalf {
+                        batch.requests.remove(0);
+                    }
+                    self.inner.send(batch).await?;
+                    std::future::pending().await
+                }
+            }
+        })
+    }
+}
+
+struct World {
+    wall: Arc<ManualClock>,
+    local: LocalSender,
+    faulty: Arc<Faulty>,
+    /// Its commits meet what is scripted.
+    client: TxnClient,
+    /// Another node's.
+    other: TxnClient,
+}
+
+/// Two ranges, with `a` in the first and `z` in the second.
+fn world() -> World {
+    let (wall, local, other) = cluster();
+    split(&local, "m", 50);
+    let faulty = Arc::new(Faulty {
+        inner: local.clone(),
+        next: Mutex::new((true, Fate::Arrives)),
+        lost: Mutex::default(),
+        commits: Mutex::new(0),
+    });
+    let client = TxnClient::new(TxnClientConfig {
+        sender: Arc::clone(&faulty) as _,
+        clock: local.clock().clone(),
+        node_id: NodeId(1),
+        seed: 8,
+    });
+    World { wall, local, faulty, client, other }
+}
+
+impl World {
+    /// A transaction that wrote to `keys`, about to commit.
+    fn txn(&self, keys: &[&str], fate: Fate) -> Txn {
+        let mut txn = self.client.begin(TxnOptions::default());
+        for name in keys {
+            txn.put(key(name), "new".into()).unwrap();
+        }
+        *self.faulty.next.lock() = (keys.len() == 1, fate);
+        txn
+    }
+
+    /// Has the coordinator of `txn` die in the middle of its commit.
+    async fn vanish(&self, mut txn: Txn) {
+        let mut commit = Box::pin(txn.commit());
+        assert!(futures::poll!(commit.as_mut()).is_pending());
+        drop(commit);
+        drop(txn);
+    }
+
+    async fn read(&self, name: &str) -> Option<String> {
+        let mut txn = self.other.begin(TxnOptions::default());
+        value(&mut txn, name).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_one_phase_commit_whose_answer_is_lost_is_ambiguous_and_not_sent_again() {
+    for (fate, there) in [(Fate::LostAfter, Some("new")), (Fate::LostBefore, None)] {
+        let world = world();
+        let mut txn = world.txn(&["a"], fate);
+        let error = txn.commit().await.unwrap_err();
+        assert!(matches!(error, TxnError::Ambiguous { .. }), "{error}");
+        assert!(!error.may_continue());
+        txn.rollback().await;
+        assert_eq!(*world.faulty.commits.lock(), 1);
+        assert_eq!(world.read("a").await.as_deref(), there);
+        assert_eq!(world.client.counts().ambiguous, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_parallel_commit_whose_answer_is_lost_learns_that_it_happened() {
+    let world = world();
+    let mut txn = world.txn(&["a", "z"], Fate::LostAfter);
+    txn.commit().await.unwrap();
+    for name in ["a", "z"] {
+        assert_eq!(world.read(name).await.as_deref(), Some("new"));
+    }
+    assert_eq!(left_behind(&world.local), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_parallel_commit_that_is_lost_is_prevented_and_stays_so() {
+    let world = world();
+    let mut txn = world.txn(&["a", "z"], Fate::LostBefore);
+    let error = txn.commit().await.unwrap_err();
+    assert!(matches!(error, TxnError::Retry { cause: RetryCause::Aborted(_) }), "{error}");
+    txn.rollback().await;
+    // The batch was only late. Its record may not come to life again.
+    let late = world.faulty.lost.lock().pop().unwrap();
+    let error = world.local.send(late).await.unwrap_err();
+    assert!(matches!(error, SendError::TxnAborted { .. }), "{error}");
+    world.wall.advance(Duration::from_secs(6));
+    for name in ["a", "z"] {
+        assert_eq!(world.read(name).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_finishes_the_commit_of_a_coordinator_that_vanished() {
+    let world = world();
+    world.vanish(world.txn(&["a", "z"], Fate::Vanishes)).await;
+    assert_eq!(left_behind(&world.local).len(), 3);
+    world.wall.advance(Duration::from_secs(6));
+    for name in ["a", "z"] {
+        assert_eq!(world.read(name).await.as_deref(), Some("new"));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_undoes_the_commit_of_which_a_write_is_missing() {
+    let world = world();
+    world.vanish(world.txn(&["a", "z"], Fate::VanishesHalf)).await;
+    world.wall.advance(Duration::from_secs(6));
+    for name in ["a", "z"] {
+        assert_eq!(world.read(name).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_gives_signs_of_life_keeps_its_locks() {
+    let world = world();
+    let (client, stop) = (world.client.clone(), world.client.clone());
+    let quick: Sleep = Arc::new(|_| Box::pin(tokio::time::sleep(Duration::from_millis(1))));
+    let work = tokio::task::LocalSet::new();
+    let work = work.run_until(async move {
+        let working = async { client.work(quick).await };
+        let main = async {
+            let mut txn = world.client.begin(TxnOptions::default());
+            locked(&mut txn, "a").await.unwrap();
+            for _ in 0..4 {
+                world.wall.advance(Duration::from_secs(2));
+                let due = Timestamp::new(world.local.clock().wall_nanos() - 1_000_000_000, 0);
+                while !world.client.background().silent_since(due).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            let mut other = world.other.begin(TxnOptions::default());
+            let patience = Duration::from_millis(300);
+            let short = ReadOptions { lock_timeout: patience, ..ReadOptions::default() };
+            let error = other.read(vec![lock("a")], short).await.unwrap_err();
+            assert_eq!(error, TxnError::LockConflict { key: key("a"), timed_out: true });
+            txn.put(key("a"), "1".into()).unwrap();
+            txn.commit().await.unwrap();
+            assert_eq!(world.read("a").await.as_deref(), Some("1"));
+            while !left_behind(&world.local).is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            stop.close();
+        };
+        tokio::join!(working, main);
+    });
+    tokio::time::timeout(Duration::from_secs(20), work).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_says_nothing_loses_its_locks_and_intents() {
+    let world = world();
+    let mut txn = world.client.begin(TxnOptions::default());
+    txn.put(key("a"), "1".into()).unwrap();
+    txn.flush().await.unwrap();
+    world.wall.advance(Duration::from_secs(6));
+    assert_eq!(world.read("a").await, None);
+    txn.put(key("z"), "1".into()).unwrap();
+    let error = txn.commit().await.unwrap_err();
+    assert!(matches!(error, TxnError::Retry { cause: RetryCause::Aborted(_) }), "{error}");
+    txn.rollback().await;
+    assert_eq!(world.read("z").await, None);
+}
