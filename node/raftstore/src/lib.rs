@@ -15,10 +15,10 @@
 //!   [`Proposal`].
 //!
 //! ```text
-//! caller:    evaluate ─ latch ─ lease ─ snapshot ─ effect ─▶ Proposal ┐         ┌▶ response
-//! scheduler:                              Input::Propose ◀────────────┘         │
-//!            begin: propose, step, tick ─ Readys ─▶ appends to followers        │
-//!            finish: sync ─▶ acks ─ committed ─ apply ─────────────────────────▶┘
+//! caller:    evaluate ─ latch ─ locks ─ lease ─ snapshot ─ effect ─▶ Proposal ┐  ┌▶ response
+//! scheduler:                              Input::Propose ◀────────────────────┘  │
+//!            begin: propose, step, tick ─ Readys ─▶ appends to followers         │
+//!            finish: sync ─▶ acks ─ committed ─ apply, locks and latches go ────▶┘
 //! ```
 //!
 //! The leaseholder of a range is its raft leader; the rules of leases are in the modules `lease`

@@ -118,6 +118,11 @@ fn hash(key: &[u8]) -> u64 {
     mix(result.rotate_left(23), word_of(rest)).wrapping_mul(ODD)
 }
 
+/// Whether a span holds one key: given as that, or as the span up to the next possible key.
+fn is_one_key(span: &Span) -> bool {
+    span.is_point() || matches!(span.end.strip_prefix(&span.start[..]), Some([0]))
+}
+
 /// Up to eight bytes as a number.
 fn word_of(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
@@ -220,7 +225,7 @@ impl TimestampCache {
             return;
         }
         let read = Mark { timestamp, reader };
-        if span.is_point() {
+        if is_one_key(span) {
             self.current.add_point(hash(&span.start), read);
         } else if span.start < span.end {
             self.current.add_span(&span.start, &span.end, read);

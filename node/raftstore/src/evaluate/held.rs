@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crdb_concurrency::{LockGuard, WriteGuard};
 use crdb_keys::{Key, Span};
-use crdb_proto::kv::LockStrength;
+use crdb_proto::kv::{self, BatchRequest, LockStrength, error::Kind as ErrorKind};
 
+use super::wants;
 use crate::{
     handle::{LatchGuard, ReplicaHandle},
     io::ProposalResult,
@@ -32,6 +33,15 @@ pub(super) struct LockChanges {
 }
 
 impl LockChanges {
+    /// What a read that failed with `error` changes: if it came too late to lock a row that was
+    /// written meanwhile, it gets the lock nevertheless. Its transaction will read again at a later
+    /// time, before those who queue behind it, each of which would fail in turn.
+    pub(super) fn despite(error: &kv::Error, batch: &BatchRequest) -> Self {
+        let Some(ErrorKind::WriteTooOld(old)) = &error.kind else { return Self::default() };
+        let lock = wants::lock_of(batch, &old.key).map(|strength| (old.key.clone(), strength));
+        Self { locks: lock.into_iter().collect(), ..Self::default() }
+    }
+
     /// Takes what is resolved and released out of the lock table. Also right if that is not
     /// certain: locks are advisory, and intents are met again.
     pub(super) fn release(&self, replica: &ReplicaHandle) {

@@ -143,7 +143,10 @@ enum Stage<E: Engine> {
 }
 
 /// What comes of a request that has no effect on the state.
-type Outcome = Result<(Vec<Response>, LockChanges), Box<kv::Error>>;
+struct Outcome {
+    result: Result<Vec<Response>, Box<kv::Error>>,
+    changes: LockChanges,
+}
 
 /// Timestamps of a request and the lease they were chosen under.
 #[derive(Clone, Copy, Debug)]
@@ -446,17 +449,20 @@ impl<E: Engine> Evaluation<E> {
             return self.run_admin(hold, chosen, outcome);
         }
         if let Some(error) = gc::check(&replica, &self.request) {
-            return self.reply_later(hold, chosen, Err(error));
+            return self.reply_later(hold, chosen, Err(error), LockChanges::default());
         }
         if answer::is_about_locks(&self.request) {
             return match answer::about_locks(&self.request, snapshot) {
-                Ok(found) => self.reply_later(hold, chosen, Ok((found, LockChanges::default()))),
+                Ok(found) => self.reply_later(hold, chosen, Ok(found), LockChanges::default()),
                 Err(error) => self.broken(&error),
             };
         }
         match self.evaluate(&replica, &hold, &chosen, snapshot) {
             Ok(evaluated) => self.take(&replica, hold, chosen, evaluated, now, waker),
-            Err(EvalError::Kv(error)) => self.reply_later(hold, chosen, Err(error)),
+            Err(EvalError::Kv(error)) => {
+                let changes = LockChanges::despite(&error, &self.request);
+                self.reply_later(hold, chosen, Err(error), changes)
+            }
             Err(EvalError::Intents(intents)) => self.meet(&replica, hold, intents, now, waker),
             Err(EvalError::WriteTooOld { newest, .. }) => {
                 // Not expected while the lease bounds hold, yet harmless: try above that version.
@@ -490,32 +496,39 @@ impl<E: Engine> Evaluation<E> {
         }
         self.record_reads(replica, &evaluated.reads);
         let Evaluated { responses, batch, locks, resolved, released, .. } = evaluated;
-        let result = (responses, LockChanges { locks, resolved, released });
+        let changes = LockChanges { locks, resolved, released };
         if batch.is_empty() {
-            return self.reply_later(hold, chosen, Ok(result));
+            return self.reply_later(hold, chosen, Ok(responses), changes);
         }
         // Encoded here, on the caller's thread: the scheduler has other ranges to serve.
         let effect = Effect::Command(gc::command(&self.request, batch.encode()));
-        self.stage = Stage::Proposing(hold, chosen, effect, result);
+        self.stage = Stage::Proposing(hold, chosen, effect, (responses, changes));
         Progress::Yield(YieldPoint::BeforePropose)
     }
 
     fn run_admin(&mut self, hold: Hold, chosen: Chosen, outcome: admin::Outcome) -> Progress {
-        let result = |kind: Box<kv::response::Kind>| {
-            (vec![Response { kind: Some(*kind) }], LockChanges::default())
-        };
+        let response = |kind: Box<kv::response::Kind>| vec![Response { kind: Some(*kind) }];
+        let unchanged = LockChanges::default();
         match outcome {
             admin::Outcome::Propose(effect, kind) => {
                 let chosen = Chosen { wrote: Some(chosen.write), ..chosen };
-                self.stage = Stage::Proposing(hold, chosen, effect, result(kind));
+                self.stage = Stage::Proposing(hold, chosen, effect, (response(kind), unchanged));
                 Progress::Yield(YieldPoint::BeforePropose)
             }
-            admin::Outcome::Reply(outcome) => self.reply_later(hold, chosen, outcome.map(result)),
+            admin::Outcome::Reply(outcome) => {
+                self.reply_later(hold, chosen, outcome.map(response), unchanged)
+            }
         }
     }
 
-    fn reply_later(&mut self, hold: Hold, chosen: Chosen, outcome: Outcome) -> Progress {
-        self.stage = Stage::Replying(hold, chosen, outcome);
+    fn reply_later(
+        &mut self,
+        hold: Hold,
+        chosen: Chosen,
+        result: Result<Vec<Response>, Box<kv::Error>>,
+        changes: LockChanges,
+    ) -> Progress {
+        self.stage = Stage::Replying(hold, chosen, Outcome { result, changes });
         Progress::Yield(YieldPoint::BeforeReply)
     }
 
@@ -534,17 +547,18 @@ impl<E: Engine> Evaluation<E> {
             drop(hold);
             return self.no_lease(&replica, now, waker);
         }
-        let (mut responses, changes) = match outcome {
-            Ok(result) => result,
-            Err(error) => {
-                return done(BatchResponse { error: Some(*error), ..self.empty_response() });
-            }
-        };
+        let Outcome { result, changes } = outcome;
         let hold = match self.acquire(&replica, hold, &changes, now, waker) {
             Ok(hold) => hold,
             Err(progress) => return *progress,
         };
         changes.release(&replica);
+        let mut responses = match result {
+            Ok(responses) => responses,
+            Err(error) => {
+                return done(BatchResponse { error: Some(*error), ..self.empty_response() });
+            }
+        };
         answer::complete(&self.store, &replica, &self.request, &mut responses, now);
         drop(hold);
         done(self.success(&chosen, responses))

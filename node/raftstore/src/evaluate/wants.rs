@@ -108,6 +108,16 @@ pub(super) fn locks_rows(batch: &BatchRequest) -> bool {
     })
 }
 
+/// The lock that a read of `batch` wants of `key`.
+pub(super) fn lock_of(batch: &BatchRequest, key: &Key) -> Option<LockStrength> {
+    let strengths = batch.requests.iter().map(|request| match &request.kind {
+        Some(Kind::Get(get)) if get.key == *key => get.lock(),
+        Some(Kind::Scan(scan)) if scan.start <= *key && *key < scan.end => scan.lock(),
+        _ => LockStrength::LockNone,
+    });
+    strengths.max().filter(|strength| *strength != LockStrength::LockNone)
+}
+
 fn wanted(lock: LockStrength, upto: Timestamp) -> LockUse {
     match lock {
         LockStrength::LockNone => LockUse::Read { upto },
