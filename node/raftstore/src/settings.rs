@@ -16,7 +16,6 @@ pub struct StoreSettings {
     closed_target: AtomicU64,
     side_transport_interval: AtomicU64,
     follower_reads: AtomicBool,
-    gc_ttl: AtomicU64,
 }
 
 impl Default for StoreSettings {
@@ -25,7 +24,6 @@ impl Default for StoreSettings {
             closed_target: AtomicU64::new(nanos(Duration::from_secs(3))),
             side_transport_interval: AtomicU64::new(nanos(Duration::from_millis(200))),
             follower_reads: AtomicBool::new(true),
-            gc_ttl: AtomicU64::new(nanos(Duration::from_secs(14_400))),
         }
     }
 }
@@ -62,16 +60,5 @@ impl StoreSettings {
     /// See [`Self::follower_reads`].
     pub fn set_follower_reads(&self, enabled: bool) {
         self.follower_reads.store(enabled, Relaxed);
-    }
-
-    /// How long versions that were overwritten are kept.
-    #[must_use]
-    pub fn gc_ttl(&self) -> Duration {
-        Duration::from_nanos(self.gc_ttl.load(Relaxed))
-    }
-
-    /// See [`Self::gc_ttl`].
-    pub fn set_gc_ttl(&self, ttl: Duration) {
-        self.gc_ttl.store(nanos(ttl), Relaxed);
     }
 }

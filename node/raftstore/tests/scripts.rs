@@ -223,6 +223,16 @@ impl World {
                 let response = self.ask(id, cluster::get_nearest(&name, read));
                 writeln!(out, "{}", found(&response))?;
             }
+            // gc n1 4s: what only reads further in the past could see goes
+            "gc" => {
+                let id = node(args.next_pos())?;
+                let ago = duration(args.next_pos())?;
+                let wall_nanos = self.cluster.wall_nanos() - u64::try_from(ago.as_nanos())?;
+                let status = self.cluster.status(id, self.range).ok_or("no such range")?;
+                let threshold = Timestamp::new(wall_nanos, 0);
+                let response = self.ask(id, cluster::gc(&status.descriptor, threshold));
+                writeln!(out, "{}", ranges_outcome(&response))?;
+            }
             "increment" => {
                 let id = node(args.next_pos())?;
                 let key = args.next_pos().ok_or("what?")?;
@@ -403,6 +413,7 @@ fn ranges_outcome(response: &BatchResponse) -> String {
                 stats.live_count
             )
         }
+        Some(response::Kind::Gc(gc)) => format!("removed {}", gc.removed),
         _ => outcome(response),
     }
 }

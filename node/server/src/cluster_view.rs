@@ -111,6 +111,13 @@ impl ClusterView {
         self.nodes.read().values().filter_map(|node| node.stats).collect()
     }
 
+    /// The reports of the nodes that are alive.
+    pub fn live_stats(&self, now: Timestamp, mono: Duration) -> Vec<StoreStats> {
+        let nodes = self.nodes.read();
+        let live = nodes.values().filter(|node| node.is_live(now, mono));
+        live.map(|node| node.stats.unwrap_or_default()).collect()
+    }
+
     /// The liveness record of a node, as last read.
     pub fn record(&self, node: NodeId) -> Option<LivenessRecord> {
         self.nodes.read().get(&node)?.record.clone()

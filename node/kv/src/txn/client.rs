@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crdb_keys::{NodeId, hlc::Clock};
+use crdb_keys::{NodeId, Timestamp, hlc::Clock};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use futures::future::BoxFuture;
 
 use super::background::Background;
 use super::coordinator::Txn;
 use super::metrics::{TxnCounts, TxnMetrics, add};
+use super::open_reads::{OpenRead, OpenReads};
 use super::types::TxnOptions;
 use crate::{SendError, Sender};
 
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     begun: AtomicU64,
     background: Background,
     metrics: TxnMetrics,
+    open_reads: OpenReads,
 }
 
 impl std::fmt::Debug for TxnClient {
@@ -65,6 +67,7 @@ impl TxnClient {
                 begun: AtomicU64::new(0),
                 background: Background::default(),
                 metrics: TxnMetrics::default(),
+                open_reads: OpenReads::default(),
             }),
         }
     }
@@ -103,6 +106,17 @@ impl TxnClient {
     /// The largest difference between two clocks of the cluster.
     pub(super) fn max_offset(&self) -> Duration {
         self.shared.config.clock.max_offset()
+    }
+
+    /// Below this no open transaction reads. `now` is the clock's present, read before.
+    #[must_use]
+    pub fn oldest_read(&self, now: Timestamp) -> Timestamp {
+        self.shared.open_reads.oldest().map_or(now, |oldest| oldest.min(now))
+    }
+
+    /// Counts a transaction that may read from `from` on.
+    pub(super) fn open_read(&self, from: Timestamp) -> OpenRead {
+        self.shared.open_reads.open(from)
     }
 
     /// What its transactions did so far.

@@ -16,6 +16,7 @@ use super::buffer::WriteBuffer;
 use super::client::TxnClient;
 use super::footprint::Footprint;
 use super::metrics::add;
+use super::open_reads::OpenRead;
 use super::refresh::Refresher;
 use super::types::{ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions};
 use crate::SendError;
@@ -68,6 +69,8 @@ pub struct Txn {
     /// It committed in one range, and locks may be in others.
     pub(super) exact: bool,
     pub(super) state: State,
+    /// Keeps what it may read from being collected.
+    _open: OpenRead,
 }
 
 impl Txn {
@@ -106,6 +109,7 @@ impl Txn {
             committing: false,
             exact: false,
             state: State::Active,
+            _open: client.open_read(options.as_of.map_or(now, |as_of| now.min(as_of.timestamp))),
             options,
             client,
         }

@@ -29,6 +29,7 @@ mod ending;
 mod footprint;
 mod heartbeat;
 mod metrics;
+mod open_reads;
 pub(crate) mod refresh;
 #[cfg(test)]
 mod tests;

@@ -542,6 +542,16 @@ pub fn range_status(name: &str) -> BatchRequest {
     batch(vec![request::Kind::RangeStatus(kv::RangeStatusRequest { key, with_stats: true })])
 }
 
+/// Collects the garbage of a whole range.
+pub fn gc(range: &RangeDescriptor, threshold: Timestamp) -> BatchRequest {
+    batch(vec![request::Kind::Gc(kv::GcRequest {
+        start: range.start_key.clone(),
+        end: range.end_key.clone(),
+        threshold: Some(threshold.into()),
+        max_versions: 0,
+    })])
+}
+
 /// A read in the past that any replica may serve.
 pub fn get_nearest(name: &str, read: Timestamp) -> BatchRequest {
     let mut request = get(name);

@@ -9,6 +9,9 @@ use crdb_keys::layout;
 use crdb_kv::SendError;
 use crdb_liveness::{HEARTBEAT_INTERVAL, HeartbeatError, LivenessRecord, heartbeat};
 use crdb_raftstore::Input;
+use crdb_settings::{
+    CLOSED_TIMESTAMP_SIDE_TRANSPORT_INTERVAL, CLOSED_TIMESTAMP_TARGET, FOLLOWER_READS_ENABLED,
+};
 use tracing::{debug, info, warn};
 
 use super::NodeError;
@@ -169,6 +172,7 @@ pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
             }
             Err(error) => debug!(%error, "the settings cannot be read at the moment"),
         }
+        tell_store(&shared, running);
         // Also when the last statement on an old version ends.
         let in_use = running.sql.catalog().min_version_in_use();
         if in_use != reported {
@@ -176,6 +180,14 @@ pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
             shared.heartbeat_now.notify_one();
         }
     }
+}
+
+/// Hands the settings that are the store's to it.
+fn tell_store(shared: &Shared, running: &Running) {
+    let (from, to) = (&shared.settings, &running.store.config().settings);
+    to.set_closed_target(from.get(CLOSED_TIMESTAMP_TARGET));
+    to.set_side_transport_interval(from.get(CLOSED_TIMESTAMP_SIDE_TRANSPORT_INTERVAL));
+    to.set_follower_reads(from.get(FOLLOWER_READS_ENABLED));
 }
 
 /// Finishes what the gateway of a schema change left behind: without it a table whose TRUNCATE lost

@@ -17,6 +17,7 @@ mod clock_guard;
 mod config;
 mod drain;
 mod formation_driver;
+mod gc_loop;
 mod gossip;
 mod handler;
 mod kv_client;

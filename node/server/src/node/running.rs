@@ -21,7 +21,7 @@ use super::kv_client::OwnBatch;
 use super::shared::{Running, Shared};
 use super::store_thread::{Inbox, StoreThread};
 use super::transport::{NodeSite, NodeTransport};
-use super::{NodeError, formation_driver, gossip, liveness_loop, node_ids};
+use super::{NodeError, formation_driver, gc_loop, gossip, liveness_loop, node_ids};
 use crate::clock::mono;
 use crate::peer::{Identity, PeerHandler, PeerLinks};
 use crate::store_file::Member;
@@ -291,6 +291,7 @@ fn start_loops(shared: &Arc<Shared>) {
     shared.spawn_vital("the view of the stores", liveness_loop::feed_stores(own()));
     shared.spawn_vital("the watch over the catalog", liveness_loop::watch_catalog(own()));
     shared.spawn_vital("the upkeep of the catalog", liveness_loop::keep_catalog(own()));
+    shared.spawn_vital("the collection of garbage", gc_loop::run(own()));
     shared.spawn_vital("the descriptor", publish_descriptor(own()));
 }
 

@@ -139,6 +139,8 @@ impl Shared {
             ranges_underreplicated: counts.under_replicated,
             leaders: counts.leaders,
             reported_at_nanos: self.clock.wall_nanos(),
+            // Asked for before the transactions are looked at: what begins later is above.
+            oldest_read: Some(running.txns.oldest_read(self.clock.now()).into()),
         })
     }
 

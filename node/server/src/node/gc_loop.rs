@@ -1,0 +1,231 @@
+//! Removes what no read can see any more from the ranges whose lease is here.
+//!
+//! What a read at the threshold or above sees is kept. The threshold of a range is the lowest of
+//!
+//! * the present minus `kv.gc.ttl`,
+//! * what the range has closed: nothing may appear below it any more,
+//! * what the transactions that are open on any live node may read, see below.
+//!
+//! *Protected reads.* Each node gossips the lowest timestamp its open transactions may read at, or
+//! its clock if there are none, with its load, once a second. Clocks and the begin of transactions
+//! only move on, so a transaction that begins after a report reads above it, less the largest
+//! difference of two clocks. One that asks for a time in the past, between two reports, below the
+//! threshold, is refused with an error, like any read of what was collected; it never reads a
+//! wrong answer. A node that is not alive protects nothing: its transactions cannot commit.
+//!
+//! A run does a bounded piece of work. A range that was swept is left alone until the threshold
+//! has moved on by a tenth of the time versions are kept, and for good while nothing is written to
+//! it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdb_keys::{RangeId, Timestamp};
+use crdb_kv::contention;
+use crdb_proto::kv::{self, BatchHeader, BatchRequest, request, response};
+use crdb_raftstore::RangeStatus;
+use crdb_settings::GC_TTL;
+use tracing::debug;
+
+use super::shared::{Running, Shared};
+use crate::clock::elapsed;
+
+/// Commands of one run on one range, each of which looks at a bounded number of versions.
+const COMMANDS_PER_RANGE: usize = 20;
+/// Longest and shortest pause between two runs.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// See [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// What is known of a range that was swept.
+#[derive(Clone, Debug, Default)]
+struct Sweep {
+    /// Threshold of the sweep under way, or the last one.
+    threshold: Timestamp,
+    /// Where the sweep goes on; empty when it is done.
+    resume: bytes::Bytes,
+    /// The last index applied when the range was looked at, and since when it is that.
+    index: u64,
+    unchanged_since: Timestamp,
+    /// The newest write was below the threshold of the last sweep, and it is done.
+    clean: bool,
+}
+
+impl Sweep {
+    /// Where to sweep from, and to which threshold, if there is something to do at a range that
+    /// applied `index`.
+    fn due(
+        &mut self,
+        range: &RangeStatus,
+        threshold: Timestamp,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Option<(bytes::Bytes, Timestamp)> {
+        if range.applied_index != self.index {
+            self.index = range.applied_index;
+            self.unchanged_since = now;
+            self.clean = false;
+        }
+        let (start, end) = (&range.descriptor.start_key, &range.descriptor.end_key);
+        if *start <= self.resume && self.resume < *end {
+            return Some((self.resume.clone(), self.threshold));
+        }
+        let step = u64::try_from(ttl.as_nanos() / 10).unwrap_or(u64::MAX);
+        if self.clean || self.threshold.add_nanos(step) > threshold {
+            return None;
+        }
+        Some((start.clone(), threshold))
+    }
+
+    /// Notes how far a sweep came.
+    fn swept(&mut self, threshold: Timestamp, resume: Option<bytes::Bytes>, index: u64) {
+        self.threshold = threshold;
+        let done = resume.is_none();
+        self.resume = resume.unwrap_or_default();
+        self.clean = done && index == self.index && self.unchanged_since < threshold;
+    }
+}
+
+/// Collects garbage until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let Some(running) = shared.running.get() else { return };
+    let mut sweeps: BTreeMap<RangeId, Sweep> = BTreeMap::new();
+    loop {
+        let ttl = shared.settings.get(GC_TTL);
+        let pause = (ttl / 10).clamp(PAUSE_MIN, PAUSE_MAX);
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let ttl = shared.settings.get(GC_TTL);
+        let ranges = running.store.ranges();
+        sweeps.retain(|id, _| ranges.iter().any(|r| r.descriptor.range_id == id.get()));
+        let protected = protected(&shared);
+        for range in ranges.into_iter().filter(|range| range.is_leaseholder) {
+            let swept = tokio::select! {
+                () = shared.stop.cancelled() => return,
+                swept = sweep(&shared, running, &mut sweeps, &range, protected, ttl) => swept,
+            };
+            if let Err(error) = swept {
+                debug!(range = range.descriptor.range_id, error, "collects garbage later");
+            }
+        }
+    }
+}
+
+/// Below this no open transaction of a live node reads.
+fn protected(shared: &Shared) -> Timestamp {
+    let now = shared.clock.now();
+    let offset = u64::try_from(shared.clock.max_offset().as_nanos()).unwrap_or(u64::MAX);
+    let own = shared.own_stats();
+    let others = shared.view.live_stats(now, elapsed());
+    let reported = own.into_iter().chain(others).map(|stats| {
+        let reads = stats.oldest_read.map_or(Timestamp::ZERO, Timestamp::from);
+        Timestamp { wall_nanos: reads.wall_nanos.saturating_sub(offset), logical: 0 }
+    });
+    reported.min().unwrap_or(Timestamp::ZERO)
+}
+
+async fn sweep(
+    shared: &Shared,
+    running: &Running,
+    sweeps: &mut BTreeMap<RangeId, Sweep>,
+    range: &RangeStatus,
+    protected: Timestamp,
+    ttl: Duration,
+) -> Result<(), String> {
+    let id = RangeId(range.descriptor.range_id);
+    let now = shared.clock.now();
+    let age = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+    let kept = Timestamp { wall_nanos: now.wall_nanos.saturating_sub(age), logical: 0 };
+    let closed = running.store.closed_of(id).unwrap_or_default();
+    let known = sweeps.entry(id).or_default();
+    let Some((mut start, threshold)) = known.due(range, kept.min(closed).min(protected), now, ttl)
+    else {
+        return Ok(());
+    };
+    let mut removed = 0;
+    for _ in 0..COMMANDS_PER_RANGE {
+        let collected = collect(running, range, start, threshold).await?;
+        removed += collected.removed;
+        match collected.resume {
+            Some(resume) => start = resume.start,
+            None => {
+                known.swept(threshold, None, range.applied_index);
+                debug!(range = %id, removed, %threshold, "collected garbage");
+                return Ok(());
+            }
+        }
+    }
+    known.swept(threshold, Some(start), range.applied_index);
+    Ok(())
+}
+
+async fn collect(
+    running: &Running,
+    range: &RangeStatus,
+    start: bytes::Bytes,
+    threshold: Timestamp,
+) -> Result<kv::GcResponse, String> {
+    let gc = kv::GcRequest {
+        start,
+        end: range.descriptor.end_key.clone(),
+        threshold: Some(threshold.into()),
+        max_versions: 0,
+    };
+    let header = BatchHeader { range_id: range.descriptor.range_id, ..BatchHeader::default() };
+    let batch = BatchRequest {
+        header: Some(header),
+        requests: vec![kv::Request { kind: Some(request::Kind::Gc(gc)) }],
+    };
+    let response = contention::serve(&running.store, batch, &*running.site).await;
+    if let Some(error) = response.error {
+        return Err(error.message);
+    }
+    match response.responses.into_iter().next().and_then(|response| response.kind) {
+        Some(response::Kind::Gc(collected)) => Ok(collected),
+        _ => Err("the answer is of another kind".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crdb_proto::kv::RangeDescriptor;
+
+    use super::*;
+
+    fn range(applied_index: u64) -> RangeStatus {
+        let descriptor = RangeDescriptor {
+            range_id: 5,
+            start_key: "b".into(),
+            end_key: "d".into(),
+            ..RangeDescriptor::default()
+        };
+        RangeStatus { descriptor, applied_index, ..RangeStatus::default() }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::new(seconds * 1_000_000_000, 0)
+    }
+
+    #[test]
+    fn a_range_is_swept_piece_by_piece_and_left_alone_when_clean() {
+        let ttl = Duration::from_secs(100);
+        let mut sweep = Sweep::default();
+        let start = |due: Option<(bytes::Bytes, Timestamp)>| due.map(|(start, _)| start);
+        assert_eq!(start(sweep.due(&range(7), at(50), at(150), ttl)), Some("b".into()));
+        sweep.swept(at(50), Some("c".into()), 7);
+        // The rest, with the threshold of the sweep.
+        assert_eq!(sweep.due(&range(9), at(60), at(160), ttl), Some(("c".into(), at(50))));
+        sweep.swept(at(50), None, 9);
+        assert_eq!(sweep.due(&range(9), at(59), at(159), ttl), None);
+        assert_eq!(sweep.due(&range(9), at(61), at(161), ttl), Some(("b".into(), at(61))));
+        sweep.swept(at(61), None, 9);
+        // What was written since 160 is above the threshold.
+        assert_eq!(start(sweep.due(&range(9), at(170), at(270), ttl)), Some("b".into()));
+        sweep.swept(at(170), None, 9);
+        assert_eq!(sweep.due(&range(9), at(900), at(1000), ttl), None);
+        assert_eq!(start(sweep.due(&range(10), at(901), at(1001), ttl)), Some("b".into()));
+    }
+}
