@@ -1,8 +1,9 @@
 //! Properties: collection against a map of all versions, and random histories of transactions
-//! against a model that keeps everything in plain lists.
+//! against a model that keeps everything in plain lists; parallel commits in every order.
 
 mod gc;
 mod model;
+mod recovery;
 
 use std::collections::BTreeSet;
 
