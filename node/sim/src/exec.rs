@@ -21,7 +21,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -96,6 +96,8 @@ pub(crate) enum Want {
     Give { node: usize, input: Box<Input> },
     /// Run another task on a node.
     Spawn { node: usize, future: BoxFuture<'static, ()> },
+    /// Print a line, if that is asked for.
+    Trace(String),
     /// Look at what a store served.
     Served(Box<Served>),
     /// Tell the world.
@@ -106,14 +108,20 @@ pub(crate) enum Want {
 pub(crate) struct Hub {
     now: AtomicU64,
     numbers: AtomicU64,
+    /// No faults happen any more: nobody lingers.
+    calm: AtomicBool,
+    /// Whether lines are wanted.
+    pub(crate) traces: bool,
     rng: Mutex<Rng>,
     wants: Mutex<Vec<Want>>,
     woken: Mutex<Vec<u64>>,
 }
 
 impl Hub {
-    pub(crate) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, traces: bool) -> Arc<Self> {
         Arc::new(Self {
+            calm: AtomicBool::new(false),
+            traces,
             now: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
             rng: Mutex::new(Rng::new(seed ^ 0x5eed_0f7a_5c5c_0001)),
@@ -124,6 +132,15 @@ impl Hub {
 
     pub(crate) fn set_now(&self, now: u64) {
         self.now.store(now, Ordering::Relaxed);
+    }
+
+    /// From now on nobody lingers.
+    pub(crate) fn calm_down(&self) {
+        self.calm.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
     }
 
     /// Simulated time.
@@ -143,6 +160,13 @@ impl Hub {
 
     pub(crate) fn want(&self, want: Want) {
         self.wants.lock().push(want);
+    }
+
+    /// Says something for the trace.
+    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.traces {
+            self.want(Want::Trace(line()));
+        }
     }
 
     pub(crate) fn take_wants(&self) -> Vec<Want> {
@@ -273,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_task_sleeps_until_its_timer_fires_and_dies_with_its_node() {
-        let hub = Hub::new(1);
+        let hub = Hub::new(1, false);
         let mut tasks = Tasks::default();
         let (done, of) = (Slot::new(), Arc::clone(&hub));
         let filled = Arc::clone(&done);

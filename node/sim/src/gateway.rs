@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, layout};
 use crdb_kv::{
-    DistSender, DistSenderConfig, RangeCache, Sender as _, Transport, TransportError, TxnClient,
-    TxnClientConfig, update_meta,
+    DistSender, DistSenderConfig, RangeCache, Sender as _, Sleep, Transport, TransportError,
+    TxnClient, TxnClientConfig, update_meta,
 };
 use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
 use crdb_raftstore::StoreHandle;
@@ -107,6 +107,14 @@ impl Gateway {
             seed: seed.into(),
         });
         Self { sender, txns, clock, hub, node, newest: Arc::default() }
+    }
+
+    /// Has the process clean up after transactions and say that the others are alive.
+    pub(crate) fn work(&self) {
+        let (txns, hub) = (self.txns.clone(), Arc::clone(&self.hub));
+        let sleep: Sleep = Arc::new(move |duration| Box::pin(hub.sleep(nanos(duration))));
+        let work = Box::pin(async move { txns.work(sleep).await });
+        self.hub.want(Want::Spawn { node: self.node, future: work });
     }
 
     pub(crate) fn cache(&self) -> &RangeCache {

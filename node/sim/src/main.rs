@@ -74,7 +74,7 @@ fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
     }
     println!(
         "{} events, {} reads, {} writes, {} unknown, {} refused, {} faults, {} crashes, {} leases, \
-         {} snapshots; transactions: {} committed, {} failed, {} unknown; {:.1} s",
+         {} snapshots, {} follower reads; transactions: {} committed, {} failed, {} unknown; {:.1} s",
         total.events,
         total.reads,
         total.writes,
@@ -84,6 +84,7 @@ fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
         total.crashes,
         total.leases,
         total.snapshots,
+        total.follower_reads,
         total.txns_committed,
         total.txns_failed,
         total.txns_unknown,
@@ -107,6 +108,7 @@ fn add(total: &mut crdb_sim::Stats, outcome: &Outcome) {
     total.crashes += stats.crashes;
     total.leases += stats.leases;
     total.snapshots += stats.snapshots;
+    total.follower_reads += stats.follower_reads;
     total.txns_committed += stats.txns_committed;
     total.txns_failed += stats.txns_failed;
     total.txns_unknown += stats.txns_unknown;

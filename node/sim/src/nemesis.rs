@@ -53,6 +53,7 @@ impl World {
     /// Ends all faults.
     pub(crate) fn heal(&mut self) {
         self.network.heal();
+        self.hub.calm_down();
         for index in 0..self.nodes.len() {
             let now = self.now;
             // Beyond what the nodes tolerate nothing needs to work.

@@ -6,6 +6,7 @@ use crdb_keys::{
     NodeId, StoreId,
     hlc::{Clock, ManualClock},
 };
+use crdb_kv::DistSender;
 use crdb_proto::kv::RangeDescriptor;
 use crdb_raftstore::{Input, Mono, Store, StoreConfig, StoreError, StoreHandle};
 use crdb_storage::MemoryEngine;
@@ -124,16 +125,19 @@ impl Node {
         let store = Store::open(self.engine.clone(), clock.clone(), config, mono)?;
         let handle = store.handle();
         let (hub, mono_origin) = (Arc::clone(hub), self.mono_origin);
+        let port = Port { hub: Arc::clone(&hub), node: self.index, clock, mono_origin };
+        let heard = std::mem::take(&mut self.heard);
+        let gateway = Gateway::new(port, &handle, heard, plan.call_timeout, bits);
+        gateway.work();
         self.desk = Some(Desk {
-            hub: Arc::clone(&hub),
+            hub,
             node: self.index,
             store: handle.clone(),
+            sender: Arc::<DistSender>::clone(&gateway.sender),
             mono_origin,
             linger: plan.linger,
         });
-        let port = Port { hub, node: self.index, clock, mono_origin };
-        let heard = std::mem::take(&mut self.heard);
-        self.gateway = Some(Gateway::new(port, &handle, heard, plan.call_timeout, bits));
+        self.gateway = Some(gateway);
         self.handle = Some(handle);
         self.store = Some(store);
         self.busy = false;

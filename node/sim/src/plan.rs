@@ -109,13 +109,12 @@ fn habits(rng: &mut Rng) -> Habits {
         as_of: often(10, 0),
         bank: often(20, 60),
         single: often(10, 0),
-        // Until holders that vanished are pushed aside.
-        locking: 0,
-        flush: 0,
+        locking: often(40, 5),
+        flush: often(60, 0),
         savepoint: often(80, 0),
         rollback: often(8, 1),
         steps: if rng.chance(50) { 3 } else { 8 },
-        across: false,
+        across: true,
     }
 }
 

@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crdb_keys::{RangeId, Timestamp};
-use crdb_kv::contention::{self, Site};
-use crdb_proto::kv::{BatchRequest, Routing};
+use crdb_kv::{
+    Sender,
+    contention::{self, Site, Waiter},
+};
+use crdb_proto::kv::{self, BatchRequest, Routing, request};
 use crdb_raftstore::{Input, Mono, Proposal, StoreHandle, YieldPoint};
 use crdb_storage::MemoryEngine;
 use futures::future::BoxFuture;
@@ -24,12 +27,12 @@ pub(crate) struct Served {
     range: RangeId,
     /// Lease that the request was checked under last.
     lease: Option<u64>,
-    /// Whether the sender named the timestamp of its read.
-    timed: bool,
-    /// Whether it lets any replica serve it that has all of that past.
+    /// The timestamp it was served at, and whether it lies above the start of the lease: that of
+    /// every write, and of reads whose sender named none.
+    timestamp: Timestamp,
+    present: bool,
+    /// Whether any replica may have served it that has all of the past it asked for.
     nearest: bool,
-    read: Option<Timestamp>,
-    write: Option<Timestamp>,
 }
 
 /// Where a process serves requests.
@@ -38,6 +41,8 @@ pub(crate) struct Desk {
     pub(crate) hub: Arc<Hub>,
     pub(crate) node: usize,
     pub(crate) store: StoreHandle<MemoryEngine>,
+    /// The way to the records of transactions.
+    pub(crate) sender: Arc<dyn Sender>,
     pub(crate) mono_origin: u64,
     /// Longest stay at a yield point, when it is not quick.
     pub(crate) linger: u64,
@@ -46,26 +51,134 @@ pub(crate) struct Desk {
 impl Desk {
     /// Serves one batch and hands the response over.
     async fn serve(self, batch: BatchRequest, caller: Caller) {
-        let timed = batch.header.as_ref().is_some_and(|header| header.read_timestamp.is_some());
+        let kind = ServedAs::of(&batch);
         let nearest = batch.header.as_ref().is_some_and(|h| h.routing() == Routing::Nearest);
+        let asked = if self.hub.traces { show(&batch) } else { String::new() };
+        let (me, from) = (self.node + 1, caller.node + 1);
+        self.hub.trace(|| format!("s{me} for s{from} begins {asked}"));
         let place = Place { lease: Mutex::new(None), desk: self };
+        let waiter = Waiter::of(&batch);
         let mut evaluation = place.desk.store.evaluate(batch, place.mono());
-        let response = contention::drive(&mut evaluation, &place).await;
+        let response = contention::drive(&mut evaluation, &waiter, &place).await;
         let Place { desk, lease } = place;
-        if response.error.is_none() {
+        desk.hub.trace(|| format!("s{me} for s{from} ends {asked} ─▶ {}", show_answer(&response)));
+        let at = |at: Option<kv::Timestamp>| at.map(Timestamp::from).unwrap_or_default();
+        let served = match kind {
+            _ if response.error.is_some() => None,
+            ServedAs::Write { present } => Some((at(response.write_timestamp), present)),
+            ServedAs::Read { timed } => Some((at(response.read_timestamp), !timed)),
+            ServedAs::Other => None,
+        };
+        // A write without effect says nothing.
+        let served = served.filter(|(timestamp, _)| !timestamp.is_zero());
+        if let Some((timestamp, present)) = served {
             desk.hub.want(Want::Served(Box::new(Served {
                 node: desk.node,
                 range: evaluation.range_id().unwrap_or_default(),
                 lease: lease.into_inner(),
-                timed,
+                timestamp,
+                present,
                 nearest,
-                read: response.read_timestamp.map(Into::into),
-                write: response.write_timestamp.map(Into::into),
             })));
         }
         let (from, to) = (desk.node, caller.node);
         let response = Box::new(response);
         desk.hub.want(Want::Answer { from, to, response, reply: caller.reply });
+    }
+}
+
+fn show(batch: &BatchRequest) -> String {
+    let header = batch.header.clone().unwrap_or_default();
+    let at = |at: Option<kv::Timestamp>| at.map_or("-".to_owned(), |at| show_at(at.into()));
+    let txn = header.txn.as_ref().map_or_else(String::new, |txn| {
+        let (id, write) = (show_id(&txn.id), at(txn.write_timestamp));
+        format!("txn {id} at {write}, ")
+    });
+    let mut flags = String::new();
+    for (flag, name) in [
+        (header.one_phase, "one phase, "),
+        (header.exact_timestamp, "exact, "),
+        (header.can_forward_read_timestamp, "can forward, "),
+    ] {
+        flags.push_str(if flag { name } else { "" });
+    }
+    let read = at(header.read_timestamp);
+    let requests: Vec<String> = batch
+        .requests
+        .iter()
+        .filter_map(|request| request.kind.as_ref())
+        .map(|kind| format!("{kind:?}"))
+        .collect();
+    let range = header.range_id;
+    format!("r{range} {txn}{flags}read {read}: {}", requests.join(", "))
+}
+
+fn show_answer(response: &kv::BatchResponse) -> String {
+    let at = |at: Option<kv::Timestamp>| at.map_or("-".to_owned(), |at| show_at(at.into()));
+    if let Some(error) = &response.error {
+        return format!("{}: {:?}", error.message, error.kind);
+    }
+    let kinds: Vec<String> = response
+        .responses
+        .iter()
+        .filter_map(|response| response.kind.as_ref())
+        .map(|kind| format!("{kind:?}"))
+        .collect();
+    let (read, write) = (at(response.read_timestamp), at(response.write_timestamp));
+    format!("read {read}, write {write}: {}", kinds.join(", "))
+}
+
+/// The last digits of an id, which tell the transactions of a process apart.
+fn show_id(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A timestamp as milliseconds since the start of the run.
+fn show_at(at: Timestamp) -> String {
+    let nanos = at.wall_nanos.saturating_sub(crate::node::EPOCH);
+    format!("{}.{:06},{}", nanos / MS, nanos % MS, at.logical)
+}
+
+/// What a batch is to the lease it is served under.
+#[derive(Clone, Copy, Debug)]
+enum ServedAs {
+    Write {
+        /// It lies above the start of the lease; an intent may have been there before.
+        present: bool,
+    },
+    Read {
+        /// The sender named the timestamp.
+        timed: bool,
+    },
+    /// It is about records, locks or the range as a whole.
+    Other,
+}
+
+impl ServedAs {
+    fn of(batch: &BatchRequest) -> Self {
+        use request::Kind;
+        let any = |wanted: fn(&Kind) -> bool| {
+            batch.requests.iter().filter_map(|request| request.kind.as_ref()).any(wanted)
+        };
+        let writes = any(|kind| {
+            matches!(
+                kind,
+                Kind::Put(_)
+                    | Kind::ConditionalPut(_)
+                    | Kind::Delete(_)
+                    | Kind::DeleteRange(_)
+                    | Kind::Increment(_)
+            )
+        });
+        let reads = any(|kind| matches!(kind, Kind::Get(_) | Kind::Scan(_) | Kind::Validate(_)));
+        let header = batch.header.as_ref();
+        let timed = header.is_some_and(|header| header.read_timestamp.is_some());
+        let present = header.is_none_or(|header| header.txn.is_none() || header.one_phase);
+        match (writes, reads) {
+            (true, _) => Self::Write { present },
+            (false, true) => Self::Read { timed },
+            (false, false) => Self::Other,
+        }
     }
 }
 
@@ -90,13 +203,18 @@ impl Site for Place {
         Box::pin(self.desk.hub.sleep(nanos(duration)))
     }
 
+    fn sender(&self) -> Option<Arc<dyn Sender>> {
+        Some(Arc::clone(&self.desk.sender))
+    }
+
     /// Lets others run, most often for a moment.
     fn at(&self, point: YieldPoint, range: Option<RangeId>) -> Option<BoxFuture<'static, ()>> {
         if point == YieldPoint::AfterLeaseCheck {
             let view = self.desk.store.lease_of(range.unwrap_or_default(), self.mono());
             *self.lease.lock() = view.map(|view| view.sequence);
         }
-        let linger = self.desk.linger;
+        // A queue behind who lingers may never empty: not when all is to come to an end.
+        let linger = if self.desk.hub.is_calm() { 0 } else { self.desk.linger };
         let pause = self.desk.hub.draw(|rng| {
             let long = rng.chance(5);
             rng.within(0..MS / 10) + if long { rng.within(0..linger) } else { 0 }
@@ -134,18 +252,14 @@ impl World {
 
     /// A served request is told to the oracle.
     pub(crate) fn served(&mut self, served: &Served) -> Result<(), String> {
-        let Served { node, range, lease, timed, nearest, read, write } = *served;
+        let Served { node, range, lease, timestamp, present, nearest } = *served;
         let Some(sequence) = lease else {
-            if timed && nearest && write.is_none() {
+            if nearest && !present {
                 // A read of what is closed needs no lease; what it found the history tells.
+                self.stats.follower_reads += 1;
                 return Ok(());
             }
             return Err(format!("s{} served {range} without its lease", node + 1));
-        };
-        let (timestamp, present) = match (write, read) {
-            (Some(write), _) => (write, true),
-            (None, Some(read)) => (read, !timed),
-            (None, None) => return Err("a response without a timestamp".into()),
         };
         self.oracle.served(range, sequence, node, timestamp, present)
     }

@@ -24,6 +24,7 @@ impl World {
         }
         self.gossip();
         self.check_replicas()?;
+        self.check_records()?;
         let elapsed = self.now - self.phase_started;
         match self.phase {
             Phase::Forming if self.converged().is_ok() => {

@@ -61,6 +61,8 @@ pub struct Stats {
     pub leases: u64,
     /// Snapshots sent after the cluster had formed.
     pub snapshots: u64,
+    /// Reads served without a lease.
+    pub follower_reads: u64,
     /// Transactions that committed.
     pub txns_committed: u64,
     /// Transactions certain to have had no effect.
@@ -143,6 +145,8 @@ pub(crate) struct World {
     pub(crate) txn_clients: Vec<TxnClientState>,
     pub(crate) txn_log: Arc<Mutex<Log>>,
     pub(crate) txn_keys: Arc<Keys>,
+    /// How transactions ended, as their records said: by id, with the timestamp of a commit.
+    pub(crate) txn_ends: BTreeMap<bytes::Bytes, Option<Timestamp>>,
     /// Clocks differ, or differed, by more than the nodes tolerate.
     pub(crate) skewed: bool,
     /// Why the sweep failed last.
@@ -190,9 +194,10 @@ impl World {
                 plan.accounts,
                 plan.habits.across,
             )),
+            txn_ends: BTreeMap::new(),
             skewed: plan.offset > 500 * MS || plan.future_reads,
             swept: Ok(()),
-            hub: Hub::new(seed),
+            hub: Hub::new(seed, options.trace),
             tasks: Tasks::default(),
             stats: Stats::default(),
             plan,
@@ -353,6 +358,7 @@ impl World {
                 }
                 Want::Give { node, input } => self.give(node, *input),
                 Want::Spawn { node, future } => drop(self.spawn(node, None, future)),
+                Want::Trace(line) => self.trace(|| line),
                 Want::Served(served) => self.served(&served)?,
                 Want::Note(note) => self.hear(*note)?,
             }

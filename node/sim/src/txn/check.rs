@@ -8,7 +8,7 @@
 //! What must hold:
 //! 1. A committed transaction left each of its writes at its timestamp, a failed one none, one of
 //!    unknown outcome all or none. Nothing else was written.
-//! 2. An insert that took effect found nothing.
+//! 2. An insert that took effect found nothing, and who took effect always found its own writes.
 //! 3. Each read saw the newest version of others at or below the timestamp of its snapshot; if the
 //!    transaction took effect, under SERIALIZABLE (else for what it locked, if it wrote), also at
 //!    or below the timestamp of its commit.
@@ -145,6 +145,9 @@ fn effect(
         }
     };
     let Some(at) = commit else { return Ok(None) };
+    if let Some(lost) = &attempt.lost_own {
+        return Err(lost.clone());
+    }
     for (key, value) in &attempt.writes {
         let version = state.versions(*key).get(&at);
         let agrees = match (version, value) {

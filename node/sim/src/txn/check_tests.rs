@@ -29,6 +29,7 @@ fn attempt(began: u64, ended: u64, ending: Ending) -> Attempt {
         writes: BTreeMap::new(),
         tried: BTreeSet::new(),
         inserted: BTreeSet::new(),
+        lost_own: None,
     }
 }
 
@@ -139,6 +140,18 @@ fn reads_of_who_did_not_commit_count_too() {
     let read = |seen| attempt(6, 7, Ending::Failed(String::new())).read(0, seen, 12);
     verdict(vec![write(), read(Some(1))], &state).unwrap();
     fails(vec![write(), read(None)], &state, "its snapshot");
+}
+
+#[test]
+fn who_lost_an_own_write_does_not_commit() {
+    let written = state(&[&[(10, 1)]]);
+    let lost = |mut attempt: Attempt| {
+        attempt.lost_own = Some("lost".into());
+        attempt.put(0, 1)
+    };
+    fails(vec![lost(committed(0, 5, 10))], &written, "lost");
+    fails(vec![lost(attempt(0, 5, Ending::Unknown))], &written, "lost");
+    verdict(vec![lost(attempt(0, 5, Ending::Unknown))], &state(&[&[]])).unwrap();
 }
 
 #[test]

@@ -3,8 +3,18 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use crdb_keys::{Span, layout};
-use crdb_storage::{Engine as _, Family, Reader as _, mvcc};
+use bytes::Bytes;
+use crdb_keys::{
+    Span, Timestamp, layout,
+    pretty::{Escaped, Pretty},
+};
+use crdb_proto::kv::{TxnRecord, TxnStatus};
+use crdb_storage::{
+    Engine as _, Family, Reader as _,
+    lock::{self, LockKey},
+    mvcc,
+};
+use prost::Message as _;
 
 use super::{
     check::{State, check},
@@ -148,12 +158,7 @@ impl World {
 
     /// Looks at what the transactions left.
     pub(crate) fn check_txns(&mut self) -> Result<(), String> {
-        let names = self
-            .txn_keys
-            .all
-            .iter()
-            .map(|key| crdb_keys::pretty::Pretty(key).to_string())
-            .collect();
+        let names = self.txn_keys.all.iter().map(|key| Pretty(key).to_string()).collect();
         let mut state = State { names, keys: Vec::new() };
         for key in &self.txn_keys.all {
             let engine = self.serving_engine(key)?;
@@ -163,7 +168,7 @@ impl World {
                 .snapshot()
                 .scan(Family::State, &start, &end, &mut |key, value| {
                     let (_, at) = mvcc::decode_version_key(key)?;
-                    versions.insert(at, bytes::Bytes::copy_from_slice(value));
+                    versions.insert(at, Bytes::copy_from_slice(value));
                     Ok(ControlFlow::Continue(()))
                 })
                 .map_err(|error| error.to_string())?;
@@ -171,7 +176,7 @@ impl World {
             for (at, value) in versions {
                 let value = match value.split_first() {
                     Some((0, _)) => None,
-                    Some((_, value)) => Some(number(&bytes::Bytes::copy_from_slice(value))?),
+                    Some((_, value)) => Some(number(&Bytes::copy_from_slice(value))?),
                     None => return Err("a version without a value".into()),
                 };
                 numbers.insert(at, value);
@@ -189,9 +194,34 @@ impl World {
     /// No intent is left anywhere.
     pub(crate) fn check_intents(&self) -> Result<(), String> {
         for node in &self.nodes {
-            for (_, span) in layout::bootstrap_ranges() {
-                if let Some(left) = first_intent(node, &span)? {
-                    return Err(format!("s{} still has an intent: {left}", node.index + 1));
+            for (key, _) in locks(node)? {
+                if let LockKey::Intent(key) = key {
+                    let (store, key) = (node.index + 1, Pretty(&key));
+                    return Err(format!("s{store} still has an intent at {key}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of a transaction never says two different ends.
+    pub(crate) fn check_records(&mut self) -> Result<(), String> {
+        for node in &self.nodes {
+            for (key, value) in locks(node)? {
+                let LockKey::Record { txn_id, .. } = key else { continue };
+                let record = TxnRecord::decode(value).map_err(|error| error.to_string())?;
+                if !matches!(record.status(), TxnStatus::Committed | TxnStatus::Aborted) {
+                    continue;
+                }
+                let committed = record.status() == TxnStatus::Committed;
+                let meta = record.meta.unwrap_or_default();
+                let end = meta.write_timestamp.map(Timestamp::from).filter(|_| committed);
+                let known = self.txn_ends.entry(txn_id.clone()).or_insert(end);
+                if *known != end {
+                    let (store, id) = (node.index + 1, Escaped(&txn_id));
+                    return Err(format!(
+                        "s{store} says that transaction {id} ended as {end:?}, before it was {known:?}"
+                    ));
                 }
             }
         }
@@ -199,14 +229,16 @@ impl World {
     }
 }
 
-fn first_intent(node: &Node, span: &Span) -> Result<Option<String>, String> {
-    let (start, end) = mvcc::engine_span(span);
-    let mut found = None;
+/// All locks on the disk of a node.
+fn locks(node: &Node) -> Result<Vec<(LockKey, Bytes)>, String> {
+    let all = Span::new(layout::KEY_MIN, layout::tables_span().end);
+    let (start, end) = mvcc::engine_span(&all);
+    let mut found = Vec::new();
     node.engine
         .snapshot()
-        .scan(Family::Lock, &start, &end, &mut |key, _| {
-            found = Some(crdb_keys::pretty::Escaped(key).to_string());
-            Ok(ControlFlow::Break(()))
+        .scan(Family::Lock, &start, &end, &mut |key, value| {
+            found.push((lock::decode_key(key)?, Bytes::copy_from_slice(value)));
+            Ok(ControlFlow::Continue(()))
         })
         .map_err(|error| error.to_string())?;
     Ok(found)

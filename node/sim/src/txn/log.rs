@@ -65,6 +65,8 @@ pub(crate) struct Attempt {
     pub(crate) tried: BTreeSet<u64>,
     /// Those of them that were inserted: the key did not exist.
     pub(crate) inserted: BTreeSet<u64>,
+    /// It did not find what it had written itself, as happens to who was aborted: it must fail.
+    pub(crate) lost_own: Option<String>,
 }
 
 /// All attempts of a run.
@@ -88,6 +90,7 @@ impl Log {
             writes: BTreeMap::new(),
             tried: BTreeSet::new(),
             inserted: BTreeSet::new(),
+            lost_own: None,
         });
         self.attempts.len() - 1
     }

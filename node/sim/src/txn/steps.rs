@@ -59,7 +59,12 @@ impl Job {
             }
             let start = (course.kind == Kind::ReadCommitted)
                 .then(|| (course.txn.savepoint(), course.own.clone()));
-            match (self.step(course, step).await, start) {
+            let attempt = course.attempt;
+            let outcome = self.step(course, step).await;
+            self.hub.trace(|| {
+                format!("transaction {attempt}: {step:?} {outcome:?}, own {:?}", course.own)
+            });
+            match (outcome, start) {
                 (Err(Stop::Txn(error @ TxnError::Retry { .. })), Some((savepoint, own)))
                     if error.may_continue() =>
                 {
@@ -230,10 +235,10 @@ impl Job {
                 return Ok(());
             }
             let key = crdb_keys::pretty::Pretty(&self.keys.key(key)).to_string();
-            return Err(Stop::Wrong(format!(
-                "transaction {} wrote {own:?} to {key} and reads {value:?}",
-                course.attempt
-            )));
+            // Whoever aborts a transaction takes its writes away before it hears of it.
+            let lost = format!("it wrote {own:?} to {key} and read {value:?} there");
+            self.log.lock().with(course.attempt, |attempt| attempt.lost_own = Some(lost));
+            return Ok(());
         }
         let at = course.txn.read_timestamp().ok_or_else(|| Stop::Wrong("no timestamp".into()))?;
         let since = course.statement;

@@ -305,17 +305,17 @@ impl Job {
     fn begin_as(&self, kind: Kind, options: TxnOptions) -> Course {
         let now = self.hub.now();
         let attempt = self.log.lock().begin(self.client, self.gateway, kind, now);
-        Course {
-            txn: self.txns.begin(options),
-            attempt,
-            kind,
-            own: BTreeMap::new(),
-            saves: Vec::new(),
-            statement: now,
-        }
+        let txn = self.txns.begin(options);
+        self.hub.trace(|| {
+            let id: String = txn.meta().id.iter().map(|byte| format!("{byte:02x}")).collect();
+            let (client, gateway) = (self.client, self.gateway + 1);
+            format!("transaction {attempt}: c{client} at s{gateway} begins {id}: {options:?}")
+        });
+        Course { txn, attempt, kind, own: BTreeMap::new(), saves: Vec::new(), statement: now }
     }
 
     fn end(&self, course: &Course, ending: Ending) {
+        self.hub.trace(|| format!("transaction {}: {ending:?}", course.attempt));
         self.log.lock().end(course.attempt, ending, self.hub.now());
     }
 
