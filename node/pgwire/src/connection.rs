@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use crdb_sql::{
-    Column, Effect, ExecResult, Prepared, Row, Session, SessionArgs, SqlError, SqlState, WriteFlag,
+    Column, Effect, ExecResult, Prepared, Row, Session, SessionArgs, SqlError, SqlState,
+    TransactionStatus, WriteFlag,
 };
 use crdb_sqlfront::Parsed;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -206,7 +207,7 @@ where
         output.parameter(&name, &value);
     }
     output.key(registered.pid, registered.key.clone());
-    output.ready();
+    output.ready(session.status());
     let guard = Guard {
         interrupt: Arc::clone(&registered.interrupt),
         write: session.write_flag(),
@@ -224,6 +225,7 @@ where
         latencies: Latencies::default(),
         skipping: false,
         in_batch: false,
+        answer: None,
     };
     let (send, receive) = mpsc::channel(QUEUE_MESSAGES);
     let outcome = {
@@ -405,16 +407,46 @@ pub(crate) struct Worker<'a, W> {
     skipping: bool,
     /// Messages of the extended protocol came after the last Sync.
     in_batch: bool,
+    /// Where the answer of the last statement begins, until it is written.
+    answer: Option<usize>,
+}
+
+/// The messages that wait, the first of which can be looked at.
+struct Inbox {
+    queue: mpsc::Receiver<Queued>,
+    first: Option<Queued>,
+}
+
+impl Inbox {
+    /// The next message, if it is there already.
+    fn try_next(&mut self) -> Option<Queued> {
+        self.first.take().or_else(|| self.queue.try_recv().ok())
+    }
+
+    /// The next message; none once there will be no more.
+    async fn next(&mut self) -> Option<Queued> {
+        match self.first.take() {
+            Some(first) => Some(first),
+            None => self.queue.recv().await,
+        }
+    }
+
+    /// Whether a Sync is there already and comes next.
+    fn sync_is_next(&mut self) -> bool {
+        self.first = self.try_next();
+        self.first.as_ref().is_some_and(|first| matches!(first.message, Ok(Message::Sync)))
+    }
 }
 
 impl<W: AsyncWrite + Unpin> Worker<'_, W> {
-    async fn run(&mut self, mut queue: mpsc::Receiver<Queued>) -> Step {
-        let end = Box::pin(self.serve(&mut queue)).await;
-        match end {
+    async fn run(&mut self, queue: mpsc::Receiver<Queued>) -> Step {
+        let mut inbox = Inbox { queue, first: None };
+        let end = Box::pin(self.serve(&mut inbox)).await;
+        let end = match end {
             Err(End::Fatal(fatal)) => {
                 self.output.error(error_fields(&fatal.0, "FATAL"));
                 // The client may be busy sending: what it sends no longer matters.
-                drop(queue);
+                drop(inbox);
                 self.writer.closed.cancel();
                 self.writer.last(&mut self.output).await
             }
@@ -423,16 +455,20 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                 self.writer.last(&mut self.output).await
             }
             end => end,
-        }
+        };
+        // Nobody waits for the locks of a client that is gone.
+        self.session.close().await;
+        end
     }
 
-    async fn serve(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Step {
+    async fn serve(&mut self, inbox: &mut Inbox) -> Step {
         self.flush().await?;
         loop {
-            let queued = self.next(queue).await?;
-            match self.message(queued.kind, queued.message).await {
+            let queued = self.next(inbox).await?;
+            let last = queued.kind == b'E' && inbox.sync_is_next();
+            match self.message(queued.kind, queued.message, last).await {
                 Err(End::Sql(error)) => {
-                    self.output.error(error_fields(&error, "ERROR"));
+                    self.failed(&error).await;
                     self.skipping = true;
                 }
                 step => step?,
@@ -440,16 +476,42 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         }
     }
 
+    /// Answers an error; a transaction that is open fails with it.
+    async fn failed(&mut self, error: &SqlError) {
+        self.session.fail().await;
+        self.output.error(error_fields(error, "ERROR"));
+    }
+
+    /// Commits what was done in a string of statements or up to a Sync. An error takes the place of
+    /// the last answer if that is still here.
+    async fn finish(&mut self) -> Step {
+        if !self.session.is_unfinished() {
+            return Ok(());
+        }
+        self.guard.interrupt.flag.reset();
+        let flag = self.guard.interrupt.flag.clone();
+        let finished = self.guard.run(self.session.finish(&flag)).await;
+        if let (Err(End::Sql(_)), Some(at)) = (&finished, self.answer.take()) {
+            self.output.buffer.truncate(at);
+        }
+        finished
+    }
+
     /// Waits for the next message; between statements also for whatever ends the session.
-    async fn next(&mut self, queue: &mut mpsc::Receiver<Queued>) -> Step<Queued> {
+    async fn next(&mut self, inbox: &mut Inbox) -> Step<Queued> {
         // In the middle of a batch nothing ends the session, and statements watch for the stop
         // themselves: the waits below, on tokens that all sessions share, are saved.
         if self.in_batch
-            && let Ok(queued) = queue.try_recv()
+            && let Some(queued) = inbox.try_next()
         {
             return Ok(queued);
         }
-        let idle = self.session.idle_timeout();
+        let in_transaction = self.session.status() != TransactionStatus::Idle;
+        let idle = if in_transaction {
+            self.session.idle_in_transaction_timeout().filter(|_| !self.in_batch)
+        } else {
+            self.session.idle_timeout()
+        };
         let idle_over = async {
             match idle {
                 Some(idle) => tokio::time::sleep(idle).await,
@@ -459,22 +521,30 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         tokio::select! {
             biased;
             () = self.server.stopping.cancelled() => Err(End::Fatal(shutting_down())),
-            () = self.server.draining.cancelled(), if !self.in_batch => {
+            () = self.server.draining.cancelled(), if !self.in_batch && !in_transaction => {
                 Err(End::Fatal(shutting_down()))
             }
-            queued = queue.recv() => queued.ok_or(End::Gone),
-            () = idle_over => Err(End::Fatal(Fatal::new(
-                "57P05",
-                "terminating connection due to idle-session timeout",
-            ))),
+            queued = inbox.next() => queued.ok_or(End::Gone),
+            () = idle_over => Err(End::Fatal(if in_transaction {
+                Fatal::new("25P03", "terminating connection due to idle-in-transaction timeout")
+            } else {
+                Fatal::new("57P05", "terminating connection due to idle-session timeout")
+            })),
         }
     }
 
     pub(crate) async fn flush(&mut self) -> Step {
+        self.answer = None;
         self.writer.flush(&mut self.output).await
     }
 
-    async fn message(&mut self, kind: u8, message: Result<Message, FrameError>) -> Step {
+    /// Does what a message asks for; `last` says that a Sync is next.
+    async fn message(
+        &mut self,
+        kind: u8,
+        message: Result<Message, FrameError>,
+        last: bool,
+    ) -> Step {
         let message = match message {
             Err(error) if !error.in_step() => {
                 let code = if matches!(error, FrameError::TooLong(..)) { "54000" } else { "08P01" };
@@ -484,7 +554,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             Err(error) => {
                 let error = violation(error.to_string());
                 if kind == b'Q' {
-                    self.output.error(error_fields(&error, "ERROR"));
+                    self.failed(&error).await;
                     return self.ready().await;
                 }
                 return Err(End::Sql(error));
@@ -494,8 +564,10 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         match message {
             Message::Terminate => return Err(End::Gone),
             Message::Sync => {
-                // Each statement was a transaction of its own, and portals end with theirs.
-                self.portals.clear();
+                match self.finish().await {
+                    Err(End::Sql(error)) => self.failed(&error).await,
+                    finished => finished?,
+                }
                 return self.ready().await;
             }
             _ if self.skipping => return Ok(()),
@@ -505,7 +577,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             }
             Message::FunctionCall => {
                 let error = SqlError::unsupported("the function call protocol");
-                self.output.error(error_fields(&error, "ERROR"));
+                self.failed(&error).await;
                 return self.ready().await;
             }
             Message::CopyLeftover => return Ok(()),
@@ -519,7 +591,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             Message::Bind(bind) => self.bind(bind),
             Message::Describe { target, name } => self.describe(target, &name),
             Message::Execute { portal, max_rows } => {
-                Box::pin(self.execute(&portal, max_rows)).await
+                Box::pin(self.execute(&portal, max_rows, last)).await
             }
             Message::Close { target, name } => {
                 self.close(target, &name);
@@ -532,11 +604,17 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     async fn ready(&mut self) -> Step {
         self.skipping = false;
         self.in_batch = false;
-        self.output.ready();
+        let status = self.session.status();
+        if status == TransactionStatus::Idle {
+            // Portals end with their transaction.
+            self.portals.clear();
+        }
+        self.output.ready(status);
         self.flush().await
     }
 
-    /// A string of statements, each on its own; the first error ends it.
+    /// A string of statements, which are one transaction where they say nothing else; the first
+    /// error ends it.
     async fn simple_query(&mut self, text: &str) -> Step {
         // A simple query replaces the unnamed statement and portal.
         self.statements.remove("");
@@ -546,8 +624,12 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             Some(Err(error)) => Err(End::Sql(error)),
             None => self.simple_text(text).await,
         };
+        let outcome = match outcome {
+            Ok(()) => self.finish().await,
+            outcome => outcome,
+        };
         match outcome {
-            Err(End::Sql(error)) => self.output.error(error_fields(&error, "ERROR")),
+            Err(End::Sql(error)) => self.failed(&error).await,
             outcome => outcome?,
         }
         self.ready().await
@@ -556,7 +638,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     async fn simple_text(&mut self, text: &str) -> Step {
         let recalled = self.session.recall(text, &[]);
         if let Some(prepared) = recalled.filter(|one| one.param_types.is_empty()) {
-            return self.simple_statement(Simple::Prepared(prepared), Duration::ZERO).await;
+            let statement = Simple::Prepared(prepared);
+            return self.simple_statement(statement, Duration::ZERO, true).await;
         }
         let began = Instant::now();
         let statements = crdb_sqlfront::parse(text).map_err(from_parse)?;
@@ -564,18 +647,26 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         if statements.is_empty() {
             self.output.empty_query();
         }
-        let whole = (statements.len() == 1).then_some(text);
-        for parsed in statements {
+        let count = statements.len();
+        let whole = (count == 1).then_some(text);
+        for (at, parsed) in statements.into_iter().enumerate() {
             if parsed.placeholders > 0 {
                 let message = format!("there is no parameter ${}", parsed.placeholders);
                 return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message).into());
             }
-            self.simple_statement(Simple::Parsed(Arc::new(parsed), whole), parse).await?;
+            let statement = Simple::Parsed(Arc::new(parsed), whole);
+            self.simple_statement(statement, parse, at + 1 == count).await?;
         }
         Ok(())
     }
 
-    async fn simple_statement(&mut self, statement: Simple<'_>, parse: Duration) -> Step {
+    /// Runs a statement of a string; `last` says that none follows.
+    async fn simple_statement(
+        &mut self,
+        statement: Simple<'_>,
+        parse: Duration,
+        last: bool,
+    ) -> Step {
         self.guard.interrupt.flag.reset();
         let flag = self.guard.interrupt.flag.clone();
         let session = &mut self.session;
@@ -594,11 +685,12 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                     }
                 };
                 let planned = Instant::now();
-                Ok((session.execute(&prepared, &[], &flag).await?, planned))
+                Ok((session.execute(&prepared, &[], &flag, last).await?, planned))
             })
             .await?;
         self.latencies = Latencies { parse, plan: planned - began, exec: planned.elapsed() };
         let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
+        self.answer = Some(self.output.buffer.len());
         self.aside(&notices, &parameters);
         self.effect(effect)?;
         if let Some(columns) = columns {
@@ -609,15 +701,17 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         Ok(())
     }
 
-    /// Runs a bound statement.
+    /// Runs a bound statement; `last` says that a Sync is next.
     pub(crate) async fn run_prepared(
         &mut self,
-        prepared: &crdb_sql::Prepared,
+        prepared: &Arc<Prepared>,
         params: &[crdb_sql::Datum],
+        last: bool,
     ) -> Step<ExecResult> {
         self.guard.interrupt.flag.reset();
         let flag = self.guard.interrupt.flag.clone();
-        let result = self.guard.run(self.session.execute(prepared, params, &flag)).await?;
+        let result = self.guard.run(self.session.execute(prepared, params, &flag, last)).await?;
+        self.answer = Some(self.output.buffer.len());
         self.aside(&result.notices, &result.parameters);
         self.effect(result.effect.clone())?;
         Ok(result)

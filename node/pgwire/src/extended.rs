@@ -146,7 +146,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     }
 
     /// Runs a portal, or goes on with it. It is out of the table meanwhile: one that fails is gone.
-    pub(crate) async fn execute(&mut self, name: &str, max_rows: usize) -> Step {
+    /// `last` says that a Sync is next.
+    pub(crate) async fn execute(&mut self, name: &str, max_rows: usize, last: bool) -> Step {
         let mut portal = self.portals.remove(name).ok_or_else(|| no_portal(name))?;
         let Some(prepared) = portal.prepared.clone() else {
             self.output.empty_query();
@@ -165,7 +166,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                 return Ok(());
             }
             State::Bound => {
-                let result = self.run_prepared(&prepared, &portal.params).await?;
+                let result = self.run_prepared(&prepared, &portal.params, last).await?;
                 match result.columns {
                     Some(columns) => {
                         let rows = result.rows.into_iter();

@@ -83,9 +83,12 @@ impl Output {
         self.put(&BackendKeyData::new(pid, key));
     }
 
-    /// Every statement is a transaction of its own, so no transaction is ever open here.
-    pub(crate) fn ready(&mut self) {
-        self.put(&ReadyForQuery::new(TransactionStatus::Idle));
+    pub(crate) fn ready(&mut self, status: crdb_sql::TransactionStatus) {
+        self.put(&ReadyForQuery::new(match status {
+            crdb_sql::TransactionStatus::Idle => TransactionStatus::Idle,
+            crdb_sql::TransactionStatus::Open => TransactionStatus::Transaction,
+            crdb_sql::TransactionStatus::Failed => TransactionStatus::Error,
+        }));
     }
 
     pub(crate) fn error(&mut self, fields: Vec<(u8, String)>) {

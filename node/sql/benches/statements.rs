@@ -67,11 +67,11 @@ async fn prepared(
     sql: &str,
     params: impl Fn(u32) -> Vec<Datum>,
 ) {
-    let prepared = session.prepare(&parsed(sql), &[]).await.expect("it is valid");
+    let prepared = Arc::new(session.prepare(&parsed(sql), &[]).await.expect("it is valid"));
     let cancel = CancelFlag::new();
     let started = Instant::now();
     for i in 0..report.times {
-        session.execute(&prepared, &params(i), &cancel).await.expect("it runs");
+        session.execute(&prepared, &params(i), &cancel, true).await.expect("it runs");
     }
     report.print(&format!("prepared: {sql}"), started.elapsed());
 }
@@ -81,8 +81,8 @@ async fn texts(report: &Report, session: &mut Session) {
     let cancel = CancelFlag::new();
     let started = Instant::now();
     for _ in 0..report.times {
-        let prepared = session.prepare(&parsed(sql), &[]).await.expect("it is valid");
-        session.execute(&prepared, &[], &cancel).await.expect("it runs");
+        let prepared = Arc::new(session.prepare(&parsed(sql), &[]).await.expect("it is valid"));
+        session.execute(&prepared, &[], &cancel, true).await.expect("it runs");
     }
     report.print("text, parsed each time: point read", started.elapsed());
     let first = Arc::new(session.prepare(&parsed(sql), &[]).await.expect("it is valid"));
@@ -90,14 +90,14 @@ async fn texts(report: &Report, session: &mut Session) {
     let started = Instant::now();
     for _ in 0..report.times {
         let prepared = session.recall(sql, &[]).expect("it is kept");
-        session.execute(&prepared, &[], &cancel).await.expect("it runs");
+        session.execute(&prepared, &[], &cancel, true).await.expect("it runs");
     }
     report.print("text, recalled: point read", started.elapsed());
     let started = Instant::now();
     for i in 0..report.times {
         let sql = format!("INSERT INTO t (id, v, n) VALUES ({}, 'value', 7)", 20_000_000 + i);
-        let prepared = session.prepare(&parsed(&sql), &[]).await.expect("it is valid");
-        session.execute(&prepared, &[], &cancel).await.expect("it runs");
+        let prepared = Arc::new(session.prepare(&parsed(&sql), &[]).await.expect("it is valid"));
+        session.execute(&prepared, &[], &cancel, true).await.expect("it runs");
     }
     report.print("text, each another: insert", started.elapsed());
 }

@@ -61,7 +61,10 @@ states! {
     UNIQUE_VIOLATION = "23505", "A key exists already.";
     INVALID_TRANSACTION_STATE = "25000", "The statement does not fit the transaction's state.";
     NO_ACTIVE_TRANSACTION = "25P01", "No transaction is open.";
+    ACTIVE_TRANSACTION = "25001", "A transaction is open already.";
+    READ_ONLY_TRANSACTION = "25006", "The transaction may not write.";
     FAILED_TRANSACTION = "25P02", "The transaction has failed.";
+    INVALID_SAVEPOINT = "3B001", "No such savepoint.";
     INVALID_STATEMENT_NAME = "26000", "No such prepared statement.";
     INVALID_CATALOG_NAME = "3D000", "No such database.";
     INVALID_SCHEMA_NAME = "3F000", "No such schema.";

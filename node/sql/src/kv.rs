@@ -1,22 +1,23 @@
 //! Requests to the key-value layer, and what its errors mean to a statement.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use crdb_keys::hlc::Clock;
-use crdb_keys::{NodeId, Span, Timestamp};
-use crdb_kv::{SendError, Sender};
+use crdb_keys::{Span, Timestamp};
+use crdb_kv::{RetryCause, SendError, TxnClient, TxnError};
 use crdb_proto::kv;
 
 use crate::error::{Result, SqlError, SqlState};
 
+/// The transaction has to run again from its start, or under READ COMMITTED from the start of the
+/// statement; the message is the cause. Never leaves the session.
+pub(crate) const CONFLICT: SqlState = SqlState("CRDBR");
+/// The transaction was aborted by another one; the message is the cause. Never leaves the session.
+pub(crate) const ABORTED: SqlState = SqlState("CRDBA");
+/// The catalog snapshot may no longer be used: take a newer one. Never leaves the session.
+pub(crate) const EXPIRED: SqlState = SqlState("CRDBX");
+
 /// The way to the ranges, with this node's name on every batch.
 #[derive(Clone)]
-pub(crate) struct Kv {
-    sender: Arc<dyn Sender>,
-    clock: Clock,
-    node_id: NodeId,
-}
+pub(crate) struct Kv(TxnClient);
 
 /// A batch under construction.
 #[derive(Default)]
@@ -35,20 +36,44 @@ impl Batch {
     }
 
     pub(crate) fn get(&mut self, key: impl Into<Bytes>) {
+        self.get_locked(key, kv::LockStrength::LockNone, false);
+    }
+
+    /// A get that locks its key, with `absent` also if nothing is there.
+    pub(crate) fn get_locked(
+        &mut self,
+        key: impl Into<Bytes>,
+        lock: kv::LockStrength,
+        absent: bool,
+    ) {
         self.push(kv::request::Kind::Get(kv::GetRequest {
             key: key.into(),
-            ..kv::GetRequest::default()
+            lock: lock.into(),
+            lock_absent: absent,
         }));
     }
 
     pub(crate) fn scan(&mut self, span: &Span, max_rows: u64, max_bytes: u64, reverse: bool) {
+        self.scan_locked(span, max_rows, max_bytes, reverse, kv::LockStrength::LockNone);
+    }
+
+    /// A scan that locks the keys it returns.
+    pub(crate) fn scan_locked(
+        &mut self,
+        span: &Span,
+        max_rows: u64,
+        max_bytes: u64,
+        reverse: bool,
+        lock: kv::LockStrength,
+    ) {
         self.push(kv::request::Kind::Scan(kv::ScanRequest {
             start: span.start.clone(),
             end: span.end.clone(),
             max_rows,
             max_bytes,
             reverse,
-            ..kv::ScanRequest::default()
+            lock: lock.into(),
+            count_only: false,
         }));
     }
 
@@ -77,28 +102,17 @@ impl Batch {
         }));
     }
 
-    /// Fails the batch when a key of the spans was written after `since`.
-    pub(crate) fn validate(&mut self, spans: &[Span], since: Timestamp) {
-        self.push(kv::request::Kind::Validate(kv::ValidateRequest {
-            spans: spans.iter().cloned().map(Into::into).collect(),
-            since: Some(since.into()),
-        }));
-    }
-
-    /// Adds the requests of another batch behind those of this one.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.requests.append(&mut other.requests);
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    pub(crate) fn into_requests(self) -> Vec<kv::Request> {
+        self.requests
     }
 }
 
 /// What came back for a batch.
 pub(crate) struct Reply {
-    /// Timestamp of the reads.
-    pub(crate) read_timestamp: Timestamp,
     /// One answer per request.
     pub(crate) responses: Vec<kv::Response>,
 }
@@ -132,8 +146,8 @@ impl Reply {
 }
 
 impl Kv {
-    pub(crate) fn new(sender: Arc<dyn Sender>, clock: Clock, node_id: NodeId) -> Self {
-        Self { sender, clock, node_id }
+    pub(crate) fn new(client: TxnClient) -> Self {
+        Self(client)
     }
 
     /// Sends a batch. Reads are served at `read_at`, or at a time the leaseholder picks.
@@ -146,17 +160,17 @@ impl Kv {
         let expected = batch.requests.len();
         let request = kv::BatchRequest {
             header: Some(kv::BatchHeader {
-                now: Some(self.clock.now().into()),
+                now: Some(self.0.clock().now().into()),
                 range_id: 0,
                 range_generation: 0,
                 read_timestamp: read_at.map(Into::into),
                 deadline: deadline.map(Into::into),
-                gateway_node_id: self.node_id.get(),
+                gateway_node_id: self.0.node_id().get(),
                 ..kv::BatchHeader::default()
             }),
             requests: batch.requests,
         };
-        let response = self.sender.send(request).await?;
+        let response = self.0.send_non_txn(request).await?;
         if response.responses.len() != expected {
             return Err(SendError::Invalid {
                 message: format!(
@@ -165,10 +179,7 @@ impl Kv {
                 ),
             });
         }
-        Ok(Reply {
-            read_timestamp: response.read_timestamp.map(Into::into).unwrap_or_default(),
-            responses: response.responses,
-        })
+        Ok(Reply { responses: response.responses })
     }
 }
 
@@ -216,13 +227,34 @@ pub(crate) fn to_sql_error(error: SendError) -> SqlError {
     }
 }
 
-/// The error of a statement that lost too many races.
+/// What a failed call of a transaction means to its statement. A key that exists is for the caller
+/// to name, if it is the caller's; here it is one that was locked as absent and is there now.
+pub(crate) fn txn_error(error: TxnError) -> SqlError {
+    match error {
+        TxnError::Retry { cause: RetryCause::Aborted(reason) } => SqlError::new(ABORTED, reason),
+        TxnError::Retry { cause } => SqlError::new(CONFLICT, cause.to_string()),
+        TxnError::Duplicate { .. } => SqlError::new(CONFLICT, RetryCause::Serializable.to_string()),
+        TxnError::Deadline { .. } => SqlError::new(EXPIRED, "the catalog snapshot expired"),
+        TxnError::LockConflict { key, timed_out } => {
+            to_sql_error(SendError::LockConflict { key: key.into(), timed_out })
+        }
+        TxnError::Ambiguous { message } => to_sql_error(SendError::Ambiguous { message }),
+        TxnError::Unavailable { message } => to_sql_error(SendError::Unavailable { message }),
+        TxnError::ReadBelowThreshold { threshold } => {
+            to_sql_error(SendError::ReadBelowThreshold { threshold })
+        }
+        TxnError::BufferFull => SqlError::internal("a full write buffer was not flushed"),
+        TxnError::Invalid { message } => SqlError::internal(message),
+    }
+}
+
+/// The error of a transaction that lost too many races, or one in sight of the client.
 pub(crate) fn retry_error(cause: &str) -> SqlError {
     SqlError::new(
         SqlState::SERIALIZATION_FAILURE,
         format!("restart transaction: TransactionRetryWithProtoRefreshError: {cause}"),
     )
-    .with_hint("Repeat the statement.")
+    .with_hint("Run the transaction again from its BEGIN, or from SAVEPOINT cockroach_restart.")
 }
 
 /// The result of a batch as a statement's result.

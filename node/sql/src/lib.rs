@@ -13,8 +13,8 @@
 //! Invariants:
 //! 1. A statement uses one catalog version from its first look-up to its last batch, and each of its
 //!    batches carries the deadline of the liveness record under which that version was adopted.
-//! 2. All reads of a statement are served at one timestamp, and all its writes are one batch that
-//!    fails when anything it read has changed since: a statement is atomic and serializable.
+//! 2. A statement belongs to a transaction of the key-value layer, which is serializable unless it
+//!    was asked to be READ COMMITTED; the session alone begins, commits and rolls back.
 //! 3. A batch whose fate is unknown is reported as such (40003) and never sent again.
 //! 4. What is not served answers 0A000 and names the feature.
 
@@ -39,9 +39,9 @@ mod vtable;
 
 pub use datum::{ArrayValue, Datum, Decimal, FormatSettings, Interval, Row};
 pub use error::{ErrorFields, Result, SqlError, SqlState};
-pub use node::{Limits, SqlNode, SqlNodeConfig, Timer};
+pub use node::{Limits, Retries, SqlNode, SqlNodeConfig, Timer};
 pub use session::{
     CancelFlag, Column, Effect, ExecResult, Notice, Prepared, Session, SessionArgs, Severity,
-    WriteFlag,
+    TransactionStatus, WriteFlag,
 };
 pub use types::{Category, SqlType, TypeSpec};

@@ -1,11 +1,12 @@
 //! What the SQL layer of a node shares between its sessions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, Timestamp};
-use crdb_kv::Sender;
+use crdb_kv::TxnClient;
 use crdb_settings::Settings;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::catalog::Catalog;
+use crate::error::SqlError;
 use crate::kv::Kv;
 use crate::session::cache::PlanCache;
 
@@ -28,10 +30,8 @@ pub struct SqlNodeConfig {
     pub node_id: NodeId,
     /// The cluster, as a UUID in text form.
     pub cluster_id: String,
-    /// The way to the ranges.
-    pub sender: Arc<dyn Sender>,
-    /// The node's clock.
-    pub clock: Clock,
+    /// Begins transactions; knows the way to the ranges and the node's clock.
+    pub txns: TxnClient,
     /// The node's timer.
     pub timer: Arc<dyn Timer>,
     /// Seed of what is random: uuids, `random()`, back-off.
@@ -49,16 +49,15 @@ pub struct SqlNodeConfig {
 pub struct Limits {
     /// Bytes of rows that the operators of one statement may hold.
     pub memory_bytes: usize,
-    /// Bytes of keys and values that one statement may write, since it writes in one batch.
-    pub write_bytes: usize,
-    /// Keys that one statement may write.
-    pub write_keys: usize,
     /// Rows that one scan request asks for.
     pub scan_rows: u64,
     /// Bytes that one scan request asks for.
     pub scan_bytes: u64,
     /// How often a statement is run again after a conflict before it fails with 40001.
     pub retries: u32,
+    /// Bytes of results that a transaction keeps to run again by itself. One that answered more
+    /// fails with 40001 when it loses a race.
+    pub replay_bytes: usize,
     /// How long a schema change waits for the nodes to adopt a catalog version.
     pub schema_change_wait: Duration,
 }
@@ -67,13 +66,38 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_bytes: 64 << 20,
-            write_bytes: 4 << 20,
-            write_keys: 100_000,
             scan_rows: 10_000,
             scan_bytes: 1 << 20,
             retries: 10,
+            replay_bytes: 512 << 10,
             schema_change_wait: Duration::from_secs(60),
         }
+    }
+}
+
+/// Causes that are told apart.
+const MOST_CAUSES: usize = 64;
+
+/// How often statements and transactions of a node ran again, by cause.
+#[derive(Debug, Default)]
+pub struct Retries {
+    by_cause: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Retries {
+    /// Counts one more.
+    pub(crate) fn count(&self, error: &SqlError) {
+        let mut by_cause = self.by_cause.lock();
+        // What ranges give as reasons is a short list; a bound all the same.
+        let known = by_cause.len() < MOST_CAUSES || by_cause.contains_key(&error.message);
+        let cause = if known { error.message.clone() } else { "other".to_owned() };
+        *by_cause.entry(cause).or_default() += 1;
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn by_cause(&self) -> BTreeMap<String, u64> {
+        self.by_cause.lock().clone()
     }
 }
 
@@ -87,6 +111,9 @@ pub struct SqlNode {
     pub(crate) limits: Limits,
     pub(crate) settings: Arc<Settings>,
     pub(crate) kv: Kv,
+    pub(crate) txns: TxnClient,
+    /// How often statements and transactions ran again, by cause.
+    pub(crate) retries: Retries,
     pub(crate) plans: PlanCache,
     catalog: Catalog,
     random: Mutex<RandomState>,
@@ -102,17 +129,20 @@ impl SqlNode {
     /// The SQL layer of a node. Nothing is read until [`Catalog::adopt_latest`] is called.
     #[must_use]
     pub fn new(config: SqlNodeConfig) -> Arc<Self> {
-        let kv = Kv::new(config.sender, config.clock.clone(), config.node_id);
+        let clock = config.txns.clock().clone();
+        let kv = Kv::new(config.txns.clone());
         Arc::new(Self {
             node_id: config.node_id,
             cluster_id: config.cluster_id,
-            catalog: Catalog::new(kv.clone(), config.clock.clone(), Arc::clone(&config.timer)),
-            clock: config.clock,
+            catalog: Catalog::new(kv.clone(), clock.clone(), Arc::clone(&config.timer)),
+            clock,
             timer: config.timer,
             build_tag: config.build_tag,
             limits: config.limits,
             settings: config.settings,
             kv,
+            txns: config.txns,
+            retries: Retries::default(),
             plans: PlanCache::default(),
             random: Mutex::new(RandomState {
                 rng: StdRng::seed_from_u64(config.seed),
@@ -125,6 +155,12 @@ impl SqlNode {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// How often statements and transactions ran again without their clients noticing.
+    #[must_use]
+    pub fn retries(&self) -> &Retries {
+        &self.retries
     }
 
     /// Tells the SQL layer until when this node's liveness record is valid, as soon as the record

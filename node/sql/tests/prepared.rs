@@ -38,19 +38,20 @@ fn parameters_are_inferred() {
             ("SELECT coalesce($1, 5)", vec![SqlType::Int8]),
             ("SELECT CASE WHEN $1 THEN 1 END", vec![SqlType::Bool]),
         ] {
-            let prepared = session.prepare(&parsed(sql), &[]).await.unwrap();
+            let prepared = Arc::new(session.prepare(&parsed(sql), &[]).await.unwrap());
             assert_eq!(prepared.param_types, types, "{sql}");
         }
         // A column that shows a parameter has the type the parameter got elsewhere.
         for sql in ["SELECT $1, $1::INT8", "SELECT $1 AS a, $1::INT8 ORDER BY 2 LIMIT 1"] {
-            let prepared = session.prepare(&parsed(sql), &[]).await.unwrap();
+            let prepared = Arc::new(session.prepare(&parsed(sql), &[]).await.unwrap());
             assert_eq!(prepared.param_types, [SqlType::Int8], "{sql}");
             let columns = prepared.columns.as_ref().unwrap();
             let types: Vec<u32> = columns.iter().map(|column| column.ty.oid()).collect();
             assert_eq!(types, [SqlType::Int8.oid(); 2], "{sql}");
         }
         // What the client says wins.
-        let prepared = session.prepare(&parsed("SELECT $1"), &[SqlType::Int4.oid()]).await.unwrap();
+        let prepared =
+            Arc::new(session.prepare(&parsed("SELECT $1"), &[SqlType::Int4.oid()]).await.unwrap());
         assert_eq!(prepared.param_types, [SqlType::Int4]);
         let error =
             session.prepare(&parsed("SELECT $1 IS NULL, $2"), &[999_999]).await.unwrap_err();
@@ -95,20 +96,21 @@ fn plans_follow_the_catalog() {
         let (mut a, mut b) = (cluster.session(0), cluster.session(1));
         run(&mut a, "CREATE TABLE t (id INT PRIMARY KEY, s STRING)").await.unwrap();
         run(&mut a, "INSERT INTO t VALUES (1, 'x')").await.unwrap();
-        let prepared = b.prepare(&parsed("SELECT * FROM t WHERE id = $1"), &[]).await.unwrap();
+        let prepared =
+            Arc::new(b.prepare(&parsed("SELECT * FROM t WHERE id = $1"), &[]).await.unwrap());
         let one = [Datum::Int(1)];
         let cancel = CancelFlag::new();
-        assert_eq!(b.execute(&prepared, &one, &cancel).await.unwrap().rows.len(), 1);
+        assert_eq!(b.execute(&prepared, &one, &cancel, true).await.unwrap().rows.len(), 1);
         run(&mut a, "TRUNCATE t").await.unwrap();
-        assert_eq!(b.execute(&prepared, &one, &cancel).await.unwrap().rows.len(), 0);
+        assert_eq!(b.execute(&prepared, &one, &cancel, true).await.unwrap().rows.len(), 0);
         run(&mut a, "DROP TABLE t").await.unwrap();
-        let error = b.execute(&prepared, &one, &cancel).await.unwrap_err();
+        let error = b.execute(&prepared, &one, &cancel, true).await.unwrap_err();
         assert_eq!(error.code, SqlState::UNDEFINED_TABLE);
         run(&mut a, "CREATE TABLE t (id INT PRIMARY KEY, s INT)").await.unwrap();
-        let error = b.execute(&prepared, &one, &cancel).await.unwrap_err();
+        let error = b.execute(&prepared, &one, &cancel, true).await.unwrap_err();
         assert_eq!(error.message, "cached plan must not change result type");
         // The wrong number of parameters is the client's mistake.
-        let error = b.execute(&prepared, &[], &cancel).await.unwrap_err();
+        let error = b.execute(&prepared, &[], &cancel, true).await.unwrap_err();
         assert_eq!(error.code, SqlState("08P01"));
     });
 }
@@ -128,7 +130,7 @@ fn texts_are_recalled_while_they_hold() {
         // Any session of the node finds it, but not with other types or settings.
         let cancel = CancelFlag::new();
         let found = b.recall(sql, &[]).unwrap();
-        assert_eq!(b.execute(&found, &[], &cancel).await.unwrap().rows.len(), 1);
+        assert_eq!(b.execute(&found, &[], &cancel, true).await.unwrap().rows.len(), 1);
         assert!(b.recall(sql, &[20]).is_none());
         assert!(elsewhere.recall(sql, &[]).is_none());
         for (set, reset) in [
@@ -146,7 +148,7 @@ fn texts_are_recalled_while_they_hold() {
         // A schema change outdates it; running it makes it new again.
         run(&mut elsewhere, "CREATE TABLE u (id INT PRIMARY KEY)").await.unwrap();
         assert!(a.recall(sql, &[]).is_none());
-        assert_eq!(a.execute(&prepared, &[], &cancel).await.unwrap().rows.len(), 1);
+        assert_eq!(a.execute(&prepared, &[], &cancel, true).await.unwrap().rows.len(), 1);
         assert!(a.recall(sql, &[]).is_some());
         run(&mut elsewhere, "DROP TABLE t").await.unwrap();
         assert!(a.recall(sql, &[]).is_none());
@@ -171,11 +173,11 @@ fn constants_that_follow_the_time_are_not_kept() {
             "SELECT now()",
             "SELECT 'tomorrow'::DATE",
         ] {
-            let prepared = session.prepare(&parsed(sql), &[]).await.unwrap();
-            let first = session.execute(&prepared, &[], &cancel).await.unwrap();
+            let prepared = Arc::new(session.prepare(&parsed(sql), &[]).await.unwrap());
+            let first = session.execute(&prepared, &[], &cancel, true).await.unwrap();
             cluster.advance(Duration::from_secs(86_400));
             cluster.heartbeat().await;
-            let second = session.execute(&prepared, &[], &cancel).await.unwrap();
+            let second = session.execute(&prepared, &[], &cancel, true).await.unwrap();
             assert_ne!(first.rows, second.rows, "{sql}");
         }
     });
@@ -187,13 +189,14 @@ fn statements_stop_when_asked() {
     let mut session = cluster.session(0);
     block_on(async {
         run(&mut session, "CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
-        let prepared = session.prepare(&parsed("SELECT count(*) FROM t"), &[]).await.unwrap();
+        let prepared =
+            Arc::new(session.prepare(&parsed("SELECT count(*) FROM t"), &[]).await.unwrap());
         let cancel = CancelFlag::new();
         cancel.cancel();
-        let error = session.execute(&prepared, &[], &cancel).await.unwrap_err();
+        let error = session.execute(&prepared, &[], &cancel, true).await.unwrap_err();
         assert_eq!(error.code, SqlState::QUERY_CANCELED);
         cancel.reset();
-        session.execute(&prepared, &[], &cancel).await.unwrap();
+        session.execute(&prepared, &[], &cancel, true).await.unwrap();
         assert!(!session.write_flag().in_flight());
     });
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crdb_keys::hlc::{Clock, ManualClock};
 use crdb_keys::{NodeId, layout};
 use crdb_kv::local::LocalSender;
-use crdb_kv::{SendError, Sender};
+use crdb_kv::{SendError, Sender, TxnClient, TxnClientConfig};
 use crdb_liveness::LivenessRecord;
 use crdb_pgwire::{Config, PgServer};
 use crdb_proto::kv;
@@ -63,7 +63,7 @@ impl Sender for Gate {
             let waiting = Waiting(self);
             let permit = self.open.acquire().await.expect("never closed");
             drop(waiting);
-            let response = self.local.execute(&batch);
+            let response = self.local.send(batch).await;
             drop(permit);
             response
         }
@@ -132,8 +132,12 @@ pub async fn node(config: Config) -> Node {
     let sql = SqlNode::new(SqlNodeConfig {
         node_id: NodeId(1),
         cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
-        sender: Arc::clone(&gate) as _,
-        clock: clock.clone(),
+        txns: TxnClient::new(TxnClientConfig {
+            sender: Arc::clone(&gate) as _,
+            clock: clock.clone(),
+            node_id: NodeId(1),
+            seed: 1,
+        }),
         timer: Arc::clone(&timer) as _,
         seed: 1,
         build_tag: "v0.1.0".to_owned(),

@@ -87,7 +87,7 @@ impl Analyzer<'_> {
         name: &ast::ObjectName,
         alias: Option<&ast::TableAlias>,
     ) -> Result<(Plan, Scope)> {
-        let (plan, mut scope) = match self.lookup(name)? {
+        let (mut plan, mut scope) = match self.lookup(name)? {
             Named::Table(table, database) => table_scan(&table, &database),
             Named::Virtual(table) => {
                 let columns = table.columns.iter().map(|(column, ty)| {
@@ -105,6 +105,9 @@ impl Analyzer<'_> {
         };
         if let Some(alias) = alias {
             apply_alias(&mut scope, alias)?;
+            if let Plan::Scan(scan) = &mut plan {
+                scan.alias.clone_from(&alias.name.value);
+            }
         }
         Ok((plan, scope))
     }
@@ -356,6 +359,8 @@ pub(super) fn table_scan(table: &Arc<TableDesc>, database: &str) -> (Plan, Scope
     });
     let scan = Scan {
         table: Arc::clone(table),
+        alias: table.name.clone(),
+        lock: None,
         needed: vec![false; table.columns.len()],
         constraint: Constraint::default(),
         filter: None,

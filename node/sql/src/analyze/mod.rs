@@ -6,6 +6,7 @@
 mod call;
 mod expr;
 mod from;
+mod locking;
 mod query;
 mod select;
 mod subquery;
@@ -23,8 +24,9 @@ use types::coerce;
 
 use crate::catalog::ddl::{TableName, undefined_table};
 use crate::catalog::{CatalogData, DescState, TableDesc};
+use crate::datum::Datum;
 use crate::error::{Result, SqlError, SqlState};
-use crate::expr::{Expr, Typed};
+use crate::expr::{EvalCtx, Expr, Typed};
 use crate::func::system_names::{CRDB_INTERNAL, INFORMATION_SCHEMA, PG_CATALOG, PUBLIC};
 use crate::plan::{Plan, SlotPlan, StatementPlan};
 use crate::session::{Column, SessionInfo};
@@ -122,6 +124,23 @@ pub(crate) struct Analyzer<'a> {
     slots: Vec<SlotPlan>,
     /// Set inside the arguments of an aggregate.
     in_aggregate: bool,
+    /// A query has FOR UPDATE or one of its relatives.
+    locks: bool,
+}
+
+impl<'a> Analyzer<'a> {
+    fn new(info: &'a SessionInfo, snapshot: &'a CatalogData, params: Vec<Option<SqlType>>) -> Self {
+        Self {
+            info,
+            snapshot,
+            params,
+            frames: Vec::new(),
+            ctes: Vec::new(),
+            slots: Vec::new(),
+            in_aggregate: false,
+            locks: false,
+        }
+    }
 }
 
 /// Analyzes a statement whose parameters have the types in `param_types` where given.
@@ -158,7 +177,7 @@ pub(crate) fn constant(
     catalog: &CatalogData,
     e: &ast::Expr,
     spec: TypeSpec,
-) -> Result<crate::datum::Datum> {
+) -> Result<Datum> {
     let mut analyzer = Analyzer::new(info, catalog, Vec::new());
     let typed = analyzer.expr(&mut Scope::default(), e, Place::Plain("constants"))?;
     let expr = analyzer
@@ -167,21 +186,26 @@ pub(crate) fn constant(
     if expr.any(&mut |part| matches!(part, Expr::Subquery(_) | Expr::Srf(..))) {
         return Err(SqlError::unsupported("a subquery here").with_position(e.pos().0));
     }
-    expr.eval(&crate::expr::EvalCtx { info, params: &[], outer: &[], slots: &[] }, &[])
+    expr.eval(&EvalCtx { info, params: &[], outer: &[], slots: &[] }, &[])
 }
 
-impl<'a> Analyzer<'a> {
-    fn new(info: &'a SessionInfo, snapshot: &'a CatalogData, params: Vec<Option<SqlType>>) -> Self {
-        Self {
-            info,
-            snapshot,
-            params,
-            frames: Vec::new(),
-            ctes: Vec::new(),
-            slots: Vec::new(),
-            in_aggregate: false,
-        }
+/// The value of an expression that reads nothing, as its own type.
+pub(crate) fn free_constant(
+    info: &SessionInfo,
+    catalog: &CatalogData,
+    e: &ast::Expr,
+    place: &'static str,
+) -> Result<Datum> {
+    let mut analyzer = Analyzer::new(info, catalog, Vec::new());
+    let typed = analyzer.expr(&mut Scope::default(), e, Place::Plain(place))?;
+    let mut expr = typed.expr;
+    analyzer.attach(Plan::one_row(), 0, &mut [&mut expr])?;
+    if !analyzer.slots.is_empty() {
+        return Err(
+            SqlError::unsupported(format!("a subquery in {place}")).with_position(e.pos().0)
+        );
     }
+    expr.eval(&EvalCtx { info, params: &[], outer: &[], slots: &[] }, &[])
 }
 
 impl Analyzer<'_> {
@@ -214,7 +238,7 @@ impl Analyzer<'_> {
 
     /// The plan with the subqueries found so far.
     fn finish(&mut self, root: Plan) -> crate::plan::QueryPlan {
-        crate::plan::QueryPlan { slots: std::mem::take(&mut self.slots), root }
+        crate::plan::QueryPlan { slots: std::mem::take(&mut self.slots), root, locks: self.locks }
     }
 
     /// A table of a statement that writes.

@@ -60,23 +60,22 @@ fn settle_params(params: &mut [Option<SqlType>], plan: &Plan, column: usize) -> 
 impl Analyzer<'_> {
     /// A query whose result goes to the client.
     pub(super) fn top_query(&mut self, query: &ast::Query) -> Result<Relation> {
-        let mut relation = self.query(query)?;
+        let mut relation = self.scoped_query(query)?;
         settle_unknown(&mut self.params, &mut relation)?;
         Ok(relation)
     }
 
     pub(super) fn query(&mut self, query: &ast::Query) -> Result<Relation> {
         if query.as_of.is_some() {
-            return Err(SqlError::unsupported("AS OF SYSTEM TIME").with_position(query.pos.0));
+            return Err(SqlError::syntax(
+                "AS OF SYSTEM TIME must be provided on a top-level statement",
+            )
+            .with_position(query.pos.0));
         }
-        for clause in &query.locking {
-            let feature = match clause.wait {
-                ast::LockWait::Block => continue,
-                ast::LockWait::NoWait => "NOWAIT",
-                ast::LockWait::SkipLocked => "SKIP LOCKED",
-            };
-            return Err(SqlError::unsupported(feature).with_position(clause.pos.0));
-        }
+        self.scoped_query(query)
+    }
+
+    fn scoped_query(&mut self, query: &ast::Query) -> Result<Relation> {
         let scoped = self.with(query.with.as_ref())?;
         let result = crate::stack::deep(|| self.query_inner(query));
         if scoped {
@@ -86,13 +85,15 @@ impl Analyzer<'_> {
     }
 
     fn query_inner(&mut self, query: &ast::Query) -> Result<Relation> {
-        let relation = match &query.body {
+        let mut relation = match &query.body {
             ast::QueryBody::Select(select) => self.select(select, &query.order_by)?,
             body => {
                 let relation = self.body(body)?;
                 self.order_output(relation, &query.order_by)?
             }
         };
+        super::locking::lock_rows(query, &mut relation.plan)?;
+        self.locks |= !query.locking.is_empty();
         self.limit(relation, query.limit.as_ref(), query.offset.as_ref())
     }
 
@@ -296,7 +297,10 @@ impl Analyzer<'_> {
 pub(super) fn push_limit(plan: &mut Plan, limit: &Expr) {
     match plan {
         Plan::Project { input, .. } => push_limit(input, limit),
-        Plan::Scan(scan) if scan.filter.is_none() => scan.limit = Some(limit.clone()),
+        // A locking scan with a filter stops by itself once it has locked enough.
+        Plan::Scan(scan) if scan.filter.is_none() || scan.lock.is_some() => {
+            scan.limit = Some(limit.clone());
+        }
         _ => {}
     }
 }

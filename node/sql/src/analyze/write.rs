@@ -12,7 +12,8 @@ use crate::datum::Datum;
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{Expr, Typed};
 use crate::plan::{
-    Conflict, DeletePlan, InsertPlan, Plan, QueryPlan, StatementPlan, UpdatePlan, use_columns,
+    Conflict, DeletePlan, InsertPlan, Plan, QueryPlan, RowLock, StatementPlan, UpdatePlan,
+    use_columns,
 };
 use crate::session::Column;
 use crate::types::{SqlType, TypeSpec};
@@ -326,7 +327,10 @@ impl Analyzer<'_> {
         extra: &[ast::TableExpr],
     ) -> Result<(Arc<TableDesc>, Plan, Scope)> {
         let (table, database) = self.writable_table(&target.name)?;
-        let (plan, mut scope) = table_scan(&table, &database);
+        let (mut plan, mut scope) = table_scan(&table, &database);
+        if let Plan::Scan(scan) = &mut plan {
+            scan.lock = Some(RowLock::WRITE);
+        }
         if let Some(alias) = &target.alias {
             rename_scope(&mut scope, Some(&alias.name));
         }
@@ -377,8 +381,9 @@ impl Analyzer<'_> {
             plan = Plan::Sort { input: Box::new(plan), keys };
         }
         if let Some(limit) = limit {
-            let limit = Some(self.row_count(limit, "LIMIT")?);
-            plan = Plan::Limit { input: Box::new(plan), limit, offset: None };
+            let limit = self.row_count(limit, "LIMIT")?;
+            super::query::push_limit(&mut plan, &limit);
+            plan = Plan::Limit { input: Box::new(plan), limit: Some(limit), offset: None };
         }
         Ok(plan)
     }

@@ -10,78 +10,27 @@ mod op;
 mod scan;
 mod setop;
 mod srf;
+mod txn;
 mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crdb_keys::{Key, Span, Timestamp};
-use crdb_kv::SendError;
+use crdb_keys::Span;
 
 pub(crate) use op::Op;
-pub(crate) use write::{run_delete, run_insert, run_update};
+pub(crate) use txn::StatementTxn;
+pub(crate) use write::{WriteOutcome, commit_alone, run_delete, run_insert, run_update};
 
 use crate::datum::{Datum, Row};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{EvalCtx, SlotRows, SlotValue};
-use crate::kv::{Batch, Kv, Reply, to_sql_error};
 use crate::node::Limits;
 use crate::plan::{Plan, QueryPlan, SlotKind};
 use crate::session::{CancelFlag, SessionInfo, WriteFlag};
 
-/// A concurrent change invalidated what was read: run the statement again. Never leaves the session.
-pub(crate) const CONFLICT: SqlState = SqlState("CRDBR");
-/// The catalog snapshot may no longer be used: take a newer one. Never leaves the session.
-pub(crate) const EXPIRED: SqlState = SqlState("CRDBX");
-
 /// Rows an operator hands on at once, roughly.
 pub(crate) const BATCH_ROWS: usize = 1024;
-
-/// The reads of a statement: one timestamp, and the spans a write has to validate.
-pub(crate) struct Txn {
-    kv: Kv,
-    deadline: Timestamp,
-    read_at: Option<Timestamp>,
-    /// Spans read, kept only by statements that write.
-    spans: Option<Vec<Span>>,
-}
-
-impl Txn {
-    pub(crate) fn new(kv: Kv, deadline: Timestamp, writes: bool) -> Self {
-        Self { kv, deadline, read_at: None, spans: writes.then(Vec::new) }
-    }
-
-    /// Sends reads, at the statement's timestamp once there is one.
-    async fn read(&mut self, batch: Batch) -> Result<Reply> {
-        let reply = self.kv.send(batch, self.read_at, Some(self.deadline)).await;
-        let reply = reply.map_err(batch_error)?;
-        self.read_at.get_or_insert(reply.read_timestamp);
-        Ok(reply)
-    }
-
-    fn track(&mut self, span: &Span) {
-        if let Some(spans) = &mut self.spans {
-            spans.push(span.clone());
-        }
-    }
-
-    fn track_point(&mut self, key: &Key) {
-        if let Some(spans) = &mut self.spans {
-            spans.push(Span::point(key.clone()));
-        }
-    }
-}
-
-/// What a failed batch means to the statement.
-fn batch_error(error: SendError) -> SqlError {
-    match error {
-        SendError::ReadConflict { .. } => SqlError::new(CONFLICT, "a span read was written to"),
-        SendError::DeadlineExceeded { .. } => {
-            SqlError::new(EXPIRED, "the catalog snapshot expired")
-        }
-        other => to_sql_error(other),
-    }
-}
 
 /// What all operators of a statement share.
 pub(crate) struct ExecCtx<'a> {
@@ -90,7 +39,7 @@ pub(crate) struct ExecCtx<'a> {
     pub(crate) limits: Limits,
     pub(crate) cancel: &'a CancelFlag,
     pub(crate) write_flag: &'a WriteFlag,
-    pub(crate) txn: Txn,
+    pub(crate) txn: StatementTxn<'a>,
     outer: Vec<Row>,
     slots: Vec<SlotValue>,
     memory: usize,
@@ -105,7 +54,7 @@ impl<'a> ExecCtx<'a> {
         params: &'a [Datum],
         cancel: &'a CancelFlag,
         write_flag: &'a WriteFlag,
-        txn: Txn,
+        txn: StatementTxn<'a>,
     ) -> Self {
         Self {
             limits: info.node.limits,

@@ -1,4 +1,8 @@
 //! Scans of a table's primary index.
+//!
+//! A scan that locks takes its locks as it reads where every row it reads comes out: single keys,
+//! and spans without a filter. Otherwise it reads first and then locks, by their keys, the rows
+//! that pass the filter, so that rows that nobody asked for stay free.
 
 use std::sync::Arc;
 
@@ -6,12 +10,13 @@ use bytes::Bytes;
 use crdb_keys::Span;
 
 use super::op::{keep, row_count};
+use super::txn::strength;
 use super::{BATCH_ROWS, ExecCtx};
 use crate::datum::Row;
 use crate::encoding::RowDecoder;
 use crate::error::{Result, SqlState};
 use crate::kv::Batch;
-use crate::plan::{Point, Scan};
+use crate::plan::{LockWait, Point, Scan};
 
 /// Points asked for in one batch.
 const POINTS: usize = 512;
@@ -75,6 +80,11 @@ impl<'p> ScanOp<'p> {
         Ok(Some(rows))
     }
 
+    /// Whether rows are locked by their keys once they passed the filter.
+    fn locks_late(&self) -> bool {
+        self.scan.lock.is_some() && self.scan.filter.is_some()
+    }
+
     async fn start(&mut self, ctx: &mut ExecCtx<'_>) -> Result<()> {
         let mut spans =
             self.scan.constraint.spans(&self.scan.table, &ctx.eval(), self.scan.reverse)?;
@@ -82,9 +92,6 @@ impl<'p> ScanOp<'p> {
         if spans.len() > 1 {
             let bytes = spans.iter().map(|s| 2 * s.start.len() + size_of::<Span>()).sum();
             ctx.hold(bytes)?;
-        }
-        for span in &spans {
-            ctx.txn.track(span);
         }
         let limit = row_count(ctx, self.scan.limit.as_ref(), SqlState::INVALID_LIMIT, "LIMIT")?;
         spans.reverse();
@@ -125,7 +132,13 @@ impl<'p> ScanOp<'p> {
             return Ok(None);
         }
         let rows = if spans.last().is_some_and(Span::is_point) {
-            self.read_points(ctx, spans).await?
+            let mut rows = self.read_points(ctx, spans).await?;
+            if let Some(filter) = self.scan.filter.as_ref().filter(|_| left.is_some()) {
+                keep(&ctx.eval(), &mut rows, filter)?;
+            }
+            rows
+        } else if self.locks_late() {
+            self.read_then_lock(ctx, spans, *left).await?
         } else {
             self.read_span(ctx, spans, *left).await?
         };
@@ -140,10 +153,10 @@ impl<'p> ScanOp<'p> {
         let mut keys: Vec<Bytes> = Vec::with_capacity(spans.len().min(POINTS));
         while keys.len() < POINTS && spans.last().is_some_and(Span::is_point) {
             let Some(span) = spans.pop() else { break };
-            batch.get(span.start.clone());
+            batch.get_locked(span.start.clone(), strength(self.scan.lock), false);
             keys.push(span.start);
         }
-        let mut reply = ctx.txn.read(batch).await?;
+        let mut reply = ctx.txn.read_locking(batch, self.scan.lock, &self.scan.table).await?;
         let mut rows = Vec::with_capacity(keys.len());
         for (i, key) in keys.iter().enumerate() {
             if let Some(value) = reply.value(i) {
@@ -162,11 +175,68 @@ impl<'p> ScanOp<'p> {
         let Some(span) = spans.pop() else { return Ok(Vec::new()) };
         let wanted = left.map_or(ctx.limits.scan_rows, |left| left.min(ctx.limits.scan_rows));
         let mut batch = Batch::new();
-        batch.scan(&span, wanted, ctx.limits.scan_bytes, self.scan.reverse);
-        let mut reply = ctx.txn.read(batch).await?;
+        let lock = strength(self.scan.lock);
+        batch.scan_locked(&span, wanted, ctx.limits.scan_bytes, self.scan.reverse, lock);
+        let mut reply = ctx.txn.read_locking(batch, self.scan.lock, &self.scan.table).await?;
         let (pairs, resume) = reply.rows(0);
         spans.extend(resume);
         pairs.iter().map(|pair| self.decoder.decode(&pair.key, &pair.value)).collect()
+    }
+
+    /// Reads the next part of the spans, and locks the rows that pass the filter, at most as many
+    /// as are wanted.
+    async fn read_then_lock(
+        &self,
+        ctx: &mut ExecCtx<'_>,
+        spans: &mut Vec<Span>,
+        left: Option<u64>,
+    ) -> Result<Vec<Row>> {
+        let Some(span) = spans.pop() else { return Ok(Vec::new()) };
+        let mut batch = Batch::new();
+        batch.scan(&span, ctx.limits.scan_rows, ctx.limits.scan_bytes, self.scan.reverse);
+        // NOWAIT waits for nobody's intents either; SKIP LOCKED cannot tell them from rows.
+        let no_wait = self.scan.lock.filter(|lock| lock.wait == LockWait::Fail);
+        let mut reply = ctx.txn.read_locking(batch, no_wait, &self.scan.table).await?;
+        let (pairs, resume) = reply.rows(0);
+        spans.extend(resume);
+        let wanted = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+        let mut passing = Vec::new();
+        for pair in pairs {
+            let row = self.decoder.decode(&pair.key, &pair.value)?;
+            if self.passes(ctx, &row)? {
+                passing.push(pair.key);
+            }
+        }
+        let mut rows = Vec::new();
+        let mut passing = passing.into_iter();
+        while rows.len() < wanted {
+            let chunk: Vec<Bytes> =
+                passing.by_ref().take(POINTS.min(wanted - rows.len())).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            let mut batch = Batch::new();
+            for key in &chunk {
+                batch.get_locked(key.clone(), strength(self.scan.lock), false);
+            }
+            let mut reply = ctx.txn.read_locking(batch, self.scan.lock, &self.scan.table).await?;
+            for (i, key) in chunk.iter().enumerate() {
+                // Gone, or locked by somebody else and to be skipped.
+                let Some(value) = reply.value(i) else { continue };
+                let row = self.decoder.decode(key, &value)?;
+                if self.passes(ctx, &row)? {
+                    rows.push(row);
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    fn passes(&self, ctx: &ExecCtx<'_>, row: &Row) -> Result<bool> {
+        match &self.scan.filter {
+            Some(filter) => filter.eval_bool(&ctx.eval(), row),
+            None => Ok(true),
+        }
     }
 }
 
@@ -178,10 +248,10 @@ pub(super) async fn read_point(
 ) -> Result<Option<Row>> {
     ctx.cancel.check()?;
     let Point::Key(key) = point else { return Ok(None) };
-    ctx.txn.track_point(&key);
     let mut batch = Batch::new();
-    batch.get(key.clone());
-    let Some(value) = ctx.txn.read(batch).await?.value(0) else { return Ok(None) };
+    batch.get_locked(key.clone(), strength(scan.lock), false);
+    let mut reply = ctx.txn.read_locking(batch, scan.lock, &scan.table).await?;
+    let Some(value) = reply.value(0) else { return Ok(None) };
     let row = RowDecoder::new(&scan.table, &scan.needed).decode(&key, &value)?;
     match &scan.filter {
         Some(filter) if !filter.eval_bool(&ctx.eval(), &row)? => Ok(None),

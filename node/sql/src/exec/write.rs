@@ -1,19 +1,26 @@
-//! Statements that write: rows become one batch that fails when anything read has changed.
+//! Statements that write: rows become writes in the buffer of their transaction.
+//!
+//! Whether a new key exists already is found out by a read that locks it, also if it is absent, and
+//! the statement fails at once. Two cases save the read: a statement that is alone in its
+//! transaction, since the commit that follows says the same, and a key with a number that was just
+//! drawn for it. Either way the write itself says that the key must be absent.
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
-use crdb_keys::{Key, Span};
-use crdb_kv::SendError;
+use crdb_keys::Key;
+use crdb_proto::kv::LockStrength;
 
-use super::{CONFLICT, ExecCtx, batch_error};
+use super::ExecCtx;
 use crate::catalog::TableDesc;
 use crate::datum::{Datum, Row};
 use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::Expr;
-use crate::kv::Batch;
-use crate::plan::{Conflict, DeletePlan, InsertPlan, UpdatePlan};
+use crate::kv::{Batch, CONFLICT};
+use crate::plan::{Conflict, DeletePlan, InsertPlan, RowLock, UpdatePlan};
+
+/// Keys looked up in one batch.
+const KEYS: usize = 512;
 
 /// What a statement that writes did.
 pub(crate) struct WriteOutcome {
@@ -21,107 +28,76 @@ pub(crate) struct WriteOutcome {
     pub(crate) count: usize,
     /// Rows of RETURNING.
     pub(crate) rows: Vec<Row>,
+    /// Rows whose keys must be new and were not looked up: for the error of one that exists.
+    pub(crate) unproven: Vec<Row>,
 }
 
-/// The writes of a statement, in order.
-#[derive(Default)]
-struct Writes {
-    batch: Batch,
-    keys: usize,
-    bytes: usize,
+/// Commits the transaction of a statement that is alone in it. `unproven` are rows of the table that
+/// must be new.
+pub(crate) async fn commit_alone(
+    ctx: &mut ExecCtx<'_>,
+    table: Option<&TableDesc>,
+    unproven: &[Row],
+) -> Result<()> {
+    ctx.cancel.check()?;
+    // From here on the fate of the statement is the commit's.
+    let guard = ctx.txn.has_writes().then(|| ctx.write_flag.raise());
+    let committed = ctx.txn.commit().await;
+    drop(guard);
+    match (committed?, table) {
+        (Err(key), Some(table)) => Err(exists(ctx, table, unproven, &key)),
+        _ => Ok(()),
+    }
 }
 
-impl Writes {
-    fn account(&mut self, ctx: &ExecCtx<'_>, bytes: usize) -> Result<()> {
-        self.keys += 1;
-        self.bytes += bytes;
-        if self.keys > ctx.limits.write_keys || self.bytes > ctx.limits.write_bytes {
-            return Err(SqlError::new(
-                SqlState::PROGRAM_LIMIT,
-                format!(
-                    "a statement can write at most {} rows and {} bytes",
-                    ctx.limits.write_keys, ctx.limits.write_bytes
-                ),
-            )
-            .with_hint("Split the statement, for example by ranges of the primary key."));
-        }
-        Ok(())
+/// The error of a key that must be new and exists.
+fn exists(ctx: &ExecCtx<'_>, table: &TableDesc, rows: &[Row], key: &Key) -> SqlError {
+    match rows.iter().find(|row| encode_row_key(table, row) == *key) {
+        Some(row) => duplicate(ctx, table, row),
+        // It was absent when it was locked.
+        None => SqlError::new(CONFLICT, crdb_kv::RetryCause::Serializable.to_string()),
     }
+}
 
-    /// A row that must be new.
-    fn insert(&mut self, ctx: &ExecCtx<'_>, key: Key, value: Bytes) -> Result<()> {
-        self.account(ctx, key.len() + value.len())?;
-        self.batch.conditional_put(key, value, None);
-        Ok(())
-    }
-
-    fn put(&mut self, ctx: &ExecCtx<'_>, key: Key, value: Bytes) -> Result<()> {
-        self.account(ctx, key.len() + value.len())?;
-        self.batch.put(key, value);
-        Ok(())
-    }
-
-    fn delete(&mut self, ctx: &ExecCtx<'_>, key: Key) -> Result<()> {
-        self.account(ctx, key.len())?;
-        self.batch.delete(key);
-        Ok(())
-    }
-
-    /// Sends all writes together with the proof that what was read still holds. `rows` are those
-    /// written, for the error of one that exists.
-    async fn commit(
-        self,
-        ctx: &mut ExecCtx<'_>,
-        table: &TableDesc,
-        rows: impl IntoIterator<Item = &Row>,
-    ) -> Result<()> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        ctx.cancel.check()?;
-        let spans = merge(ctx.txn.spans.take().unwrap_or_default());
-        let batch = match ctx.txn.read_at {
-            // First: what was read on a wrong assumption must not look like a duplicate.
-            Some(since) if !spans.is_empty() => {
-                let mut batch = Batch::new();
-                batch.validate(&spans, since);
-                batch.append(self.batch);
-                batch
-            }
-            _ => self.batch,
-        };
-        // From here on the fate of the statement is the batch's.
-        let guard = ctx.write_flag.raise();
-        let result = ctx.txn.kv.send(batch, None, Some(ctx.txn.deadline)).await;
-        drop(guard);
-        match result {
-            Ok(_) => Ok(()),
-            Err(SendError::ConditionFailed { key, .. }) => {
-                match rows.into_iter().find(|row| encode_row_key(table, row) == key) {
-                    Some(row) => Err(duplicate(ctx, table, row)),
-                    None => Err(SqlError::new(CONFLICT, "a row read was written to")),
+/// Writes rows whose keys must be new.
+async fn insert_rows(
+    ctx: &mut ExecCtx<'_>,
+    table: &TableDesc,
+    rows: &[Row],
+    drawn: bool,
+) -> Result<()> {
+    let mut keys: Vec<Key> = rows.iter().map(|row| encode_row_key(table, row)).collect();
+    if !ctx.txn.alone && !drawn {
+        for (rows, keys) in rows.chunks(KEYS).zip(keys.chunks(KEYS)) {
+            let mut reply = lock_keys(ctx, table, keys).await?;
+            for (i, row) in rows.iter().enumerate() {
+                if reply.value(i).is_some() {
+                    return Err(duplicate(ctx, table, row));
                 }
             }
-            Err(error) => Err(batch_error(error)),
         }
     }
+    for (row, key) in rows.iter().zip(keys.drain(..)) {
+        let value = encode_row_value(table, row);
+        if let Err(key) = ctx.txn.insert(key, value).await? {
+            return Err(exists(ctx, table, rows, &key));
+        }
+    }
+    Ok(())
 }
 
-/// Sorted spans without overlap.
-fn merge(mut spans: Vec<Span>) -> Vec<Span> {
-    spans.sort();
-    let mut out: Vec<Span> = Vec::with_capacity(spans.len());
-    for span in spans {
-        match out.last_mut() {
-            Some(last) if *last == span => {}
-            Some(last) if !last.is_point() && !span.is_point() && span.start <= last.end => {
-                last.end = last.end.clone().max(span.end);
-            }
-            Some(last) if span.is_point() && last.contains_key(&span.start) => {}
-            _ => out.push(span),
-        }
+/// Reads keys and locks them, those that are absent too.
+async fn lock_keys(
+    ctx: &mut ExecCtx<'_>,
+    table: &TableDesc,
+    keys: &[Key],
+) -> Result<crate::kv::Reply> {
+    ctx.cancel.check()?;
+    let mut batch = Batch::new();
+    for key in keys {
+        batch.get_locked(key.clone(), LockStrength::LockExclusive, true);
     }
-    out
+    ctx.txn.read_locking(batch, Some(RowLock::WRITE), table).await
 }
 
 /// The error of a key that exists.
@@ -188,41 +164,55 @@ pub(crate) async fn run_insert(ctx: &mut ExecCtx<'_>, plan: &InsertPlan) -> Resu
         let key = encode_row_key(table, &row);
         rows.push((key, row));
     }
-    let (writes, written) = match &plan.conflict {
-        Conflict::Fail => insert_new(ctx, table, rows)?,
-        Conflict::Upsert => upsert(ctx, plan, rows).await?,
+    let drawn = drawn_key(plan);
+    // Rows that the commit may find to exist, and only by it.
+    let mut unproven = Vec::new();
+    let mut proven = Vec::new();
+    match &plan.conflict {
+        Conflict::Fail => unproven = insert_new(ctx, table, rows, drawn).await?,
+        // Should the number ever name a row that exists, that row must stay.
+        Conflict::Upsert if drawn => unproven = insert_new(ctx, table, rows, drawn).await?,
+        Conflict::Upsert => proven = upsert(ctx, plan, rows).await?,
         Conflict::DoNothing | Conflict::DoUpdate { .. } => {
-            insert_or_update(ctx, plan, rows).await?
+            (proven, unproven) = insert_or_update(ctx, plan, rows).await?;
         }
-    };
+    }
+    let written = if proven.is_empty() { &unproven } else { &proven };
     let count = written.len();
-    // Before the commit: what fails here must not have written.
-    let rows = returned(ctx, &written, plan.returning.as_deref())?;
-    writes.commit(ctx, table, &written).await?;
-    Ok(WriteOutcome { count, rows })
+    let rows = returned(ctx, written, plan.returning.as_deref())?;
+    Ok(WriteOutcome { count, rows, unproven })
 }
 
-fn insert_new(
-    ctx: &ExecCtx<'_>,
+/// Whether a column of the key gets a number that was just drawn, and names no row that exists.
+fn drawn_key(plan: &InsertPlan) -> bool {
+    let drawn = |column: usize| {
+        let default = plan.table.columns.get(column).and_then(|c| c.default.as_deref());
+        matches!(default, Some("unique_rowid()" | "gen_random_uuid()"))
+            && plan.sources.get(column).is_none_or(Option::is_none)
+    };
+    plan.table.key.iter().any(|k| drawn(k.column))
+}
+
+async fn insert_new(
+    ctx: &mut ExecCtx<'_>,
     table: &TableDesc,
     rows: Vec<(Key, Row)>,
-) -> Result<(Writes, Vec<Row>)> {
-    let mut writes = Writes::default();
-    let several = rows.len() > 1;
-    let mut seen: HashSet<Key> = HashSet::new();
-    let mut out = Vec::with_capacity(rows.len());
-    for (key, row) in rows {
-        if several && !seen.insert(key.clone()) {
-            return Err(duplicate(ctx, table, &row));
+    drawn: bool,
+) -> Result<Vec<Row>> {
+    if rows.len() > 1 {
+        let mut seen: HashSet<&Key> = HashSet::with_capacity(rows.len());
+        for (key, row) in &rows {
+            if !seen.insert(key) {
+                return Err(duplicate(ctx, table, row));
+            }
         }
-        let value = encode_row_value(table, &row);
-        writes.insert(ctx, key, value)?;
-        out.push(row);
     }
-    Ok((writes, out))
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    insert_rows(ctx, table, &rows, drawn).await?;
+    Ok(rows)
 }
 
-/// The rows that exist, by key.
+/// The rows that exist, by key. All keys are locked.
 async fn existing(
     ctx: &mut ExecCtx<'_>,
     table: &TableDesc,
@@ -230,15 +220,11 @@ async fn existing(
 ) -> Result<HashMap<Key, Row>> {
     let wanted = vec![true; table.columns.len()];
     let decoder = RowDecoder::new(table, &wanted);
+    let keys: Vec<Key> = rows.iter().map(|(key, _)| key.clone()).collect();
     let mut found = HashMap::new();
-    for chunk in rows.chunks(512) {
-        let mut batch = Batch::new();
-        for (key, _) in chunk {
-            batch.get(key.clone());
-            ctx.txn.track_point(key);
-        }
-        let mut reply = ctx.txn.read(batch).await?;
-        for (i, (key, _)) in chunk.iter().enumerate() {
+    for chunk in keys.chunks(KEYS) {
+        let mut reply = lock_keys(ctx, table, chunk).await?;
+        for (i, key) in chunk.iter().enumerate() {
             if let Some(value) = reply.value(i) {
                 found.insert(key.clone(), decoder.decode(key, &value)?);
             }
@@ -259,16 +245,8 @@ async fn upsert(
     ctx: &mut ExecCtx<'_>,
     plan: &InsertPlan,
     rows: Vec<(Key, Row)>,
-) -> Result<(Writes, Vec<Row>)> {
+) -> Result<Vec<Row>> {
     let table = &plan.table;
-    // A number that was just drawn names no row that exists; should it ever, that row must stay.
-    let drawn = |column: usize| {
-        table.columns.get(column).is_some_and(|c| c.hidden)
-            && plan.sources.get(column).is_none_or(Option::is_none)
-    };
-    if table.key.iter().any(|k| drawn(k.column)) {
-        return insert_new(ctx, table, rows);
-    }
     let distinct: HashSet<&Key> = rows.iter().map(|(key, _)| key).collect();
     if distinct.len() != rows.len() {
         return Err(twice("UPSERT"));
@@ -277,7 +255,6 @@ async fn upsert(
     let all_named =
         plan.sources.iter().enumerate().all(|(i, s)| s.is_some() || table.is_key_column(i));
     let mut found = if all_named { HashMap::new() } else { existing(ctx, table, &rows).await? };
-    let mut writes = Writes::default();
     let mut out = Vec::with_capacity(rows.len());
     for (key, mut row) in rows {
         if let Some(old) = found.remove(&key) {
@@ -288,30 +265,29 @@ async fn upsert(
             }
         }
         let value = encode_row_value(table, &row);
-        writes.put(ctx, key, value)?;
+        ctx.txn.put(key, value).await?;
         out.push(row);
     }
-    Ok((writes, out))
+    Ok(out)
 }
 
+/// Returns the rows written, and those of them that were moved to a new key.
 async fn insert_or_update(
     ctx: &mut ExecCtx<'_>,
     plan: &InsertPlan,
     rows: Vec<(Key, Row)>,
-) -> Result<(Writes, Vec<Row>)> {
+) -> Result<(Vec<Row>, Vec<Row>)> {
     let table = &plan.table;
     let found = existing(ctx, table, &rows).await?;
-    let mut writes = Writes::default();
     let mut touched: HashSet<Key> = HashSet::new();
-    let mut out = Vec::new();
+    let (mut out, mut moved) = (Vec::new(), Vec::new());
     for (key, row) in rows {
         let again = !touched.insert(key.clone());
         match (&plan.conflict, found.get(&key)) {
             (Conflict::DoUpdate { .. }, _) if again => return Err(twice("ON CONFLICT DO UPDATE")),
             (_, _) if again => {}
             (_, None) => {
-                let value = encode_row_value(table, &row);
-                writes.insert(ctx, key, value)?;
+                insert_rows(ctx, table, std::slice::from_ref(&row), true).await?;
                 out.push(row);
             }
             (Conflict::DoUpdate { sets, filter }, Some(old)) => {
@@ -323,20 +299,20 @@ async fn insert_or_update(
                     continue;
                 }
                 let new = assigned(ctx, table, sets, old, &pair)?;
-                let new_key = encode_row_key(table, &new);
-                let value = encode_row_value(table, &new);
-                if new_key == key {
-                    writes.put(ctx, key, value)?;
+                if encode_row_key(table, &new) == key {
+                    let value = encode_row_value(table, &new);
+                    ctx.txn.put(key, value).await?;
                 } else {
-                    writes.delete(ctx, key)?;
-                    writes.insert(ctx, new_key, value)?;
+                    ctx.txn.delete(key).await?;
+                    insert_rows(ctx, table, std::slice::from_ref(&new), false).await?;
+                    moved.push(new.clone());
                 }
                 out.push(new);
             }
             _ => {}
         }
     }
-    Ok((writes, out))
+    Ok((out, moved))
 }
 
 /// A row with new values for some columns.
@@ -383,28 +359,30 @@ pub(crate) async fn run_update(ctx: &mut ExecCtx<'_>, plan: &UpdatePlan) -> Resu
         changed.push((old_key, new_key, new));
     }
     let count = changed.len();
-    let mut writes = Writes::default();
     let new_keys: HashSet<&Key> = changed.iter().map(|(_, new, _)| new).collect();
     for (old_key, _, _) in &changed {
         if !new_keys.contains(old_key) {
-            writes.delete(ctx, old_key.clone())?;
+            ctx.txn.delete(old_key.clone()).await?;
         }
     }
-    let mut seen: HashSet<Key> = HashSet::new();
-    for (_, new_key, new) in &changed {
-        if !seen.insert(new_key.clone()) {
-            return Err(duplicate(ctx, table, new));
+    if new_keys.len() != changed.len() {
+        let mut seen: HashSet<&Key> = HashSet::new();
+        if let Some((.., row)) = changed.iter().find(|(_, new_key, _)| !seen.insert(new_key)) {
+            return Err(duplicate(ctx, table, row));
         }
-        let value = encode_row_value(table, new);
-        if old_keys.contains(new_key) {
-            writes.put(ctx, new_key.clone(), value)?;
+    }
+    let mut moved: Vec<Row> = Vec::new();
+    for (_, new_key, new) in changed {
+        if old_keys.contains(&new_key) {
+            let value = encode_row_value(table, &new);
+            ctx.txn.put(new_key, value).await?;
         } else {
-            writes.insert(ctx, new_key.clone(), value)?;
+            moved.push(new);
         }
     }
+    insert_rows(ctx, table, &moved, false).await?;
     let rows = returned(ctx, &out, plan.returning.as_deref())?;
-    writes.commit(ctx, table, changed.iter().map(|(_, _, new)| new)).await?;
-    Ok(WriteOutcome { count, rows })
+    Ok(WriteOutcome { count, rows, unproven: moved })
 }
 
 /// DELETE.
@@ -412,21 +390,18 @@ pub(crate) async fn run_delete(ctx: &mut ExecCtx<'_>, plan: &DeletePlan) -> Resu
     let table = &plan.table;
     let width = table.columns.len();
     let input = ctx.run_query(&plan.query).await?;
-    let mut writes = Writes::default();
     let mut keys: HashSet<Key> = HashSet::new();
     let mut out = Vec::with_capacity(input.len());
     for row in input {
         let key = encode_row_key(table, row.get(..width).unwrap_or(&row));
         if keys.insert(key.clone()) {
-            writes.delete(ctx, key)?;
+            ctx.txn.delete(key).await?;
             out.push(row);
         }
     }
     let count = out.len();
     let rows = returned(ctx, &out, plan.returning.as_deref())?;
-    // A deletion meets no row that exists.
-    writes.commit(ctx, table, []).await?;
-    Ok(WriteOutcome { count, rows })
+    Ok(WriteOutcome { count, rows, unproven: Vec::new() })
 }
 
 fn returned(ctx: &mut ExecCtx<'_>, rows: &[Row], returning: Option<&[Expr]>) -> Result<Vec<Row>> {

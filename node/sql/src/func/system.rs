@@ -152,7 +152,7 @@ fn constraint_text(ctx: &EvalCtx<'_>, args: &[Datum]) -> Datum {
 
 fn current_setting(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Datum> {
     let name = str_at(args, 0).to_ascii_lowercase();
-    match ctx.info.vars.get(&name) {
+    match ctx.info.variable(&name) {
         Ok(value) => text(value),
         Err(_) if args.len() > 1 && bool_at(args, 1) => Ok(Datum::Null),
         Err(error) => Err(error),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crdb_keys::NodeId;
 use crdb_keys::hlc::{Clock, ManualClock};
 use crdb_kv::local::LocalSender;
+use crdb_kv::{TxnClient, TxnClientConfig};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 
 use super::{Arg, BY_NAME, Builtin, op};
@@ -13,7 +14,7 @@ use crate::cast::{apply_typmod, cast, cast_context};
 use crate::datum::{Datum, Decimal, FormatSettings, Interval, json};
 use crate::expr::EvalCtx;
 use crate::node::{Limits, SqlNode, SqlNodeConfig, Timer};
-use crate::session::{SessionInfo, Vars};
+use crate::session::{SessionInfo, Shown, Vars};
 use crate::types::{SqlType as S, TypeSpec};
 
 struct NoTimer;
@@ -30,8 +31,12 @@ fn info() -> SessionInfo {
     let node = SqlNode::new(SqlNodeConfig {
         node_id: NodeId(1),
         cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
-        sender: Arc::new(LocalSender::new(clock.clone())),
-        clock,
+        txns: TxnClient::new(TxnClientConfig {
+            sender: Arc::new(LocalSender::new(clock.clone())),
+            clock,
+            node_id: NodeId(1),
+            seed: 1,
+        }),
         timer: Arc::new(NoTimer),
         seed: 1,
         build_tag: "v0".to_owned(),
@@ -48,6 +53,8 @@ fn info() -> SessionInfo {
             zone: crate::datum::datetime::parse_zone("America/New_York").unwrap(),
             ..FormatSettings::default()
         },
+        statement_micros: 0,
+        shown: Shown::none(),
     }
 }
 

@@ -214,8 +214,19 @@ fn extract_float(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Datum> {
     Ok(Datum::Float(extract(ctx, args)?.to_f64()))
 }
 
-fn statement_now(ctx: &EvalCtx<'_>) -> i64 {
+fn transaction_now(ctx: &EvalCtx<'_>) -> i64 {
     ctx.info.format.now_micros
+}
+
+/// The timestamp that the transaction reads at, or would if it began to now.
+fn logical_now(ctx: &EvalCtx<'_>) -> Result<Datum> {
+    let at = ctx.info.shown.read_timestamp.unwrap_or_else(|| ctx.info.node.clock.now());
+    Ok(Datum::decimal(Decimal::parse(&crate::session::logical_text(at))?))
+}
+
+fn follower_read_timestamp(ctx: &EvalCtx<'_>) -> i64 {
+    let lag = i64::try_from(crate::session::FOLLOWER_READ_LAG.as_micros()).unwrap_or(0);
+    ctx.info.statement_micros - lag
 }
 
 fn wall_now(ctx: &EvalCtx<'_>) -> i64 {
@@ -247,20 +258,25 @@ fn zone_of(args: &[Datum]) -> Result<jiff::tz::TimeZone> {
 }
 
 pub(super) const TABLE: &[Builtin] = &[
-    Builtin::new("now", &[], S::TimestampTz, |c, _| Ok(Datum::TimestampTz(statement_now(c))))
+    Builtin::new("now", &[], S::TimestampTz, |c, _| Ok(Datum::TimestampTz(transaction_now(c))))
         .stable(),
     Builtin::new("current_timestamp", &[], S::TimestampTz, |c, _| {
-        Ok(Datum::TimestampTz(statement_now(c)))
+        Ok(Datum::TimestampTz(transaction_now(c)))
     })
     .stable(),
     Builtin::new("transaction_timestamp", &[], S::TimestampTz, |c, _| {
-        Ok(Datum::TimestampTz(statement_now(c)))
+        Ok(Datum::TimestampTz(transaction_now(c)))
     })
     .stable(),
     Builtin::new("statement_timestamp", &[], S::TimestampTz, |c, _| {
-        Ok(Datum::TimestampTz(statement_now(c)))
+        Ok(Datum::TimestampTz(c.info.statement_micros))
     })
     .stable(),
+    Builtin::new("follower_read_timestamp", &[], S::TimestampTz, |c, _| {
+        Ok(Datum::TimestampTz(follower_read_timestamp(c)))
+    })
+    .stable(),
+    Builtin::new("cluster_logical_timestamp", &[], S::Numeric, |c, _| logical_now(c)).volatile(),
     Builtin::new("clock_timestamp", &[], S::TimestampTz, |c, _| {
         Ok(Datum::TimestampTz(wall_now(c)))
     })

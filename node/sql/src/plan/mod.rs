@@ -40,10 +40,48 @@ pub(crate) enum SetKind {
     Except,
 }
 
+/// Locks that a scan takes on the rows it yields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowLock {
+    /// Against all others, or only against those who want to change the row.
+    pub(crate) exclusive: bool,
+    pub(crate) wait: LockWait,
+}
+
+/// What happens to a row that somebody else has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockWait {
+    /// It is waited for.
+    Block,
+    /// The statement fails.
+    Fail,
+    /// The row is left out.
+    Skip,
+}
+
+impl RowLock {
+    /// What a statement takes on the rows it is about to change.
+    pub(crate) const WRITE: Self = Self { exclusive: true, wait: LockWait::Block };
+
+    /// A lock that is as strong as either and waits no longer than either.
+    pub(crate) fn and(self, other: Option<Self>) -> Self {
+        let Some(other) = other else { return self };
+        let wait = match (self.wait, other.wait) {
+            (LockWait::Fail, _) | (_, LockWait::Fail) => LockWait::Fail,
+            (LockWait::Skip, _) | (_, LockWait::Skip) => LockWait::Skip,
+            _ => LockWait::Block,
+        };
+        Self { exclusive: self.exclusive || other.exclusive, wait }
+    }
+}
+
 /// A scan of a table's primary index.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub(crate) table: Arc<TableDesc>,
+    /// What FOR UPDATE OF calls the table.
+    pub(crate) alias: String,
+    pub(crate) lock: Option<RowLock>,
     /// Columns whose values are read; the others come out as NULL.
     pub(crate) needed: Vec<bool>,
     pub(crate) constraint: Constraint,
@@ -168,6 +206,8 @@ pub(crate) enum SlotKind {
 pub(crate) struct QueryPlan {
     pub(crate) slots: Vec<SlotPlan>,
     pub(crate) root: Plan,
+    /// It was asked to lock rows, with FOR UPDATE or one of its relatives.
+    pub(crate) locks: bool,
 }
 
 /// What happens when the key of a new row exists.

@@ -1,10 +1,15 @@
 //! A client's session: prepares and executes statements one after the other.
 
 mod api;
+mod as_of;
 pub(crate) mod cache;
+mod control;
+mod modes;
 mod ranges;
+mod run;
 pub(crate) mod settings;
 mod show;
+mod txn;
 mod utility;
 mod vars;
 
@@ -19,7 +24,9 @@ use parking_lot::Mutex;
 pub use api::{
     CancelFlag, Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag,
 };
+pub(crate) use as_of::{FOLLOWER_READ_LAG, logical_text};
 pub(crate) use show::{key_list, show_columns, show_rows};
+pub use txn::TransactionStatus;
 pub(crate) use vars::Vars;
 
 use crate::analyze::{self, Analyzed, OFFLINE};
@@ -27,11 +34,10 @@ use crate::catalog::{DEFAULT_DATABASE, Snapshot};
 use crate::datum::datetime::parse_zone;
 use crate::datum::{Datum, FormatSettings};
 use crate::error::{Result, SqlError, SqlState};
-use crate::exec::{CONFLICT, EXPIRED, ExecCtx, Txn, run_delete, run_insert, run_update};
-use crate::kv::retry_error;
 use crate::node::SqlNode;
 use crate::plan::{CachedPlan, PlanSettings, StatementPlan};
 use crate::types::SqlType;
+use txn::{Modes, Open};
 
 /// Pause before a statement looks again at a table that is being truncated.
 const OFFLINE_PAUSE: Duration = Duration::from_millis(20);
@@ -44,9 +50,37 @@ pub(crate) struct SessionInfo {
     pub(crate) session_id: u64,
     pub(crate) vars: Vars,
     pub(crate) format: FormatSettings,
+    /// When the statement began, in microseconds since 1970; `format` has when its transaction did.
+    pub(crate) statement_micros: i64,
+    /// The transaction, for the variables that show it.
+    pub(crate) shown: Shown,
+}
+
+/// What variables show of the transaction.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    isolation: &'static str,
+    priority: &'static str,
+    read_only: bool,
+    status: &'static str,
+    /// The timestamp of its reads, for `cluster_logical_timestamp()`; none until they have one.
+    pub(crate) read_timestamp: Option<crdb_keys::Timestamp>,
 }
 
 impl SessionInfo {
+    /// The value of a variable.
+    pub(crate) fn variable(&self, name: &str) -> Result<&str> {
+        let on = |on| if on { "on" } else { "off" };
+        Ok(match name {
+            "database" => &self.database,
+            "transaction_isolation" => self.shown.isolation,
+            "transaction_priority" => self.shown.priority,
+            "transaction_read_only" => on(self.shown.read_only),
+            "transaction_status" => self.shown.status,
+            name => return self.vars.get(name),
+        })
+    }
+
     /// The schemas that unqualified names are looked up in.
     pub(crate) fn search_path(&self) -> impl Iterator<Item = &str> {
         let path = self.vars.get("search_path").unwrap_or("public");
@@ -63,15 +97,16 @@ pub struct Session {
     /// `statement_timeout` and `idle_session_timeout` in milliseconds, 0 for none.
     statement_timeout: u64,
     idle_timeout: u64,
-}
-
-/// How one attempt at a statement ended.
-enum Attempt {
-    Done(ExecResult),
-    /// Something read has changed, or the catalog snapshot is too old.
-    Again(&'static str),
-    /// A table is being truncated.
-    Offline,
+    idle_in_transaction_timeout: u64,
+    transaction_timeout: u64,
+    lock_timeout: Duration,
+    /// How transactions behave that say nothing of it.
+    defaults: Modes,
+    /// The transaction of several statements that is open.
+    txn: Option<Open>,
+    /// What the client is to be told with the next answer.
+    untold: Vec<(String, String)>,
+    untold_notices: Vec<Notice>,
 }
 
 impl Session {
@@ -84,6 +119,7 @@ impl Session {
         vars.set_fixed("session_id", format!("{:016x}", args.session_id));
         let database =
             if args.database.is_empty() { DEFAULT_DATABASE.to_owned() } else { args.database };
+        vars.set("database", &database)?;
         let mut session = Self {
             info: SessionInfo {
                 node,
@@ -92,11 +128,20 @@ impl Session {
                 session_id: args.session_id,
                 vars,
                 format: FormatSettings::default(),
+                statement_micros: 0,
+                shown: Shown::none(),
             },
             write_flag: WriteFlag::default(),
             plan_settings: Arc::default(),
             statement_timeout: 0,
             idle_timeout: 0,
+            idle_in_transaction_timeout: 0,
+            transaction_timeout: 0,
+            lock_timeout: Duration::ZERO,
+            defaults: Modes::default(),
+            txn: None,
+            untold: Vec::new(),
+            untold_notices: Vec::new(),
         };
         session.apply_variables()?;
         for (name, value) in &args.settings {
@@ -150,15 +195,31 @@ impl Session {
         (self.idle_timeout > 0).then(|| Duration::from_millis(self.idle_timeout))
     }
 
+    /// `idle_in_transaction_session_timeout`; none when it is off or no transaction is open.
+    #[must_use]
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        let timeout = self.idle_in_transaction_timeout;
+        let counts = timeout > 0 && self.status() != TransactionStatus::Idle;
+        counts.then(|| Duration::from_millis(timeout))
+    }
+
     fn set_variable(&mut self, name: &str, value: &str) -> Result<Option<(String, String)>> {
         let told = self.info.vars.set(name, value)?;
         self.apply_variables()?;
         Ok(told)
     }
 
+    /// The same after variables went back to values that were valid before.
+    fn follow_variables(&mut self) {
+        if self.apply_variables().is_err() {
+            self.plan_settings = Arc::default();
+        }
+    }
+
     /// Makes what statements read follow the variables and the database.
     fn apply_variables(&mut self) -> Result<()> {
         let vars = &self.info.vars;
+        vars.get("database")?.clone_into(&mut self.info.database);
         let zone = vars.get("timezone")?;
         if let Some(zone) = parse_zone(zone) {
             self.info.format.zone = zone;
@@ -167,6 +228,11 @@ impl Session {
         self.info.format.extra_float_digits = digits.parse().unwrap_or(1);
         self.statement_timeout = vars.milliseconds("statement_timeout")?;
         self.idle_timeout = vars.milliseconds("idle_session_timeout")?;
+        self.idle_in_transaction_timeout =
+            vars.milliseconds("idle_in_transaction_session_timeout")?;
+        self.transaction_timeout = vars.milliseconds("transaction_timeout")?;
+        self.lock_timeout = Duration::from_millis(vars.milliseconds("lock_timeout")?);
+        self.defaults = Modes::defaults(vars)?;
         let settings = PlanSettings {
             database: self.info.database.clone(),
             search_path: vars.get("search_path")?.to_owned(),
@@ -176,12 +242,22 @@ impl Session {
         if *self.plan_settings != settings {
             self.plan_settings = Arc::new(settings);
         }
+        self.show_transaction();
         Ok(())
     }
 
     /// Analyzes a statement. `param_oids` are the types the client gave for `$1`, `$2`, ...; 0 asks
     /// to infer.
     pub async fn prepare(&mut self, parsed: &Arc<Parsed>, param_oids: &[u32]) -> Result<Prepared> {
+        let prepared = self.try_prepare(parsed, param_oids).await;
+        if prepared.is_err() {
+            self.fail().await;
+        }
+        prepared
+    }
+
+    async fn try_prepare(&mut self, parsed: &Arc<Parsed>, param_oids: &[u32]) -> Result<Prepared> {
+        self.check_usable(&parsed.statement)?;
         let mut given = Vec::with_capacity(param_oids.len());
         for oid in param_oids {
             given.push(match oid {
@@ -192,6 +268,7 @@ impl Session {
                 })?),
             });
         }
+        self.set_transaction_time(self.txn.as_ref().map(|open| open.micros));
         loop {
             let snapshot = self.begin_statement().await?;
             match self.analyze(&snapshot, parsed, &given) {
@@ -205,13 +282,22 @@ impl Session {
         }
     }
 
-    /// Pins the catalog and sets the statement's time.
+    /// Pins the catalog.
     async fn begin_statement(&mut self) -> Result<Arc<Snapshot>> {
         let snapshot = self.info.node.catalog().pin().await?;
         self.info.format.catalog = Some(snapshot.data());
-        let nanos = self.info.node.clock.wall_nanos();
-        self.info.format.now_micros = i64::try_from(nanos / 1000).unwrap_or(i64::MAX);
         Ok(snapshot)
+    }
+
+    /// Sets the time of the statement, and that of its transaction unless it began before.
+    fn set_transaction_time(&mut self, began: Option<i64>) {
+        let now = self.now_micros();
+        self.info.statement_micros = now;
+        self.info.format.now_micros = began.unwrap_or(now);
+    }
+
+    fn now_micros(&self) -> i64 {
+        i64::try_from(self.info.node.clock.wall_nanos() / 1000).unwrap_or(i64::MAX)
     }
 
     async fn wait_offline(&self) -> Result<()> {
@@ -273,36 +359,69 @@ impl Session {
         }
     }
 
-    /// Runs a statement. Dropping the future stops it; see [`Self::write_flag`] before doing so.
+    /// Runs a statement. `last` says that the implicit transaction, of which it is the only or the
+    /// last statement, commits with it; otherwise [`Self::finish`] commits later. It means nothing
+    /// after BEGIN.
+    ///
+    /// Dropping the future stops it; see [`Self::write_flag`] before doing so, and call
+    /// [`Self::fail`] after.
     pub async fn execute(
         &mut self,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         params: &[Datum],
         cancel: &CancelFlag,
+        last: bool,
     ) -> Result<ExecResult> {
-        let timeout = self.statement_timeout;
-        if timeout == 0 {
-            return self.run(prepared, params, cancel).await;
+        let result = match self.time_limit() {
+            None => self.run(prepared, params, cancel, last).await,
+            Some((limit, why)) => {
+                let sleep = self.info.node.timer.sleep(limit);
+                let flag = self.write_flag.clone();
+                let run = Box::pin(self.run(prepared, params, cancel, last));
+                match select(run, sleep).await {
+                    Either::Left((result, _)) => result,
+                    // A write on its way decides by itself how the statement ends.
+                    Either::Right(((), run)) if flag.in_flight() => run.await,
+                    Either::Right(((), _)) => Err(SqlError::new(SqlState::QUERY_CANCELED, why)),
+                }
+            }
+        };
+        self.show_transaction();
+        match result {
+            Ok(mut result) => {
+                // What went before comes first.
+                result.parameters.splice(0..0, self.untold.drain(..));
+                result.notices.splice(0..0, self.untold_notices.drain(..));
+                Ok(result)
+            }
+            Err(error) => {
+                self.fail().await;
+                Err(error)
+            }
         }
-        let sleep = self.info.node.timer.sleep(Duration::from_millis(timeout));
-        let flag = self.write_flag.clone();
-        let run = Box::pin(self.run(prepared, params, cancel));
-        match select(run, sleep).await {
-            Either::Left((result, _)) => result,
-            // A write on its way decides by itself how the statement ends.
-            Either::Right(((), run)) if flag.in_flight() => run.await,
-            Either::Right(((), _)) => Err(SqlError::new(
-                SqlState::QUERY_CANCELED,
-                "canceling statement due to statement timeout",
-            )),
-        }
+    }
+
+    /// How long the statement may take, and what is said when it takes longer.
+    fn time_limit(&self) -> Option<(Duration, &'static str)> {
+        let statement = (self.statement_timeout > 0).then(|| {
+            let limit = Duration::from_millis(self.statement_timeout);
+            (limit, "canceling statement due to statement timeout")
+        });
+        let explicit = self.txn.as_ref().filter(|open| open.explicit && !open.failed);
+        let transaction = explicit.filter(|_| self.transaction_timeout > 0).map(|open| {
+            let passed = u64::try_from((self.now_micros() - open.micros) / 1000).unwrap_or(0);
+            let left = self.transaction_timeout.saturating_sub(passed);
+            (Duration::from_millis(left), "canceling statement due to transaction timeout")
+        });
+        [statement, transaction].into_iter().flatten().min_by_key(|(limit, _)| *limit)
     }
 
     async fn run(
         &mut self,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         params: &[Datum],
         cancel: &CancelFlag,
+        last: bool,
     ) -> Result<ExecResult> {
         if params.len() != prepared.param_types.len() {
             return Err(SqlError::new(
@@ -314,106 +433,87 @@ impl Session {
                 ),
             ));
         }
+        if self.txn.is_some() {
+            self.check_usable(&prepared.parsed.statement)?;
+        }
         if matches!(prepared.plan().statement, StatementPlan::Utility) {
             return Box::pin(self.utility(&prepared.parsed.statement, cancel)).await;
         }
-        let mut tries = 0;
-        let mut cause = "a concurrent statement changed what was read";
-        while tries <= self.info.node.limits.retries {
-            cancel.check()?;
-            match Box::pin(self.attempt(prepared, params, cancel)).await? {
-                Attempt::Done(result) => return Ok(result),
-                Attempt::Offline => self.wait_offline().await?,
-                Attempt::Again(why) => {
-                    tries += 1;
-                    cause = why;
-                    self.back_off(tries).await;
-                }
-            }
-        }
-        Err(retry_error(cause))
+        self.run_planned(prepared, params, cancel, last).await
     }
 
-    /// Waits a little, longer and less predictably with each try.
-    async fn back_off(&self, tries: u32) {
-        if tries < 2 {
-            return;
-        }
-        let limit = 1u64 << tries.min(6);
-        let millis = self.info.node.random_u64() % limit;
-        self.info.node.timer.sleep(Duration::from_millis(millis)).await;
-    }
-
-    async fn attempt(
+    async fn run_planned(
         &mut self,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         params: &[Datum],
         cancel: &CancelFlag,
-    ) -> Result<Attempt> {
-        let snapshot = self.begin_statement().await?;
-        let mut plan = prepared.plan();
-        if !self.is_current(snapshot.version(), &plan) {
-            let given: Vec<Option<SqlType>> =
-                prepared.param_types.iter().copied().map(Some).collect();
-            let again = match self.analyze(&snapshot, &prepared.parsed, &given) {
-                Ok(again) => again,
-                Err(error) if error.code == OFFLINE => return Ok(Attempt::Offline),
-                Err(error) => return Err(error),
-            };
-            if !same_shape(again.columns.as_deref(), prepared.columns.as_deref()) {
-                return Err(SqlError::new(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "cached plan must not change result type",
-                ));
+        last: bool,
+    ) -> Result<ExecResult> {
+        let as_of = self.statement_as_of(&prepared.parsed.statement).await?;
+        if self.txn.is_none() {
+            if last {
+                return Box::pin(self.run_alone(prepared, params, cancel, as_of)).await;
             }
-            plan = again.plan.into_inner();
-            // The next execution starts from here.
-            prepared.replace_plan(Arc::clone(&plan));
+            self.open(self.defaults, false);
         }
-        let result = self.run_plan(&snapshot, &plan.statement, params, cancel).await;
-        drop(snapshot);
-        match result {
-            Ok(mut result) => {
-                result.columns.clone_from(&prepared.columns);
-                Ok(Attempt::Done(result))
+        self.set_as_of(as_of)?;
+        let result = Box::pin(self.run_in_transaction(prepared, params, cancel)).await?;
+        if last && self.is_unfinished() {
+            self.commit(cancel).await?;
+        }
+        Ok(result)
+    }
+
+    /// Whether [`Self::finish`] has something to commit.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.txn.as_ref().is_some_and(|open| !open.explicit)
+    }
+
+    /// Commits what the statements of an implicit transaction did. To be called where it ends: at
+    /// the end of a string of statements, or at a Sync.
+    pub async fn finish(&mut self, cancel: &CancelFlag) -> Result<()> {
+        if !self.is_unfinished() {
+            return Ok(());
+        }
+        match self.commit(cancel).await {
+            Ok(mut told) => {
+                self.untold.append(&mut told);
+                Ok(())
             }
-            Err(error) if error.code == CONFLICT => {
-                Ok(Attempt::Again("a concurrent statement changed what was read"))
+            Err(error) => {
+                self.fail().await;
+                Err(error)
             }
-            Err(error) if error.code == EXPIRED => {
-                Ok(Attempt::Again("the node renewed its liveness record too late"))
-            }
-            Err(error) => Err(error),
         }
     }
 
-    async fn run_plan(
-        &self,
-        snapshot: &Snapshot,
-        plan: &StatementPlan,
-        params: &[Datum],
-        cancel: &CancelFlag,
-    ) -> Result<ExecResult> {
-        let writes = !matches!(plan, StatementPlan::Query(_));
-        let txn = Txn::new(self.info.node.kv.clone(), snapshot.deadline(), writes);
-        let mut ctx = ExecCtx::new(&self.info, params, cancel, &self.write_flag, txn);
-        let (tag, outcome) = match plan {
-            StatementPlan::Query(query) => {
-                let rows = ctx.run_query(query).await?;
-                let tag = format!("SELECT {}", rows.len());
-                return Ok(ExecResult { rows, tag, ..ExecResult::default() });
+    /// Tells the session that a statement failed, wherever: a transaction that was begun with BEGIN
+    /// has failed with it, and an implicit one is rolled back.
+    pub async fn fail(&mut self) {
+        let Some(open) = &mut self.txn else { return };
+        if open.explicit {
+            open.failed = true;
+            // Nothing can make it go on: its locks need not wait for ROLLBACK.
+            if open.savepoints.is_empty() && !open.released {
+                open.restart().await;
             }
-            StatementPlan::Explain(lines) => {
-                let rows = lines.iter().map(|l| vec![Datum::text(l.as_str())]).collect();
-                return Ok(ExecResult { rows, tag: "EXPLAIN".to_owned(), ..ExecResult::default() });
-            }
-            StatementPlan::Insert(insert) => ("INSERT 0", run_insert(&mut ctx, insert).await?),
-            StatementPlan::Update(update) => ("UPDATE", run_update(&mut ctx, update).await?),
-            StatementPlan::Delete(delete) => ("DELETE", run_delete(&mut ctx, delete).await?),
-            StatementPlan::Utility => return Err(SqlError::internal("a utility has no plan")),
-        };
-        let tag = format!("{tag} {}", outcome.count);
-        Ok(ExecResult { rows: outcome.rows, tag, ..ExecResult::default() })
+        } else {
+            let mut told = self.abandon().await;
+            self.untold.append(&mut told);
+        }
+        self.show_transaction();
+    }
+
+    /// Rolls back what is open. To be called when the client has left.
+    pub async fn close(&mut self) {
+        drop(self.abandon().await);
+    }
+
+    /// Whether the session is in a transaction.
+    #[must_use]
+    pub fn status(&self) -> TransactionStatus {
+        self.txn.as_ref().map_or(TransactionStatus::Idle, Open::status)
     }
 }
 

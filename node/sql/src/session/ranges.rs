@@ -105,7 +105,7 @@ impl Session {
         })
     }
 
-    /// Runs a query that is a part of a statement.
+    /// Runs a query that is a part of a statement, as a transaction of its own.
     pub(super) async fn rows_of(
         &mut self,
         query: &ast::Query,
@@ -113,9 +113,9 @@ impl Session {
     ) -> Result<(Arc<[Column]>, Vec<Row>)> {
         let statement = Statement::Query(Box::new(query.clone()));
         let parsed = Parsed { text: statement.to_string(), statement, placeholders: 0 };
-        let prepared = self.prepare(&Arc::new(parsed), &[]).await?;
+        let prepared = self.try_prepare(&Arc::new(parsed), &[]).await?;
         let columns = prepared.columns.clone().unwrap_or_default();
-        let result = Box::pin(self.execute(&prepared, &[], cancel)).await?;
+        let result = Box::pin(self.run_alone(&prepared, &[], cancel, None)).await?;
         Ok((columns, result.rows))
     }
 

@@ -102,6 +102,8 @@ fn column_of(name: &str) -> &str {
     match name {
         "time zone" => "timezone",
         "transaction isolation level" => "transaction_isolation",
+        "transaction priority" => "transaction_priority",
+        "transaction status" => "transaction_status",
         other => other,
     }
 }
@@ -180,13 +182,13 @@ fn catalog_rows(info: &SessionInfo, snapshot: &CatalogData, show: &ast::Show) ->
             vec![vec![text(database.value.as_str()), text(statement)]]
         }
         ast::Show::All => {
-            info.vars.all().map(|(name, value)| vec![text(name), text(value)]).collect()
+            let names = info.vars.all().map(|(name, _)| name);
+            names
+                .map(|name| Ok(vec![text(name), text(info.variable(name)?)]))
+                .collect::<Result<_>>()?
         }
         ast::Show::Variable { name, pos } => {
-            let value = match column_of(name) {
-                "database" => info.database.as_str(),
-                name => info.vars.get(name).map_err(|e| e.with_position(pos.0))?,
-            };
+            let value = info.variable(column_of(name)).map_err(|e| e.with_position(pos.0))?;
             vec![vec![text(value)]]
         }
         ast::Show::ClusterSetting { name, .. } => vec![vec![settings::value(info, name)?]],

@@ -1,21 +1,18 @@
 //! Statements that are not plans: schema changes, SET and SHOW, and what is refused.
 
-use crdb_sqlfront::ast::{self, DropBehavior, SetValue, Statement};
+use std::sync::Arc;
 
+use crdb_sqlfront::Parsed;
+use crdb_sqlfront::ast::{self, DropBehavior, SetScope, SetValue, Statement};
+
+use super::run::read_only_error;
 use super::show::show_rows;
-use super::{CancelFlag, Effect, ExecResult, Notice, Session, literal_text};
+use super::{CancelFlag, Effect, ExecResult, Notice, Session, Severity, literal_text};
 use crate::analyze::{OFFLINE, new_table, table_name, with_primary_key};
 use crate::error::{Result, SqlError, SqlState};
 
 fn tagged(tag: &str) -> ExecResult {
     ExecResult { tag: tag.to_owned(), ..ExecResult::default() }
-}
-
-/// Statements of explicit transactions, which come with a later version.
-fn no_transactions(what: &str) -> SqlError {
-    SqlError::unsupported(format!("explicit transactions ({what})")).with_hint(
-        "Each statement is a serializable transaction of its own; send statements without BEGIN.",
-    )
 }
 
 impl Session {
@@ -25,6 +22,15 @@ impl Session {
         cancel: &CancelFlag,
     ) -> Result<ExecResult> {
         cancel.check()?;
+        self.set_transaction_time(self.txn.as_ref().map(|open| open.micros));
+        if let Some(result) = Box::pin(self.control(statement, cancel)).await? {
+            return Ok(result);
+        }
+        if let Some(what) = schema_change(statement)
+            && let Some(done) = self.before_schema_change(what, statement, cancel).await?
+        {
+            return Ok(done);
+        }
         match statement {
             Statement::CreateDatabase(create) => {
                 let node = &self.info.node;
@@ -48,8 +54,8 @@ impl Session {
             Statement::SplitAt(_) | Statement::UnsplitAt(_) | Statement::RelocateLease(_) => {
                 self.change_ranges(statement, cancel).await
             }
-            Statement::SetVariable { name, value, pos, .. } => {
-                self.set(name, value).await.map_err(|e| e.with_position(pos.0))
+            Statement::SetVariable { scope, name, value, pos } => {
+                self.set(*scope, name, value).await.map_err(|e| e.with_position(pos.0))
             }
             Statement::ResetVariable { name, pos } => {
                 let told = self.info.vars.reset(name).map_err(|e| e.with_position(pos.0))?;
@@ -74,10 +80,6 @@ impl Session {
                 let message = format!("{} has nothing to do here", what.tag());
                 result.notices.push(Notice::new(message));
                 Ok(result)
-            }
-            Statement::SetTransaction(modes) | Statement::SetSessionCharacteristics(modes) => {
-                let notices = check_modes(modes)?;
-                Ok(ExecResult { notices, ..tagged("SET") })
             }
             Statement::SetClusterSetting { name, value, pos } => {
                 let node = std::sync::Arc::clone(&self.info.node);
@@ -217,7 +219,17 @@ impl Session {
         }
     }
 
-    async fn set(&mut self, name: &str, value: &SetValue) -> Result<ExecResult> {
+    async fn set(&mut self, scope: SetScope, name: &str, value: &SetValue) -> Result<ExecResult> {
+        let mut notices = Vec::new();
+        if scope == SetScope::Local && !self.remember_local(name)? {
+            notices.push(Notice {
+                severity: Severity::Warning,
+                code: SqlState::NO_ACTIVE_TRANSACTION,
+                message: "SET LOCAL can only be used in transaction blocks".to_owned(),
+                hint: None,
+            });
+            return Ok(ExecResult { notices, ..tagged("SET") });
+        }
         let values = match value {
             SetValue::Default => {
                 let told = self.info.vars.reset(name)?;
@@ -228,6 +240,9 @@ impl Session {
                 values.iter().map(literal_text).collect::<Result<Vec<_>>>()?.join(", ")
             }
         };
+        if self.set_mode(name, &values)? {
+            return Ok(tagged("SET"));
+        }
         if name == "database" {
             let snapshot = self.info.node.catalog().pin().await?;
             if snapshot.database(&values).is_none() {
@@ -236,15 +251,95 @@ impl Session {
                     format!("database \"{values}\" does not exist"),
                 ));
             }
-            self.info.database.clone_from(&values);
         }
         let told = self.set_variable(name, &values)?;
         Ok(ExecResult { parameters: told.into_iter().collect(), ..tagged("SET") })
     }
 
+    /// Notes what a variable was before SET LOCAL. False outside of BEGIN.
+    fn remember_local(&mut self, name: &str) -> Result<bool> {
+        let Some(open) = self.txn.as_mut().filter(|open| open.explicit) else { return Ok(false) };
+        if !name.starts_with("transaction_") {
+            let before = self.info.vars.get(name)?.to_owned();
+            open.locals.push((name.to_owned(), before));
+        }
+        Ok(true)
+    }
+
+    /// Ends an implicit transaction before a schema change, and refuses one after BEGIN. TRUNCATE
+    /// after BEGIN deletes all rows instead; its answer comes back.
+    async fn before_schema_change(
+        &mut self,
+        what: &'static str,
+        statement: &Statement,
+        cancel: &CancelFlag,
+    ) -> Result<Option<ExecResult>> {
+        let Some(open) = &self.txn else {
+            return if self.defaults.read_only { Err(read_only_error(what)) } else { Ok(None) };
+        };
+        if open.modes.read_only {
+            return Err(read_only_error(what));
+        }
+        if !open.explicit {
+            drop(self.commit(cancel).await?);
+            return Ok(None);
+        }
+        if let Statement::Truncate(truncate) = statement {
+            return self.truncate_rows(truncate, cancel).await.map(Some);
+        }
+        if self.info.vars.get("autocommit_before_ddl")? != "on" {
+            return Err(SqlError::unsupported(format!("{what} inside a transaction")).with_hint(
+                "Run it outside of BEGIN and COMMIT, or SET autocommit_before_ddl = on to have \
+                 the transaction committed before it.",
+            ));
+        }
+        drop(self.commit(cancel).await?);
+        self.untold_notices.push(Notice::new(format!(
+            "auto-committing transaction before processing {what} due to autocommit_before_ddl \
+             setting"
+        )));
+        Ok(None)
+    }
+
+    /// TRUNCATE as one of the statements of a transaction.
+    async fn truncate_rows(
+        &mut self,
+        truncate: &ast::Truncate,
+        cancel: &CancelFlag,
+    ) -> Result<ExecResult> {
+        for name in &truncate.names {
+            let delete = ast::Delete {
+                table: ast::TableRef {
+                    name: name.clone(),
+                    alias: None,
+                    index_hint: None,
+                    ordinality: false,
+                },
+                using: Vec::new(),
+                filter: None,
+                order_by: Vec::new(),
+                limit: None,
+                returning: Vec::new(),
+                with: None,
+            };
+            let statement = Statement::Delete(Box::new(delete));
+            let text = "TRUNCATE".to_owned();
+            let parsed = Arc::new(Parsed { statement, text, placeholders: 0 });
+            let prepared = Arc::new(self.try_prepare(&parsed, &[]).await?);
+            self.run_in_transaction(&prepared, &[], cancel).await?;
+        }
+        Ok(tagged("TRUNCATE"))
+    }
+
     fn discard(&mut self, target: ast::DiscardTarget) -> Result<ExecResult> {
         Ok(match target {
             ast::DiscardTarget::All => {
+                if self.txn.as_ref().is_some_and(|open| open.explicit) {
+                    return Err(SqlError::new(
+                        SqlState::ACTIVE_TRANSACTION,
+                        "DISCARD ALL cannot run inside a transaction block",
+                    ));
+                }
                 let parameters = self.info.vars.reset_all();
                 self.apply_variables()?;
                 let result = tagged("DISCARD ALL");
@@ -257,25 +352,20 @@ impl Session {
     }
 }
 
-/// Only what every statement does anyway can be asked for, or less.
-fn check_modes(modes: &ast::TransactionModes) -> Result<Vec<Notice>> {
-    let mut notices = Vec::new();
-    for mode in &modes.modes {
-        match mode {
-            ast::BeginMode::ReadOnly(true) => {
-                return Err(SqlError::unsupported("READ ONLY transactions"));
-            }
-            ast::BeginMode::AsOf(_) => return Err(SqlError::unsupported("AS OF SYSTEM TIME")),
-            ast::BeginMode::Isolation(level) if *level != ast::IsolationLevel::Serializable => {
-                notices.push(Notice::new("statements stay SERIALIZABLE, which is stricter"));
-            }
-            ast::BeginMode::Isolation(_)
-            | ast::BeginMode::ReadOnly(false)
-            | ast::BeginMode::Deferrable(_)
-            | ast::BeginMode::Priority(_) => {}
-        }
-    }
-    Ok(notices)
+/// The name of a statement that changes the schema, or runs outside of transactions like one.
+fn schema_change(statement: &Statement) -> Option<&'static str> {
+    Some(match statement {
+        Statement::CreateDatabase(_) => "CREATE DATABASE",
+        Statement::CreateTable(_) => "CREATE TABLE",
+        Statement::DropDatabase(_) => "DROP DATABASE",
+        Statement::DropTable(_) => "DROP TABLE",
+        Statement::Truncate(_) => "TRUNCATE",
+        Statement::AddPrimaryKey(_) => "ALTER TABLE ... ADD PRIMARY KEY",
+        Statement::SplitAt(_) => "ALTER TABLE ... SPLIT AT",
+        Statement::UnsplitAt(_) => "ALTER TABLE ... UNSPLIT AT",
+        Statement::RelocateLease(_) => "ALTER RANGE ... RELOCATE LEASE",
+        _ => return None,
+    })
 }
 
 fn refused(statement: &Statement) -> SqlError {
@@ -287,12 +377,6 @@ fn refused(statement: &Statement) -> SqlError {
                 None => error,
             }
         }
-        Statement::Begin(_) => no_transactions("BEGIN"),
-        Statement::Commit { .. } => no_transactions("COMMIT"),
-        Statement::Rollback { .. } => no_transactions("ROLLBACK"),
-        Statement::Savepoint(_) => no_transactions("SAVEPOINT"),
-        Statement::ReleaseSavepoint(_) => no_transactions("RELEASE SAVEPOINT"),
-        Statement::RollbackToSavepoint(_) => no_transactions("ROLLBACK TO SAVEPOINT"),
         Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
         Statement::Copy(_) => SqlError::unsupported("COPY"),
         _ => SqlError::unsupported("this statement"),

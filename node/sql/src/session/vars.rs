@@ -45,7 +45,7 @@ const ON_OFF: Kind = Kind::Bool;
 /// Sorted by name.
 const VARIABLES: &[Variable] = &[
     reported("application_name", "application_name", "", Kind::Text),
-    var("autocommit_before_ddl", "on", Kind::OneOf(&["on"])),
+    var("autocommit_before_ddl", "off", Kind::OneOf(&["on", "off"])),
     var("bytea_output", "hex", Kind::OneOf(&["hex"])),
     reported("client_encoding", "client_encoding", "UTF8", Kind::OneOf(&["UTF8"])),
     var(
@@ -59,8 +59,14 @@ const VARIABLES: &[Variable] = &[
     var("database", "", Kind::Text),
     reported("datestyle", "DateStyle", "ISO, MDY", Kind::OneOf(&["ISO, MDY"])),
     var("default_int_size", "8", Kind::Int(8, 8)),
-    var("default_transaction_isolation", "serializable", Kind::OneOf(&["serializable"])),
-    var("default_transaction_read_only", "off", Kind::OneOf(&["off"])),
+    var("default_transaction_deferrable", "off", ON_OFF),
+    var(
+        "default_transaction_isolation",
+        "serializable",
+        Kind::OneOf(&["serializable", "read committed"]),
+    ),
+    var("default_transaction_priority", "normal", Kind::OneOf(&["low", "normal", "high"])),
+    var("default_transaction_read_only", "off", Kind::OneOf(&["on", "off"])),
     var("extra_float_digits", "1", Kind::Int(-15, 3)),
     var("idle_in_transaction_session_timeout", "0", Kind::Duration),
     var("idle_session_timeout", "0", Kind::Duration),
@@ -92,8 +98,10 @@ const VARIABLES: &[Variable] = &[
     var("synchronous_commit", "on", Kind::OneOf(&["on"])),
     reported("timezone", "TimeZone", "UTC", Kind::Zone),
     var("transaction_isolation", "serializable", Kind::Fixed),
+    var("transaction_priority", "normal", Kind::Fixed),
     var("transaction_read_only", "off", Kind::Fixed),
     var("transaction_status", "NoTxn", Kind::Fixed),
+    var("transaction_timeout", "0", Kind::Duration),
 ];
 
 /// The variables of a session.
@@ -204,6 +212,11 @@ fn choose(variable: &Variable, value: &str, choices: &[&str]) -> Option<String> 
     let lower = value.trim().to_ascii_lowercase();
     let wanted = match variable.name {
         "client_encoding" if matches!(lower.as_str(), "utf8" | "utf-8" | "unicode") => "utf8",
+        "default_transaction_isolation" => match lower.as_str() {
+            "read uncommitted" => "read committed",
+            "repeatable read" | "snapshot" => "serializable",
+            other => other,
+        },
         "datestyle" if lower.split(',').all(|p| matches!(p.trim(), "iso" | "mdy")) => "iso, mdy",
         _ => match (
             crate::datum::parse_bool(&lower),
@@ -252,6 +265,12 @@ impl Vars {
         let reported = variable.reported?;
         (before.as_deref().unwrap_or(variable.default) != value)
             .then(|| (reported.to_owned(), value))
+    }
+
+    /// The variables that clients are told of and that have other values than in `before`.
+    pub(crate) fn told_since(&self, before: &Self) -> Vec<(String, String)> {
+        let before = before.reported();
+        self.reported().into_iter().filter(|now| !before.contains(now)).collect()
     }
 
     /// Makes the present values those RESET goes back to.

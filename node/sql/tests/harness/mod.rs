@@ -15,12 +15,12 @@ use bytes::Bytes;
 use crdb_keys::hlc::{Clock, ManualClock};
 use crdb_keys::{NodeId, layout};
 use crdb_kv::local::LocalSender;
-use crdb_kv::{SendError, Sender};
+use crdb_kv::{SendError, Sender, TxnClient, TxnClientConfig};
 use crdb_liveness::LivenessRecord;
 use crdb_proto::kv;
 use crdb_sql::{
-    CancelFlag, Datum, ExecResult, Limits, Session, SessionArgs, SqlError, SqlNode, SqlNodeConfig,
-    Timer,
+    CancelFlag, Datum, ExecResult, Limits, Session, SessionArgs, Severity, SqlError, SqlNode,
+    SqlNodeConfig, Timer,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -67,7 +67,7 @@ impl Sender for TurningSender {
     fn send(&self, batch: kv::BatchRequest) -> BoxFuture<'_, Result<kv::BatchResponse, SendError>> {
         async move {
             turn().await;
-            let response = self.0.execute(&batch);
+            let response = self.0.send(batch).await;
             turn().await;
             response
         }
@@ -112,12 +112,16 @@ impl Cluster {
                 SqlNode::new(SqlNodeConfig {
                     node_id: NodeId(id),
                     cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
-                    sender: sender(Arc::clone(&local)),
-                    clock: clock.clone(),
+                    txns: TxnClient::new(TxnClientConfig {
+                        sender: sender(Arc::clone(&local)),
+                        clock: clock.clone(),
+                        node_id: NodeId(id),
+                        seed: u128::from(id),
+                    }),
                     timer: Arc::clone(&timer) as _,
                     seed: u64::from(id),
                     build_tag: "v0.1.0".to_owned(),
-                    limits: Limits { write_keys: 2000, memory_bytes: 8 << 20, ..Limits::default() },
+                    limits: Limits { memory_bytes: 8 << 20, ..Limits::default() },
                     settings: Arc::default(),
                 })
             })
@@ -197,11 +201,16 @@ pub fn interleave(seed: u64, mut tasks: Vec<BoxFuture<'_, ()>>) {
 
 /// Runs one statement.
 pub async fn run(session: &mut Session, sql: &str) -> Result<ExecResult, SqlError> {
-    let mut parsed = crdb_sqlfront::parse(sql)
-        .map_err(|error| SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message))?;
+    let mut parsed = match crdb_sqlfront::parse(sql) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            session.fail().await;
+            return Err(SqlError::new(crdb_sql::SqlState(error.kind.sqlstate()), error.message));
+        }
+    };
     assert_eq!(parsed.len(), 1, "one statement at a time: {sql}");
     let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
-    session.execute(&prepared, &[], &CancelFlag::new()).await
+    session.execute(&Arc::new(prepared), &[], &CancelFlag::new(), true).await
 }
 
 /// Runs one statement with parameters given as text.
@@ -221,7 +230,7 @@ pub async fn run_params(
             Some(text) => Datum::decode_text(*ty, text, &format)?,
         });
     }
-    session.execute(&prepared, &values, &CancelFlag::new()).await
+    session.execute(&Arc::new(prepared), &values, &CancelFlag::new(), true).await
 }
 
 /// A result as text.
@@ -243,7 +252,11 @@ pub fn show(session: &Session, result: &Result<ExecResult, SqlError>) -> String 
         }
         Ok(result) => {
             for notice in &result.notices {
-                out.push_str(&format!("NOTICE: {}\n", notice.message));
+                let severity = match notice.severity {
+                    Severity::Notice => "NOTICE",
+                    Severity::Warning => "WARNING",
+                };
+                out.push_str(&format!("{severity}: {}\n", notice.message));
             }
             if let Some(columns) = &result.columns {
                 let header: Vec<String> =
