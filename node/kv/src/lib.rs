@@ -16,6 +16,7 @@ mod dist_sender;
 mod error;
 pub mod local;
 mod meta;
+mod planted;
 mod range_cache;
 mod recovery;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod txn;
 pub use dist_sender::{DistSender, DistSenderConfig};
 pub use error::SendError;
 pub use meta::update_meta;
+pub use planted::PlantedTxnBug;
 pub use range_cache::{CachedRange, RangeCache};
 pub use transport::{Transport, TransportError};
 pub use txn::{

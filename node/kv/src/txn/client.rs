@@ -49,6 +49,22 @@ pub(super) struct Shared {
     background: Background,
     metrics: TxnMetrics,
     open_reads: OpenReads,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<crate::PlantedTxnBug>,
+}
+
+impl Shared {
+    fn new(config: TxnClientConfig) -> Self {
+        Self {
+            config,
+            begun: AtomicU64::new(0),
+            background: Background::default(),
+            metrics: TxnMetrics::default(),
+            open_reads: OpenReads::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
 }
 
 impl std::fmt::Debug for TxnClient {
@@ -61,15 +77,27 @@ impl TxnClient {
     /// A client over `config`.
     #[must_use]
     pub fn new(config: TxnClientConfig) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                config,
-                begun: AtomicU64::new(0),
-                background: Background::default(),
-                metrics: TxnMetrics::default(),
-                open_reads: OpenReads::default(),
-            }),
-        }
+        Self { shared: Arc::new(Shared::new(config)) }
+    }
+
+    /// A client that errs on purpose.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub fn with_bug(config: TxnClientConfig, bug: Option<crate::PlantedTxnBug>) -> Self {
+        Self { shared: Arc::new(Shared { planted: bug, ..Shared::new(config) }) }
+    }
+
+    /// Whether `bug` is planted; never, unless built for tests.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn has(&self, bug: crate::PlantedTxnBug) -> bool {
+        self.shared.planted == Some(bug)
+    }
+
+    /// Whether `bug` is planted; never, unless built for tests.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same signature as with planted bugs")]
+    pub(super) fn has(&self, _bug: crate::PlantedTxnBug) -> bool {
+        false
     }
 
     /// Begins a transaction. Nothing is sent.

@@ -11,7 +11,7 @@ use super::coordinator::{State, Txn};
 use super::footprint::in_flight;
 use super::metrics::add;
 use super::types::{CommitInfo, CommitKind, SavepointId, TxnError};
-use crate::{SendError, recovery};
+use crate::{PlantedTxnBug, SendError, recovery};
 
 /// Times the record is asked what became of a commit.
 const MAX_QUESTIONS: usize = 3;
@@ -141,7 +141,14 @@ impl Txn {
         loop {
             self.raise_write_timestamp(committer.write_timestamp());
             let event = match &step {
-                Step::OnePhase { exact } => self.send_one_phase(*exact).await,
+                Step::OnePhase { exact } => match self.send_one_phase(*exact).await {
+                    Event::Failed(SendError::Ambiguous { .. })
+                        if self.client.has(PlantedTxnBug::RetryAmbiguous) =>
+                    {
+                        self.send_one_phase(*exact).await
+                    }
+                    event => event,
+                },
                 Step::Refresh(to) => match self.refresh(*to).await {
                     Ok(same) => Event::Refreshed(same),
                     Err(error) => return Err(error),
@@ -167,7 +174,7 @@ impl Txn {
             self.meta.anchor = self.buffer.first_key().cloned().unwrap_or_default();
         }
         let mut requests = Vec::new();
-        if !exact {
+        if !exact && !self.client.has(PlantedTxnBug::SkipRefresh) {
             let validations = self.refresher.validations(Timestamp::MAX).into_iter();
             requests
                 .extend(validations.map(|v| Request { kind: Some(request::Kind::Validate(v)) }));

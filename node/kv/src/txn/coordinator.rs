@@ -19,7 +19,7 @@ use super::metrics::add;
 use super::open_reads::OpenRead;
 use super::refresh::Refresher;
 use super::types::{ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions};
-use crate::SendError;
+use crate::{PlantedTxnBug, SendError};
 
 /// Bytes of a buffer at which it should be flushed; it holds twice as many at most.
 const BUFFER_BYTES: usize = 4 << 20;
@@ -356,7 +356,9 @@ impl Txn {
     }
 
     fn read_header(&self, requests: &[Request], options: ReadOptions) -> BatchHeader {
-        let uncertainty_limit = self.uncertainty_limit.filter(|_| !self.reads_again(requests));
+        let uncertain = !self.client.has(PlantedTxnBug::SkipUncertaintyRestart);
+        let uncertainty_limit =
+            self.uncertainty_limit.filter(|_| uncertain && !self.reads_again(requests));
         let historical = self.options.as_of;
         let nearest = historical.is_some_and(|as_of| as_of.nearest);
         BatchHeader {
@@ -396,7 +398,7 @@ impl Txn {
     pub(super) async fn refresh(&mut self, timestamp: Timestamp) -> Result<bool, TxnError> {
         let metrics = self.client.metrics();
         let validations = self.refresher.validations(timestamp);
-        if !validations.is_empty() {
+        if !validations.is_empty() && !self.client.has(PlantedTxnBug::SkipRefresh) {
             let header = BatchHeader {
                 read_timestamp: Some(timestamp.into()),
                 deadline: self.deadline.map(Into::into),

@@ -25,6 +25,8 @@ mod listeners;
 mod liveness_loop;
 mod node_ids;
 mod pg;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod running;
 mod shared;
 mod store_thread;

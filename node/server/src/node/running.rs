@@ -84,12 +84,16 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         DistSenderConfig { max_offset: shared.clock.max_offset(), ..DistSenderConfig::default() };
     let sender = Arc::new(DistSender::new(transport, cache, limits));
     site.connect(&sender);
-    let txns = TxnClient::new(TxnClientConfig {
+    let config = TxnClientConfig {
         sender: Arc::<DistSender>::clone(&sender),
         clock: shared.clock.clone(),
         node_id,
         seed: rand::random(),
-    });
+    };
+    #[cfg(not(feature = "planted-bugs"))]
+    let txns = TxnClient::new(config);
+    #[cfg(feature = "planted-bugs")]
+    let txns = TxnClient::with_bug(config, super::planted::from_env()?.1);
     let serve = serve_transactions(Arc::clone(shared), txns.clone());
     shared.spawn_vital("the work of the transactions", serve);
     let sql = SqlNode::new(SqlNodeConfig {
@@ -129,7 +133,7 @@ async fn open_store(
     let (node, store) = (NodeId(member.node_id), StoreId(member.node_id));
     let config = StoreConfig::new(node, store, shared.incarnation);
     #[cfg(feature = "planted-bugs")]
-    let config = StoreConfig { planted: planted_bug()?, ..config };
+    let config = StoreConfig { planted: super::planted::from_env()?.0, ..config };
     let clock = shared.clock.clone();
     let first = member.bootstrap.as_ref().map(|_| first_data(member, &shared.store_uuid));
     let open = move || -> Result<Store<RocksEngine>, NodeError> {
@@ -154,20 +158,6 @@ async fn open_store(
         formation_driver::save(shared, &done, || true)?;
     }
     Ok(opened)
-}
-
-/// The bug that the environment names, in builds for tests: the checking workloads have to find it.
-#[cfg(feature = "planted-bugs")]
-fn planted_bug() -> Result<Option<crdb_raftstore::PlantedBug>, NodeError> {
-    let Some(name) = std::env::var_os("CRDB_PLANTED_BUG") else { return Ok(None) };
-    let known = crdb_raftstore::PlantedBug::ALL.into_iter().find(|bug| name == *bug.to_string());
-    match known {
-        Some(bug) => {
-            tracing::warn!(%bug, "a bug is planted: this node errs on purpose");
-            Ok(Some(bug))
-        }
-        None => Err(NodeError::NoSuchBug(name.to_string_lossy().into_owned())),
-    }
 }
 
 fn start_thread(

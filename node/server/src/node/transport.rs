@@ -53,6 +53,12 @@ impl Site for NodeSite {
         let sender: Arc<dyn Sender> = self.sender.get()?.upgrade()?;
         Some(sender)
     }
+
+    #[cfg(feature = "planted-bugs")]
+    fn staging_is_aborted(&self) -> bool {
+        let planted = super::planted::from_env().ok().and_then(|(_, bug)| bug);
+        planted == Some(crdb_kv::PlantedTxnBug::StagingIsAborted)
+    }
 }
 
 /// The [`Transport`] of a node.

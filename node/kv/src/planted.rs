@@ -1,0 +1,40 @@
+//! Bugs that can be planted in the gateway's part of transactions, to prove that checks find them.
+//!
+//! Nothing is planted unless the crate is built with the feature `planted-bugs` and its caller asks
+//! for it.
+
+use std::fmt;
+
+/// A bug of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PlantedTxnBug {
+    /// Reads take no version for uncertain.
+    SkipUncertaintyRestart,
+    /// A transaction moves to a later timestamp without looking at what it read.
+    SkipRefresh,
+    /// A commit whose fate is unknown is sent again.
+    RetryAmbiguous,
+    /// Who waits for a STAGING transaction takes it for an aborted one.
+    StagingIsAborted,
+}
+
+impl PlantedTxnBug {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::SkipUncertaintyRestart,
+        Self::SkipRefresh,
+        Self::RetryAmbiguous,
+        Self::StagingIsAborted,
+    ];
+}
+
+impl fmt::Display for PlantedTxnBug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SkipUncertaintyRestart => "skip-uncertainty-restart",
+            Self::SkipRefresh => "skip-refresh",
+            Self::RetryAmbiguous => "retry-ambiguous",
+            Self::StagingIsAborted => "staging-is-aborted",
+        })
+    }
+}
