@@ -99,12 +99,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     let sql = SqlNode::new(SqlNodeConfig {
         node_id,
         cluster_id: member.cluster_id.clone(),
-        txns: TxnClient::new(TxnClientConfig {
-            sender: Arc::<DistSender>::clone(&sender),
-            clock: shared.clock.clone(),
-            node_id,
-            seed: rand::random(),
-        }),
+        txns: txns.clone(),
         timer: Arc::new(TokioTimer),
         seed: shared.incarnation,
         build_tag: shared.config.build_tag.clone(),
