@@ -1,8 +1,9 @@
 //! What a store keeps, and how requests read and change it.
 //!
 //! What it is: the contract of an engine ([`Engine`], [`Reader`], [`WriteBatch`]) with RocksDB and
-//! in-memory implementations; versions of keys at timestamps ([`mvcc`]); and the evaluation of a
-//! batch of requests against a state ([`evaluate`]). What it is not: it knows no replication, no
+//! in-memory implementations; versions of keys at timestamps ([`mvcc`]); intents and records of
+//! transactions ([`lock`]); and the evaluation of a batch of requests against a state
+//! ([`evaluate`]). What it is not: it knows no replication, no
 //! lease and no clock; which timestamps a batch gets is the caller's business.
 //!
 //! A write, bottom up: [`evaluate`] turns a request into a [`WriteBatch`], the raft log carries
