@@ -49,6 +49,7 @@ pub(crate) fn error_fields(error: &SqlError, severity: &str) -> Vec<(u8, String)
         (b'D', more.detail),
         (b'H', more.hint),
         (b'P', more.position.map(|position| position.to_string())),
+        (b'W', more.context),
         (b't', more.table),
         (b'c', more.column),
         (b'n', more.constraint),

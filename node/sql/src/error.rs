@@ -124,6 +124,8 @@ pub struct ErrorFields {
     pub column: Option<String>,
     /// Constraint the error is about.
     pub constraint: Option<String>,
+    /// Where in what the statement was doing.
+    pub context: Option<String>,
 }
 
 /// An error of a statement.
@@ -213,6 +215,15 @@ impl SqlError {
     #[must_use]
     pub fn with_constraint(mut self, constraint: impl Into<String>) -> Self {
         self.fields_mut().constraint = Some(constraint.into());
+        self
+    }
+}
+
+impl SqlError {
+    /// Adds the context field.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<String>) -> Self {
+        self.fields_mut().context = Some(context.into());
         self
     }
 }

@@ -33,4 +33,4 @@ macro_rules! scripts {
     };
 }
 
-scripts! { cluster_settings ddl dml expressions queries subqueries lateral primary_key errors catalog settings types psql sqlstates }
+scripts! { splits cluster_settings ddl dml expressions queries subqueries lateral primary_key errors catalog settings types psql sqlstates }

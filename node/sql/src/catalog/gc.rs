@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use crdb_keys::layout;
+use crdb_keys::{Span, layout};
+use crdb_kv::SendError;
 
 use super::desc::DroppedSpan;
 use crate::error::Result;
-use crate::kv::{Batch, sql};
+use crate::kv::{Batch, sql, to_sql_error};
 use crate::node::SqlNode;
+use crate::ranges::status;
 
 /// Keys deleted by one batch.
 const CHUNK_KEYS: u64 = 1000;
@@ -61,16 +63,36 @@ impl SqlNode {
             if !chosen(&entry) {
                 continue;
             }
-            let mut left = Some(entry.span());
-            while let Some(span) = left.take() {
-                let mut batch = Batch::new();
-                batch.delete_range(&span, CHUNK_KEYS);
-                left = sql(self.kv.send(batch, None, None).await)?.delete_resume(0);
-            }
+            self.delete_rows(entry.span()).await?;
             // The entry goes last: whoever dies before leaves it to the next.
             let mut batch = Batch::new();
             batch.delete(layout::dropped_span_key(entry.id));
             sql(self.kv.send(batch, None, None).await)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all rows of a span, range by range.
+    async fn delete_rows(&self, span: Span) -> Result<()> {
+        let mut at = span.start;
+        while at < span.end {
+            let range = status(self, at.clone(), false).await.map_err(to_sql_error)?;
+            let end = range.end().clone().min(span.end.clone());
+            let mut left = Some(Span::new(at, end.clone()));
+            at = end;
+            while let Some(piece) = left.take() {
+                let mut batch = Batch::new();
+                batch.delete_range(&piece, CHUNK_KEYS);
+                match self.kv.send(batch, None, None).await {
+                    Ok(mut reply) => left = reply.delete_resume(0),
+                    // The range was split meanwhile.
+                    Err(SendError::CrossRange { .. }) => {
+                        at = piece.start;
+                        break;
+                    }
+                    Err(error) => return Err(to_sql_error(error)),
+                }
+            }
         }
         Ok(())
     }

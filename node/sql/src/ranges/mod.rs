@@ -16,6 +16,7 @@
 pub(crate) mod columns;
 mod keys;
 pub(crate) mod list;
+pub(crate) mod locks;
 
 use std::collections::BTreeMap;
 

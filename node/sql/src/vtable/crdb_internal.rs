@@ -5,6 +5,7 @@ use futures::FutureExt as _;
 use super::{Rows, VirtualTable};
 use crate::func::system_names::CRDB_INTERNAL;
 use crate::ranges::list::{INTERNAL, internal_rows};
+use crate::ranges::locks;
 use crate::session::settings;
 use crate::types::SqlType as S;
 
@@ -51,6 +52,12 @@ const SETTINGS: [(&str, S); settings::COLUMNS.len()] = {
 };
 
 pub(super) const TABLES: &[VirtualTable] = &[
+    table(
+        14_004,
+        "cluster_locks",
+        &locks::COLUMNS,
+        Rows::Fetched(|info| locks::rows(info).boxed()),
+    ),
     table(
         14_003,
         "cluster_settings",

@@ -107,6 +107,7 @@ impl Cluster {
         for (key, value) in crdb_sql::catalog::bootstrap() {
             put(&local, key, value);
         }
+        put(&local, layout::range_id_counter(), Bytes::from_static(b"4"));
         let nodes = (1..=gateways)
             .map(|id| {
                 SqlNode::new(SqlNodeConfig {
