@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use crdb_keys::NodeId;
 use crdb_proto::kv::{
-    BatchRequest, BatchResponse, Error, GetRequest, KeyValue, NotLeaseholder, PutRequest,
-    PutResponse, RangeDescriptor, RangeMismatch, ReplicaDescriptor, Request, Response,
-    ScanResponse, Unavailable, error, request, response,
+    BatchHeader, BatchRequest, BatchResponse, Error, GetRequest, KeyValue, LockConflict,
+    NotLeaseholder, PutRequest, PutResponse, RangeDescriptor, RangeMismatch, ReplicaDescriptor,
+    Request, Response, Routing, ScanResponse, TxnMeta, Unavailable, error, request, response,
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ enum Behaviour {
     Serves,
     NotLeaseholder(Option<u32>),
     Mismatch(Vec<RangeDescriptor>),
+    /// Serves who knows of the split, tells others of it.
+    Split(Vec<RangeDescriptor>),
     /// Has the meta range, and not the range it is asked for, which is described so there.
     Moved(RangeDescriptor),
     Unavailable,
@@ -34,6 +36,8 @@ enum Behaviour {
     Refuses,
     Dies,
     Silent,
+    /// Waits for a lock, as long as it is told to.
+    Locked,
 }
 
 struct Script {
@@ -76,12 +80,23 @@ impl Transport for Script {
                     leaseholder: hint.map(replica),
                     descriptor: None,
                 }),
-                Behaviour::Mismatch(descriptors) => {
+                Behaviour::Split(_)
+                    if batch.header.as_ref().is_some_and(|h| h.range_generation > 1) =>
+                {
+                    return Ok(served());
+                }
+                Behaviour::Split(descriptors) | Behaviour::Mismatch(descriptors) => {
                     error::Kind::RangeMismatch(RangeMismatch { descriptors })
                 }
                 Behaviour::Unavailable => error::Kind::Unavailable(Unavailable {}),
                 Behaviour::Refuses => {
                     return Err(TransportError::NotSent("connection refused".into()));
+                }
+                Behaviour::Locked => {
+                    let patience = batch.header.map_or(0, |header| header.lock_timeout_ms);
+                    tokio::time::sleep(Duration::from_millis(patience)).await;
+                    let timed_out = true;
+                    error::Kind::LockConflict(LockConflict { timed_out, ..Default::default() })
                 }
                 Behaviour::Dies => return Err(TransportError::Lost("reset".into())),
                 Behaviour::Silent => std::future::pending().await,
@@ -311,4 +326,79 @@ fn an_older_generation_never_replaces_a_newer() {
     assert!(cache.lookup(b"n").is_none());
     assert!(cache.insert(range(4, "a", "z", 3)));
     assert!(cache.lookup(b"n").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_that_is_heard_of_on_the_way_cuts_the_batch() {
+    let halves = vec![range(4, "a", "m", 2), range(9, "m", "z", 2)];
+    let split = || [1, 2, 3].map(|_| Behaviour::Split(halves.clone()));
+    let (script, sender) = cluster(split());
+    // A transaction's intents go on, one part to each half.
+    let txn = TxnMeta { id: Bytes::from_static(&[7; 16]), ..TxnMeta::default() };
+    let header = BatchHeader { txn: Some(txn), ..BatchHeader::default() };
+    let mut intents = put("b");
+    intents.requests.extend(put("n").requests);
+    intents.header = Some(header.clone());
+    assert_eq!(sender.send(intents.clone()).await.unwrap().responses.len(), 2);
+    assert_eq!(script.writes_sent_to().len(), 3);
+    // What has to be atomic was refused before, and is refused now, in one place.
+    let (script, sender) = cluster(split());
+    let one_phase = BatchHeader { one_phase: true, ..header };
+    let error = sender.send(BatchRequest { header: Some(one_phase), ..intents }).await.unwrap_err();
+    assert!(matches!(error, SendError::CrossRange { .. }), "{error}");
+    assert_eq!(script.writes_sent_to().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lost_part_makes_the_whole_batch_ambiguous() {
+    let (script, sender) = cluster([Behaviour::Serves, Behaviour::Dies, Behaviour::Refuses]);
+    let right = RangeDescriptor { replicas: vec![replica(2)], ..range(9, "m", "z", 2) };
+    for descriptor in [range(4, "a", "m", 2), right] {
+        sender.cache().insert(descriptor);
+    }
+    let txn = TxnMeta { id: Bytes::from_static(&[7; 16]), ..TxnMeta::default() };
+    let mut intents = put("b");
+    intents.requests.extend(put("n").requests);
+    intents.header = Some(BatchHeader { txn: Some(txn), ..BatchHeader::default() });
+    let error = sender.send(intents).await.unwrap_err();
+    assert!(matches!(error, SendError::Ambiguous { .. }), "{error}");
+    assert_eq!(script.writes_sent_to(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_lock_is_not_silence() {
+    let (script, sender) = cluster([Behaviour::Locked, Behaviour::Refuses, Behaviour::Refuses]);
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        script.set(1, Behaviour::Serves);
+    };
+    let (outcome, ()) = tokio::join!(sender.send(put("b")), release);
+    outcome.unwrap();
+    // Unless the caller has had enough.
+    script.set(1, Behaviour::Locked);
+    let mut short = put("b");
+    short.header = Some(BatchHeader { lock_timeout_ms: 7_000, ..BatchHeader::default() });
+    let before = script.elapsed();
+    let error = sender.send(short).await.unwrap_err();
+    assert!(matches!(error, SendError::LockConflict { timed_out: true, .. }), "{error}");
+    assert_eq!((script.elapsed() - before).as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nearest_replica_is_asked_first_and_the_leaseholder_next() {
+    let follower = Behaviour::NotLeaseholder(Some(3));
+    let (script, sender) = cluster([follower, Behaviour::Serves, Behaviour::Serves]);
+    sender.cache().set_leaseholder(4, b"a", Some(NodeId(3)));
+    let mut read = get("b");
+    let nearest = Routing::Nearest.into();
+    read.header = Some(BatchHeader { routing: nearest, ..BatchHeader::default() });
+    sender.send(read.clone()).await.unwrap();
+    let sent = || script.sent.lock().iter().map(|(node, _)| *node).collect::<Vec<u32>>();
+    assert_eq!(sent(), [1, 3]);
+    script.set(1, Behaviour::Serves);
+    sender.send(read).await.unwrap();
+    assert_eq!(sent(), [1, 3, 1]);
+    // Who may serve reads is not taken for the leaseholder.
+    sender.send(put("b")).await.unwrap();
+    assert_eq!(script.writes_sent_to(), [3]);
 }

@@ -357,8 +357,9 @@ impl Txn {
 
     fn read_header(&self, requests: &[Request], options: ReadOptions) -> BatchHeader {
         let uncertain = !self.client.has(PlantedTxnBug::SkipUncertaintyRestart);
-        let uncertainty_limit =
-            self.uncertainty_limit.filter(|_| uncertain && !self.reads_again(requests));
+        let uncertainty_limit = self
+            .uncertainty_limit
+            .filter(|_| uncertain && (self.unread || !self.reads_again(requests)));
         let historical = self.options.as_of;
         let nearest = historical.is_some_and(|as_of| as_of.nearest);
         BatchHeader {

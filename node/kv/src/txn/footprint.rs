@@ -15,6 +15,8 @@ use crdb_proto::kv::{
 
 /// Spans with locks beyond which neighbours are merged.
 const MAX_LOCKED: usize = 512;
+/// Spans of intents that a record lists.
+const MAX_RECORDED: usize = 1000;
 /// Requests of one batch that cleans up.
 pub(crate) const BATCH: usize = 500;
 
@@ -86,9 +88,19 @@ impl Footprint {
         requests
     }
 
-    /// Where intents may be, as a record says it.
+    /// Where intents may be, as a record says it: few enough for one, wider if there are many.
     pub(crate) fn intent_spans(&self) -> Vec<Span> {
-        self.intents.keys().map(|key| Span { start: key.clone(), end: Bytes::new() }).collect()
+        let keys: Vec<&Bytes> = self.intents.keys().collect();
+        let together = keys.len().div_ceil(MAX_RECORDED).max(1);
+        let span = |keys: &[&Bytes]| match keys {
+            [] => None,
+            [key] => Some(Span { start: (*key).clone(), end: Bytes::new() }),
+            [first, .., last] => Some(Span {
+                start: (*first).clone(),
+                end: crdb_keys::encoding::next_key(last).into(),
+            }),
+        };
+        keys.chunks(together).filter_map(span).collect()
     }
 
     /// Turns the intents into versions at a timestamp, or removes them.
@@ -128,4 +140,51 @@ impl Footprint {
 /// What a STAGING record says of the writes sent with it.
 pub(crate) fn in_flight(keys: impl Iterator<Item = Bytes>, sequence: u32) -> Vec<SequencedWrite> {
     keys.map(|key| SequencedWrite { key, sequence }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laid(keys: usize) -> Footprint {
+        let mut footprint = Footprint::default();
+        for n in 0..keys {
+            footprint.intent(format!("k{n:06}").into(), 1);
+        }
+        footprint
+    }
+
+    #[test]
+    fn a_record_lists_every_intent_in_few_spans() {
+        assert_eq!(laid(0).intent_spans(), []);
+        assert!(laid(1000).intent_spans().iter().all(|span| span.end.is_empty()));
+        let many = laid(2500);
+        let spans = many.intent_spans();
+        assert_eq!(spans.len(), 834);
+        let covers = |key: &Bytes| {
+            spans.iter().any(|span| {
+                span.start == *key || (!span.end.is_empty() && span.start < *key && *key < span.end)
+            })
+        };
+        assert!(many.intents.keys().all(covers));
+    }
+
+    #[test]
+    fn only_what_is_above_a_savepoint_is_reverted_and_once() {
+        let mut footprint = laid(1);
+        footprint.intent("z".into(), 5);
+        assert_eq!(footprint.revert_to(3).len(), 1);
+        assert_eq!(footprint.revert_to(3).len(), 0);
+        assert_eq!(footprint.resolutions(&Bytes::new(), None).len(), 2);
+    }
+
+    #[test]
+    fn many_locks_are_released_by_fewer_and_wider_spans() {
+        let mut footprint = Footprint::default();
+        for n in 0..1000 {
+            footprint.lock(format!("k{n:06}").into(), Bytes::new());
+        }
+        let releases = footprint.releases(&Bytes::new());
+        assert!(releases.len() <= MAX_LOCKED, "{}", releases.len());
+    }
 }
