@@ -234,7 +234,7 @@ pub(crate) fn txn_error(error: TxnError) -> SqlError {
         TxnError::Retry { cause: RetryCause::Aborted(reason) } => SqlError::new(ABORTED, reason),
         TxnError::Retry { cause } => SqlError::new(CONFLICT, cause.to_string()),
         TxnError::Duplicate { .. } => SqlError::new(CONFLICT, RetryCause::Serializable.to_string()),
-        TxnError::Deadline { .. } => SqlError::new(EXPIRED, "the catalog snapshot expired"),
+        TxnError::Deadline { .. } => SqlError::new(EXPIRED, "RETRY_COMMIT_DEADLINE_EXCEEDED"),
         TxnError::LockConflict { key, timed_out } => {
             to_sql_error(SendError::LockConflict { key: key.into(), timed_out })
         }

@@ -23,6 +23,19 @@ fn only_in_transaction(what: &str) -> SqlError {
     )
 }
 
+/// Whether a statement is one of this page.
+pub(super) fn is_control(statement: &Statement) -> bool {
+    ends(statement)
+        || matches!(
+            statement,
+            Statement::Begin(_)
+                | Statement::Savepoint(_)
+                | Statement::ReleaseSavepoint(_)
+                | Statement::SetTransaction(_)
+                | Statement::SetSessionCharacteristics(_)
+        )
+}
+
 /// Whether a statement ends a transaction, or takes it back to where it may go on.
 fn ends(statement: &Statement) -> bool {
     matches!(
@@ -267,20 +280,20 @@ impl Session {
         let Some(open) = self.txn.as_mut().filter(|open| open.explicit) else {
             return Err(only_in_transaction("ROLLBACK TO SAVEPOINT"));
         };
-        let at = open.find(name)?;
         if open.released {
             return Err(SqlError::new(
                 SqlState::INVALID_TRANSACTION_STATE,
                 "current transaction is committed, commands ignored until end of transaction block",
             ));
         }
+        if let Some(cause) = open.doomed.as_ref().filter(|_| name != RESTART_SAVEPOINT) {
+            return Err(retry_error(cause));
+        }
+        let at = open.find(name)?;
         let vars = if open.savepoints.get(at).is_some_and(|s| s.id.is_none()) {
             open.restart().await;
             open.start_over()
         } else {
-            if let Some(cause) = &open.doomed {
-                return Err(retry_error(cause));
-            }
             let vars = open.rollback_to(name).await?;
             open.note(Step::RollbackTo(name.to_owned()));
             vars

@@ -258,6 +258,20 @@ impl Session {
 
     async fn try_prepare(&mut self, parsed: &Arc<Parsed>, param_oids: &[u32]) -> Result<Prepared> {
         self.check_usable(&parsed.statement)?;
+        // A transaction can be ended also when the catalog cannot be read.
+        if control::is_control(&parsed.statement) {
+            let plan = CachedPlan {
+                version: 0,
+                settings: Arc::clone(&self.plan_settings),
+                statement: StatementPlan::Utility,
+            };
+            return Ok(Prepared {
+                parsed: Arc::clone(parsed),
+                param_types: Vec::new(),
+                columns: None,
+                plan: Mutex::new(Arc::new(plan)),
+            });
+        }
         let mut given = Vec::with_capacity(param_oids.len());
         for oid in param_oids {
             given.push(match oid {
@@ -492,10 +506,14 @@ impl Session {
     /// has failed with it, and an implicit one is rolled back.
     pub async fn fail(&mut self) {
         let Some(open) = &mut self.txn else { return };
+        if open.released {
+            // It is committed, whatever is asked of it now.
+            return;
+        }
         if open.explicit {
             open.failed = true;
             // Nothing can make it go on: its locks need not wait for ROLLBACK.
-            if open.savepoints.is_empty() && !open.released {
+            if open.savepoints.is_empty() {
                 open.restart().await;
             }
         } else {

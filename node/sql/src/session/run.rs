@@ -46,7 +46,10 @@ impl Tries {
     /// too many.
     pub(super) fn failed(&mut self, session: &Session, error: &SqlError) -> Result<()> {
         self.count += 1;
-        self.cause.clone_from(&error.message);
+        // The first race lost is what the client can make something of.
+        if self.cause.is_empty() {
+            self.cause.clone_from(&error.message);
+        }
         session.info.node.retries.count(error);
         if self.count > session.info.node.limits.retries { Err(self.give_up()) } else { Ok(()) }
     }

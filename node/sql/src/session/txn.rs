@@ -216,7 +216,6 @@ impl Open {
             kv.rollback().await;
         }
         self.pins.clear();
-        self.doomed = None;
         let first = self.savepoints.first().is_some_and(|s| s.id.is_none());
         self.savepoints.truncate(usize::from(first));
     }
@@ -225,6 +224,7 @@ impl Open {
     /// to.
     pub(super) fn start_over(&mut self) -> Vars {
         self.log = Some(Log::default());
+        self.doomed = None;
         self.used = false;
         self.savepoints.first().map(|s| s.vars.clone()).unwrap_or_default()
     }

@@ -1,0 +1,30 @@
+a> CREATE TABLE t (k INT PRIMARY KEY, v INT)
+a> INSERT INTO t VALUES (1, 10)
+advance 10000
+a> UPDATE t SET v = 20
+a> SELECT v FROM t
+a> SELECT v FROM t AS OF SYSTEM TIME '-5s'
+a> SELECT v FROM t AS OF SYSTEM TIME '-5s'::interval
+a> SELECT v FROM t AS OF SYSTEM TIME follower_read_timestamp()
+a> SELECT v FROM t AS OF SYSTEM TIME with_max_staleness('7s')
+a> SELECT v FROM t AS OF SYSTEM TIME with_min_timestamp(now() - '8s'::interval)
+a> SELECT v FROM t AS OF SYSTEM TIME '2024-01-01 00:00:05'
+a> SELECT v FROM t AS OF SYSTEM TIME 1704067205000000000.0000000000
+a> SELECT v FROM t AS OF SYSTEM TIME '1h'
+a> SELECT v FROM t AS OF SYSTEM TIME 'nonsense'
+a> SELECT v FROM t AS OF SYSTEM TIME '-5s' FOR UPDATE
+a> BEGIN AS OF SYSTEM TIME '-5s'
+a> SELECT v FROM t
+a> SHOW transaction_read_only
+a> INSERT INTO t VALUES (2, 2)
+a> ROLLBACK
+a> BEGIN
+a> SET TRANSACTION AS OF SYSTEM TIME '-5s'
+a> SELECT v FROM t
+a> COMMIT
+a> BEGIN AS OF SYSTEM TIME '-5s', READ WRITE
+a> BEGIN
+a> SELECT v FROM t
+a> SELECT v FROM t AS OF SYSTEM TIME '-5s'
+a> ROLLBACK
+a> SELECT follower_read_timestamp() < now(), cluster_logical_timestamp() > 1704067200000000000

@@ -1,0 +1,93 @@
+a> CREATE TABLE t (k INT PRIMARY KEY, v INT)
+a> INSERT INTO t VALUES (1, 10)
+a> SAVEPOINT s
+a> RELEASE SAVEPOINT s
+a> ROLLBACK TO SAVEPOINT s
+
+-- Nested, with names used again.
+a> BEGIN
+a> UPDATE t SET v = 11
+a> SAVEPOINT s
+a> UPDATE t SET v = 12
+a> INSERT INTO t VALUES (2, 20)
+a> SAVEPOINT s
+a> UPDATE t SET v = 13 WHERE k = 1
+a> ROLLBACK TO SAVEPOINT s
+a> SELECT * FROM t ORDER BY k
+a> RELEASE SAVEPOINT s
+a> ROLLBACK TO SAVEPOINT s
+a> SELECT * FROM t ORDER BY k
+a> RELEASE s
+a> RELEASE s
+a> ROLLBACK
+a> SELECT * FROM t
+
+-- After an error.
+a> BEGIN
+a> SAVEPOINT s
+a> INSERT INTO t VALUES (1, 1)
+a> SELECT 1
+a> ROLLBACK TO s
+a> INSERT INTO t VALUES (3, 30)
+a> SAVEPOINT "S"
+a> SELECT 1/0
+a> RELEASE "S"
+a> ROLLBACK TO "S"
+a> COMMIT
+a> SELECT * FROM t ORDER BY k
+
+-- Settings go back, too.
+a> BEGIN
+a> SET application_name = 'one'
+a> SAVEPOINT s
+a> SET application_name = 'two'
+a> ROLLBACK TO s
+a> SHOW application_name
+a> COMMIT
+a> SHOW application_name
+
+-- The restart savepoint of CockroachDB's clients.
+a> BEGIN
+a> SAVEPOINT cockroach_restart
+a> SELECT v FROM t WHERE k = 1
+b> UPDATE t SET v = 50 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1
+a> SHOW transaction_status
+a> ROLLBACK TO SAVEPOINT cockroach_restart
+a> SELECT v FROM t WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1
+a> RELEASE SAVEPOINT cockroach_restart
+a> SHOW transaction_status
+b> SELECT v FROM t WHERE k = 1
+a> SELECT 1
+a> COMMIT
+a> BEGIN
+a> SELECT 1
+a> SELECT v FROM t WHERE k = 1
+a> SAVEPOINT cockroach_restart
+a> ROLLBACK
+a> BEGIN
+a> SAVEPOINT cockroach_restart
+a> SAVEPOINT cockroach_restart
+a> ROLLBACK
+
+-- Another savepoint does not help a transaction that lost a race.
+a> BEGIN
+a> SELECT v FROM t WHERE k = 1
+a> SAVEPOINT s
+b> UPDATE t SET v = 60 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1
+a> ROLLBACK TO s
+a> COMMIT
+a> SELECT * FROM t ORDER BY k
+
+-- A transaction that runs again by itself does so with its savepoints.
+a> BEGIN
+a> UPDATE t SET v = 1 WHERE k = 3
+a> SAVEPOINT s
+a> UPDATE t SET v = 2 WHERE k = 3
+a> ROLLBACK TO s
+b> UPDATE t SET v = 70 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
+a> COMMIT
+a> SELECT * FROM t ORDER BY k
