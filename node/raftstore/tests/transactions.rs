@@ -455,3 +455,62 @@ impl goldenscript::Runner for World {
         Ok(out)
     }
 }
+
+/// Many transactions that began at once add to one row. Each fails at most once, because the row was
+/// written while it waited; who failed has the lock and is the next.
+#[test]
+fn a_hot_row_costs_each_transaction_two_reads() {
+    const TXNS: usize = 20;
+    let mut cluster = Cluster::bootstrap();
+    let began = cluster.handle(1).clock().now();
+    let txn = |number: usize| TxnMeta {
+        id: Bytes::copy_from_slice(&(number as u128).to_be_bytes()),
+        anchor: key("hot"),
+        min_timestamp: Some(began.into()),
+        write_timestamp: Some(began.into()),
+        ..TxnMeta::default()
+    };
+    let request = |txn: &TxnMeta, kind: Kind, one_phase: bool| {
+        let mut request = batch(vec![kind]);
+        let header = request.header.get_or_insert_default();
+        header.txn = Some(txn.clone());
+        header.one_phase = one_phase;
+        header.read_timestamp = txn.write_timestamp;
+        request
+    };
+    let lock = LockStrength::LockExclusive.into();
+    let get = Kind::Get(kv::GetRequest { key: key("hot"), lock, lock_absent: true });
+    let mut reads = 0;
+    let mut open: BTreeMap<u64, TxnMeta> = BTreeMap::new();
+    for number in 1..=TXNS {
+        let txn = txn(number);
+        open.insert(cluster.call(1, request(&txn, get.clone(), false)), txn);
+        reads += 1;
+    }
+    while !open.is_empty() {
+        cluster.wait("an answer", |cluster| !cluster.responses.is_empty());
+        let (id, response) = cluster.responses.pop_first().expect("there is one");
+        let mut txn = open.remove(&id).expect("it was asked");
+        let next = match (&response.error, response.responses.first().map(|it| &it.kind)) {
+            (None, Some(Some(Answer::Get(found)))) => {
+                let text = found.value.clone().unwrap_or_default();
+                let value: u32 = String::from_utf8_lossy(&text).parse().unwrap_or(0);
+                let value = Bytes::from((value + 1).to_string());
+                let put = Kind::Put(kv::PutRequest { key: key("hot"), value });
+                request(&txn, put, true)
+            }
+            (None, _) => continue,
+            (Some(error), _) => {
+                let Some(ErrorKind::WriteTooOld(old)) = &error.kind else {
+                    panic!("{}", error.message);
+                };
+                txn.write_timestamp = old.existing;
+                reads += 1;
+                request(&txn, get.clone(), false)
+            }
+        };
+        open.insert(cluster.call(1, next), txn);
+    }
+    assert_eq!(cluster.get(1, "hot").expect("it can be read"), Some(TXNS.to_string()));
+    assert!(reads < 2 * TXNS + 1, "{reads} reads by {TXNS} transactions");
+}

@@ -225,9 +225,8 @@ impl<E: Engine> Evaluation<E> {
         self.replica.as_ref().map(|replica| replica.range_id)
     }
 
-    /// The transaction of the request, to ask how it is doing while it waits.
-    #[must_use]
-    pub fn txn(&self) -> Option<&TxnMeta> {
+    /// The transaction of the request.
+    fn txn(&self) -> Option<&TxnMeta> {
         self.header()?.txn.as_ref()
     }
 
@@ -246,16 +245,6 @@ impl<E: Engine> Evaluation<E> {
             ErrorKind::Unavailable(kv::Unavailable {})
         };
         self.failure(why.to_owned(), kind)
-    }
-
-    /// Gives the request up because its transaction, or the one it waits for, has come to an end
-    /// that leaves no more to do: `error` is the response. Ambiguous if it was proposed.
-    #[must_use]
-    pub fn fail(self, error: kv::Error) -> BatchResponse {
-        if self.is_proposed() {
-            return self.abandon(&error.message);
-        }
-        BatchResponse { error: Some(error), ..self.empty_response() }
     }
 
     /// Goes on until the next point of interest. `now` must have been read after the last return.
