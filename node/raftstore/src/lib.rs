@@ -22,14 +22,18 @@
 //! ```
 //!
 //! The leaseholder of a range is its raft leader; the rules of leases are in the modules `lease`
-//! and `promise`. Only this crate names the consensus library, and none of its types is public.
+//! and `promise`, what one leaseholder hands to the next in `handover`. A range splits by a command
+//! of its own (`admin`, `replica::split`). What is settled is closed (`closed`), so that any replica
+//! serves it (`follower`), and collected when nobody may read it any more (`gc`). Only this crate names the consensus library, and none of its types is public.
 //!
 //! Invariants:
 //! 1. An acknowledged write is in the synced logs of a majority.
 //! 2. A command takes effect under the lease it was evaluated under, once, or never.
 //! 3. No two stores serve a range at overlapping timestamps, and no read misses a write that was
 //!    acknowledged before it began.
-//! 4. Same inputs, same clock readings, same seed: same outputs.
+//! 4. No write appears at or below a closed timestamp, and no read is served below the threshold of
+//!    garbage collection.
+//! 5. Same inputs, same clock readings, same seed: same outputs.
 
 mod admin;
 mod closed;
