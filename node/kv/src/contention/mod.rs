@@ -27,6 +27,8 @@
 //! 1. An evaluation is polled with a reading of the clock taken after its last return.
 //! 2. Whoever waits for a lease, or with a deadline for a lock, looks again in time, woken or not.
 //! 3. An intent is resolved only as the record of its transaction says once that has ended.
+//! 4. A push is under way only while the evaluation waits for a lock. It may hold or await latches
+//!    itself: one that nobody polls would stand in the way of the very request it was made for.
 
 mod push;
 
@@ -112,9 +114,11 @@ struct Beside<'a> {
     waiter: &'a Waiter,
     site: &'a dyn Site,
     recheck: Option<BoxFuture<'static, ()>>,
-    /// The wait for a lock, whom for, and how often that transaction was in the way before.
-    pushing: Option<(LockWait, BoxFuture<'a, kv::Error>)>,
+    /// The latest wait for a lock, and how often its holder was in the way before.
+    wait: Option<LockWait>,
     met: usize,
+    /// What goes on to end that wait.
+    push: Option<BoxFuture<'a, kv::Error>>,
     deadline: Option<BoxFuture<'static, ()>>,
 }
 
@@ -136,11 +140,16 @@ pub async fn drive<E: Engine>(
     waiter: &Waiter,
     site: &dyn Site,
 ) -> BatchResponse {
-    let mut beside = Beside { waiter, site, recheck: None, pushing: None, met: 0, deadline: None };
+    let mut beside =
+        Beside { waiter, site, recheck: None, wait: None, met: 0, push: None, deadline: None };
     loop {
         let next = poll_fn(|cx| {
             loop {
-                match evaluation.poll(site.mono(), cx.waker()) {
+                let progress = evaluation.poll(site.mono(), cx.waker());
+                if !matches!(progress, Progress::WaitLock(_)) {
+                    beside.push = None;
+                }
+                match progress {
                     Progress::Yield(point) => {
                         if let Some(pause) = site.at(point, evaluation.range_id()) {
                             return Poll::Ready(Next::Pause(pause));
@@ -160,8 +169,8 @@ pub async fn drive<E: Engine>(
                             beside.deadline = None;
                             continue;
                         }
-                        let pushing = beside.pushing(*wait);
-                        return pushing.as_mut().poll(cx).map(|e| Next::GiveUp(Box::new(e)));
+                        let push = beside.push(*wait);
+                        return push.as_mut().poll(cx).map(|e| Next::GiveUp(Box::new(e)));
                     }
                     Progress::Done(response) => return Poll::Ready(Next::Done(response)),
                 }
@@ -186,20 +195,16 @@ impl<'a> Beside<'a> {
         Some(self.deadline.get_or_insert_with(|| site.sleep(at.since(site.mono()))))
     }
 
-    /// The attempt to get the holder out of the way; the one under way if it is for that holder.
-    fn pushing(&mut self, wait: LockWait) -> &mut BoxFuture<'a, kv::Error> {
-        let same = |before: &LockWait| before.holder.id == wait.holder.id;
-        let known = self.pushing.as_ref().is_some_and(|(before, _)| same(before));
-        let there = known && self.pushing.as_ref().is_some_and(|(b, _)| b.key == wait.key);
-        self.met = if known { self.met + usize::from(!there) } else { 0 };
+    /// The attempt to end a wait; the one under way if it is for the same.
+    fn push(&mut self, wait: LockWait) -> &mut BoxFuture<'a, kv::Error> {
+        let same_holder = self.wait.as_ref().is_some_and(|w| w.holder.id == wait.holder.id);
+        let same_key = self.wait.as_ref().is_some_and(|w| w.key == wait.key);
+        if !(same_holder && same_key) {
+            self.met = if same_holder { self.met + 1 } else { 0 };
+            self.push = None;
+            self.wait = Some(wait.clone());
+        }
         let (waiter, site, met) = (self.waiter, self.site, self.met);
-        let pushing = match self.pushing.take() {
-            Some(pushing) if there => pushing,
-            _ => {
-                let push = push::until_gone(site, waiter, wait.clone(), met);
-                (wait, Box::pin(push) as BoxFuture<'a, kv::Error>)
-            }
-        };
-        &mut self.pushing.insert(pushing).1
+        self.push.get_or_insert_with(|| Box::pin(push::until_gone(site, waiter, wait, met)))
     }
 }

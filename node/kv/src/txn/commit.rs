@@ -38,7 +38,7 @@ impl Txn {
                 }
                 Err(error) => {
                     let error = TxnError::from(error);
-                    self.client.metrics().failed(&error);
+                    self.heard(&error);
                     return Err(error);
                 }
             }
@@ -69,7 +69,7 @@ impl Txn {
 
     /// Nothing but a rollback is possible any more.
     pub(super) fn fail(&mut self, error: TxnError) -> TxnError {
-        self.client.metrics().failed(&error);
+        self.heard(&error);
         self.state = State::Failed(error.clone());
         error
     }

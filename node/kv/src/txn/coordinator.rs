@@ -191,9 +191,16 @@ impl Txn {
     ) -> Result<Vec<Response>, TxnError> {
         let outcome = self.read_inner(requests, options).await;
         if let Err(error) = &outcome {
-            self.client.metrics().failed(error);
+            self.heard(error);
         }
         outcome
+    }
+
+    /// Takes in an error that goes to the caller.
+    pub(super) fn heard(&mut self, error: &TxnError) {
+        self.client.metrics().failed(error);
+        // Whoever aborted it left a record that says so.
+        self.recorded |= matches!(error, TxnError::Retry { cause: RetryCause::Aborted(_) });
     }
 
     async fn read_inner(

@@ -1,5 +1,6 @@
 //! Transactions over one real store.
 
+mod bank;
 mod faults;
 
 use std::sync::Arc;
