@@ -239,6 +239,105 @@ async fn draining_ends_idle_sessions_and_lets_statements_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancel_ends_a_wait_for_a_lock() {
+    let (_node, port) = started().await;
+    let holder = client(port).await;
+    let waiter = Arc::new(client(port).await);
+    holder.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    holder.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    holder.batch_execute("BEGIN; UPDATE t SET b = 2").await.unwrap();
+    waiter.batch_execute("BEGIN").await.unwrap();
+    let running = Arc::clone(&waiter);
+    let statement = TaskTracker::new()
+        .spawn(async move { running.execute("UPDATE t SET b = 3 WHERE a = 1", &[]).await });
+    let token = waiter.cancel_token();
+    let canceled = async {
+        // It may take a while until the statement waits; before, there is nothing to cancel.
+        while !statement.is_finished() {
+            token.cancel_query(NoTls).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        statement.await.unwrap().unwrap_err()
+    };
+    let error = tokio::time::timeout(Duration::from_secs(20), canceled).await.expect("it ends");
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    let error = waiter.simple_query("SELECT 1").await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
+    waiter.batch_execute("ROLLBACK").await.unwrap();
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waiter.execute("UPDATE t SET b = 3 WHERE b = 2", &[]).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_leaves_no_locks_and_no_rows() {
+    let (node, port) = started().await;
+    let first = client(port).await;
+    first.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    first.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    let second = client(port).await;
+    second.batch_execute("BEGIN; UPDATE t SET b = 2; INSERT INTO t VALUES (2, 2)").await.unwrap();
+    drop(second);
+    let left = async {
+        while node.server.connections() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), left).await.expect("the session ends");
+    let rows = first.query("SELECT b FROM t FOR UPDATE NOWAIT", &[]).await.unwrap();
+    let values: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(values, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_waits_for_open_transactions() {
+    let (node, port) = started().await;
+    let client = client(port).await;
+    client.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let server = Arc::clone(&node.server);
+    let drained = TaskTracker::new().spawn(async move { server.drain().await });
+    while !node.server.is_draining() {
+        tokio::task::yield_now().await;
+    }
+    client.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
+    assert!(!drained.is_finished(), "a transaction is open");
+    client.batch_execute("COMMIT").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), drained).await.expect("all leave").unwrap();
+    assert!(client.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_runs_again_when_its_commit_lost_a_race() {
+    let (node, port) = started().await;
+    let mut first = client(port).await;
+    let second = client(port).await;
+    first.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    first.batch_execute("INSERT INTO t VALUES (1, 1), (2, 2)").await.unwrap();
+    // The row that was read changes in a column that nobody asked for.
+    let open = first.transaction().await.unwrap();
+    open.query_one("SELECT a FROM t WHERE a = 1", &[]).await.unwrap();
+    open.execute("UPDATE t SET b = 20 WHERE a = 2", &[]).await.unwrap();
+    second.execute("UPDATE t SET b = 10 WHERE a = 1", &[]).await.unwrap();
+    open.commit().await.unwrap();
+    // The client was told what is not so any more.
+    let open = first.transaction().await.unwrap();
+    open.query_one("SELECT b FROM t WHERE a = 1", &[]).await.unwrap();
+    open.execute("UPDATE t SET b = 21 WHERE a = 2", &[]).await.unwrap();
+    second.execute("UPDATE t SET b = 11 WHERE a = 1", &[]).await.unwrap();
+    let error = open.commit().await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
+    let message = error.as_db_error().unwrap().message().to_owned();
+    assert!(
+        message.starts_with("restart transaction: TransactionRetryWithProtoRefreshError: RETRY_"),
+        "{message}"
+    );
+    let rows = second.query("SELECT b FROM t ORDER BY a", &[]).await.unwrap();
+    let values: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(values, [11, 20]);
+    assert!(node.sql.retries().by_cause().values().sum::<u64>() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rude_strangers_are_told_and_the_node_stays_up() {
     let (_node, port) = started().await;
     let greeting = startup(V3, &[("user", "root")]);
