@@ -265,7 +265,13 @@ impl Session {
         };
         let at = open.find(name)?;
         if open.savepoints.get(at).is_some_and(|s| s.id.is_none()) {
-            self.commit_open(cancel).await?;
+            if let Err(error) = self.commit_open(cancel).await {
+                if error.code == SqlState::COMPLETION_UNKNOWN {
+                    // It must not be run again, and what it did cannot be taken back.
+                    self.untold = self.abandon().await;
+                }
+                return Err(error);
+            }
             let open = self.open_transaction()?;
             open.released = true;
             open.kv = None;
