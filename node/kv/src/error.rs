@@ -5,7 +5,9 @@ use crdb_proto::kv;
 
 /// Outcome of a batch that did not succeed.
 ///
-/// Every variant but [`SendError::Ambiguous`] promises that the batch wrote nothing and never will.
+/// Every variant but [`SendError::Ambiguous`] promises that the batch wrote nothing and never will;
+/// of a batch that went to several ranges in parts, that this is so of at least one part, and that
+/// the fate of no part is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// A validated span changed after the read: run the statement again from its first read.

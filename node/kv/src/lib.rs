@@ -45,7 +45,9 @@ use futures::future::BoxFuture;
 
 /// Executes batches on whichever range holds their keys.
 pub trait Sender: Send + Sync + 'static {
-    /// Sends one batch, whose keys must all lie in one range, and waits for its outcome.
+    /// Sends one batch and waits for its outcome. A batch that has to be atomic (it writes outside
+    /// of a transaction, or commits one in one phase) must lie in one range; any other may take
+    /// effect in parts.
     ///
     /// The response has one entry per request, `error` unset. Dropping the future leaves the
     /// fate of a batch with writes unknown.

@@ -8,7 +8,7 @@ use crate::{SendError, Sender};
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Arrives,
     /// It never arrives, and the sender does not know.
     LostBefore,
@@ -21,13 +21,13 @@ enum Fate {
 }
 
 /// A sender over another one that loses some batches.
-struct Faulty {
+pub(super) struct Faulty {
     inner: LocalSender,
     /// For the next batch that commits, in one phase or not.
-    next: Mutex<(bool, Fate)>,
+    pub(super) next: Mutex<(bool, Fate)>,
     /// The batches that were lost before they arrived.
     lost: Mutex<Vec<BatchRequest>>,
-    commits: Mutex<usize>,
+    pub(super) commits: Mutex<usize>,
 }
 
 fn commits(batch: &BatchRequest, one_phase: bool) -> bool {
@@ -72,10 +72,10 @@ impl Sender for Faulty {
     }
 }
 
-struct World {
+pub(super) struct World {
     wall: Arc<ManualClock>,
-    local: LocalSender,
-    faulty: Arc<Faulty>,
+    pub(super) local: LocalSender,
+    pub(super) faulty: Arc<Faulty>,
     /// Its commits meet what is scripted.
     client: TxnClient,
     /// Another node's.
@@ -83,7 +83,7 @@ struct World {
 }
 
 /// Two ranges, with `a` in the first and `z` in the second.
-fn world() -> World {
+pub(super) fn world() -> World {
     let (wall, local, other) = cluster();
     split(&local, "m", 50);
     let faulty = Arc::new(Faulty {

@@ -2,6 +2,8 @@
 
 mod bank;
 mod faults;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 
 use std::sync::Arc;
 use std::time::Duration;
