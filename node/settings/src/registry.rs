@@ -121,13 +121,13 @@ settings! {
         "5m0s",
         "the time after which a node that is not heard of counts as dead, and its replicas as lost",
     );
-    /// Bytes of a result that are held back, so that its statement can be run again unseen.
+    /// Bytes of results that a transaction keeps, so that it can run again unseen.
     RESULTS_BUFFER_SIZE: ByteSize = public(
         "sql.defaults.results_buffer.size",
         Kind::ByteSize { min: 0 },
         "512 KiB",
-        "bytes of results that are held back before they are sent; until then a statement that met \
-         a concurrent change is run again unseen by the client",
+        "bytes of results that a transaction keeps to compare with when it met a concurrent change \
+         and runs again unseen by its client; one that answered more fails with 40001 instead",
     );
     /// Whether READ COMMITTED may be chosen.
     READ_COMMITTED_ENABLED: bool = public(

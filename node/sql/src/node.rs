@@ -55,9 +55,6 @@ pub struct Limits {
     pub scan_bytes: u64,
     /// How often a statement is run again after a conflict before it fails with 40001.
     pub retries: u32,
-    /// Bytes of results that a transaction keeps to run again by itself. One that answered more
-    /// fails with 40001 when it loses a race.
-    pub replay_bytes: usize,
     /// How long a schema change waits for the nodes to adopt a catalog version.
     pub schema_change_wait: Duration,
 }
@@ -69,7 +66,6 @@ impl Default for Limits {
             scan_rows: 10_000,
             scan_bytes: 1 << 20,
             retries: 10,
-            replay_bytes: 512 << 10,
             schema_change_wait: Duration::from_secs(60),
         }
     }

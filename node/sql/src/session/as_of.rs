@@ -38,6 +38,14 @@ impl Session {
         }
     }
 
+    /// Where reads go that say nothing of their time, if the session asked to have them served by
+    /// any replica.
+    pub(super) fn follower_read(&self) -> Option<AsOf> {
+        let now = self.info.node.clock.now().wall_nanos;
+        let timestamp = Timestamp::new(now.saturating_sub(nanos(FOLLOWER_READ_LAG)), 0);
+        self.follower_reads.then_some(AsOf { timestamp, nearest: true })
+    }
+
     /// Makes the open transaction read at a time in the past, if it can still be told to.
     pub(super) fn set_as_of(&mut self, as_of: Option<AsOf>) -> Result<()> {
         let (Some(as_of), Some(open)) = (as_of, &mut self.txn) else { return Ok(()) };

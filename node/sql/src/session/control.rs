@@ -1,5 +1,6 @@
 //! BEGIN, COMMIT, ROLLBACK, savepoints and SET TRANSACTION.
 
+use crdb_settings::RESULTS_BUFFER_SIZE;
 use crdb_sqlfront::ast::{self, Statement, TransactionModes};
 
 use super::run::{Tries, no_transaction, retryable};
@@ -78,8 +79,11 @@ impl Session {
 
     /// Opens a transaction of several statements.
     pub(super) fn open(&mut self, modes: Modes, explicit: bool) {
+        let modes = self.allowed(modes);
         let vars = self.info.vars.clone();
-        self.txn = Some(Open::new(modes, explicit, self.now_micros(), vars));
+        let settings = &self.info.node.settings;
+        let log_bytes = usize::try_from(settings.get(RESULTS_BUFFER_SIZE).0).unwrap_or(usize::MAX);
+        self.txn = Some(Open::new(modes, explicit, self.now_micros(), vars, log_bytes));
         self.show_transaction();
     }
 
@@ -122,7 +126,10 @@ impl Session {
                 open.explicit = true;
             }
             None => {
-                let modes = self.with_modes(self.defaults, asked, false).await?;
+                let mut modes = self.with_modes(self.defaults, asked, false).await?;
+                if modes.read_only && modes.as_of.is_none() {
+                    modes.as_of = self.follower_read();
+                }
                 self.open(modes, true);
             }
         }

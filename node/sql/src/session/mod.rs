@@ -100,6 +100,8 @@ pub struct Session {
     idle_in_transaction_timeout: u64,
     transaction_timeout: u64,
     lock_timeout: Duration,
+    /// `default_transaction_use_follower_reads`.
+    follower_reads: bool,
     /// How transactions behave that say nothing of it.
     defaults: Modes,
     /// The transaction of several statements that is open.
@@ -138,6 +140,7 @@ impl Session {
             idle_in_transaction_timeout: 0,
             transaction_timeout: 0,
             lock_timeout: Duration::ZERO,
+            follower_reads: false,
             defaults: Modes::default(),
             txn: None,
             untold: Vec::new(),
@@ -233,6 +236,7 @@ impl Session {
         self.transaction_timeout = vars.milliseconds("transaction_timeout")?;
         self.lock_timeout = Duration::from_millis(vars.milliseconds("lock_timeout")?);
         self.defaults = Modes::defaults(vars)?;
+        self.follower_reads = vars.get("default_transaction_use_follower_reads")? == "on";
         let settings = PlanSettings {
             database: self.info.database.clone(),
             search_path: vars.get("search_path")?.to_owned(),
@@ -463,7 +467,13 @@ impl Session {
         cancel: &CancelFlag,
         last: bool,
     ) -> Result<ExecResult> {
-        let as_of = self.statement_as_of(&prepared.parsed.statement).await?;
+        let mut as_of = self.statement_as_of(&prepared.parsed.statement).await?;
+        if as_of.is_none()
+            && self.txn.is_none()
+            && matches!(&prepared.plan().statement, StatementPlan::Query(query) if !query.locks)
+        {
+            as_of = self.follower_read().filter(|_| last);
+        }
         if self.txn.is_none() {
             if last {
                 return Box::pin(self.run_alone(prepared, params, cancel, as_of)).await;

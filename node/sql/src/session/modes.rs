@@ -1,6 +1,7 @@
 //! The modes of transactions: where they come from, and what shows them.
 
 use crdb_proto::kv::{Isolation, TxnPriority};
+use crdb_settings::READ_COMMITTED_ENABLED;
 use crdb_sqlfront::ast::{BeginMode, IsolationLevel, TransactionModes};
 
 use super::txn::{Modes, TransactionStatus};
@@ -67,7 +68,8 @@ impl Shown {
 impl Session {
     /// Makes the variables show the transaction as it is now.
     pub(super) fn show_transaction(&mut self) {
-        let modes = self.txn.as_ref().map_or(self.defaults, |open| open.modes);
+        let modes =
+            self.txn.as_ref().map_or_else(|| self.allowed(self.defaults), |open| open.modes);
         let status = match &self.txn {
             Some(open) if open.released => "CommitWait",
             _ => match self.status() {
@@ -136,7 +138,17 @@ impl Session {
             }
             modes.read_only = true;
         }
-        Ok(modes)
+        Ok(self.allowed(modes))
+    }
+
+    /// The modes that are served where these are asked for: a cluster may do without READ COMMITTED.
+    pub(super) fn allowed(&self, mut modes: Modes) -> Modes {
+        if modes.isolation == Isolation::ReadCommitted
+            && !self.info.node.settings.get(READ_COMMITTED_ENABLED)
+        {
+            modes.isolation = Isolation::Serializable;
+        }
+        modes
     }
 
     /// SET SESSION CHARACTERISTICS: modes become defaults.
@@ -181,6 +193,9 @@ impl Session {
                     return Err(too_late("the isolation level"));
                 }
                 open.modes.isolation = isolation(name);
+                let modes = open.modes;
+                let modes = self.allowed(modes);
+                self.open_transaction()?.modes = modes;
             }
             "transaction_priority" => {
                 if !matches!(wanted.as_str(), "low" | "normal" | "high") {

@@ -81,7 +81,7 @@ impl Session {
     ) -> Result<ExecResult> {
         let mut tries = Tries::default();
         self.set_transaction_time(None);
-        let mut modes = self.defaults;
+        let mut modes = self.allowed(self.defaults);
         modes.as_of = as_of;
         modes.read_only |= as_of.is_some();
         loop {
@@ -254,10 +254,9 @@ impl Session {
     }
 
     fn note_statement(&mut self, prepared: &Arc<Prepared>, params: &[Datum], result: &ExecResult) {
-        let bytes_max = self.info.node.limits.replay_bytes;
         let micros = self.info.statement_micros;
         let Some(open) = &mut self.txn else { return };
-        if !open.has_room(&result.rows, bytes_max) {
+        if !open.has_room(&result.rows) {
             return;
         }
         let step = Step::Statement {

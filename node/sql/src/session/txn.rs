@@ -144,6 +144,8 @@ pub(super) struct Open {
     pub(super) savepoints: Vec<Savepoint>,
     /// None once it cannot run again by itself.
     pub(super) log: Option<Log>,
+    /// Bytes of answers that the log may have.
+    log_bytes: usize,
     /// Settings before it, which ROLLBACK goes back to.
     pub(super) vars: Vars,
     /// Settings of SET LOCAL with the values they had.
@@ -151,7 +153,13 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(modes: Modes, explicit: bool, micros: i64, vars: Vars) -> Self {
+    pub(super) fn new(
+        modes: Modes,
+        explicit: bool,
+        micros: i64,
+        vars: Vars,
+        log_bytes: usize,
+    ) -> Self {
         Self {
             kv: None,
             modes,
@@ -164,6 +172,7 @@ impl Open {
             pins: Vec::new(),
             savepoints: Vec::new(),
             log: Some(Log::default()),
+            log_bytes,
             vars,
             locals: Vec::new(),
         }
@@ -230,7 +239,8 @@ impl Open {
     }
 
     /// Whether the log has room for a statement with these rows; gives it up if not.
-    pub(super) fn has_room(&mut self, rows: &[Row], bytes_max: usize) -> bool {
+    pub(super) fn has_room(&mut self, rows: &[Row]) -> bool {
+        let bytes_max = self.log_bytes;
         let Some(log) = &mut self.log else { return false };
         log.bytes += 128;
         for row in rows {

@@ -360,6 +360,7 @@ fn schema_change(statement: &Statement) -> Option<&'static str> {
         Statement::DropDatabase(_) => "DROP DATABASE",
         Statement::DropTable(_) => "DROP TABLE",
         Statement::Truncate(_) => "TRUNCATE",
+        Statement::SetClusterSetting { .. } => "SET CLUSTER SETTING",
         Statement::AddPrimaryKey(_) => "ALTER TABLE ... ADD PRIMARY KEY",
         Statement::SplitAt(_) => "ALTER TABLE ... SPLIT AT",
         Statement::UnsplitAt(_) => "ALTER TABLE ... UNSPLIT AT",

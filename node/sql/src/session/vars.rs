@@ -67,6 +67,7 @@ const VARIABLES: &[Variable] = &[
     ),
     var("default_transaction_priority", "normal", Kind::OneOf(&["low", "normal", "high"])),
     var("default_transaction_read_only", "off", Kind::OneOf(&["on", "off"])),
+    var("default_transaction_use_follower_reads", "off", ON_OFF),
     var("extra_float_digits", "1", Kind::Int(-15, 3)),
     var("idle_in_transaction_session_timeout", "0", Kind::Duration),
     var("idle_session_timeout", "0", Kind::Duration),

@@ -28,3 +28,11 @@ a> SELECT v FROM t
 a> SELECT v FROM t AS OF SYSTEM TIME '-5s'
 a> ROLLBACK
 a> SELECT follower_read_timestamp() < now(), cluster_logical_timestamp() > 1704067200000000000
+a> SET default_transaction_use_follower_reads = on
+a> SELECT v FROM t
+a> BEGIN READ ONLY
+a> SELECT v FROM t
+a> COMMIT
+a> BEGIN
+a> SELECT v FROM t
+a> COMMIT

@@ -26,7 +26,7 @@ a> UPDATE t SET v = v + 1 WHERE k = 2
 a> SELECT 1
 a> ROLLBACK
 
--- What was read did not change: the transaction runs again by itself.
+-- What was read did not change: the transaction goes on at a later time.
 a> BEGIN
 a> SELECT v FROM t WHERE k = 3
 b> UPDATE t SET v = 22 WHERE k = 2
@@ -96,3 +96,18 @@ b> UPDATE t SET v = 33 WHERE k = 3
 a> SELECT v FROM t WHERE k = 3
 a> COMMIT
 a> SELECT v FROM t WHERE k = 3
+
+-- The row that was read changed, but not in what the client saw: the transaction runs again.
+a> BEGIN
+a> SELECT k FROM t WHERE k = 1
+b> UPDATE t SET v = 50 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
+a> COMMIT
+
+-- No more is kept to compare with than a setting says.
+a> SET CLUSTER SETTING sql.defaults.results_buffer.size = '0'
+a> BEGIN
+a> SELECT k FROM t WHERE k = 1
+b> UPDATE t SET v = 60 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
+a> ROLLBACK

@@ -48,3 +48,11 @@ a> SHOW TRANSACTION ISOLATION LEVEL
 a> ROLLBACK
 a> SET default_transaction_isolation = 'repeatable read'
 a> SHOW default_transaction_isolation
+
+-- A cluster may do without it.
+a> SET CLUSTER SETTING sql.txn.read_committed_isolation.enabled = false
+a> BEGIN ISOLATION LEVEL READ COMMITTED
+a> SHOW transaction_isolation
+a> SET CLUSTER SETTING sql.txn.read_committed_isolation.enabled = true
+a> ROLLBACK
+a> SET CLUSTER SETTING sql.txn.read_committed_isolation.enabled = true
