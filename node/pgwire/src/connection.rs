@@ -12,29 +12,23 @@ use crdb_sql::{
     Column, Effect, ExecResult, Prepared, Row, Session, SessionArgs, SqlError, SqlState,
     TransactionStatus, WriteFlag,
 };
-use crdb_sqlfront::Parsed;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::OUTPUT_HIGH_WATER;
 use crate::cancel::Interrupt;
 use crate::extended::{Portal, Statement};
-use crate::frame::{Frame, FrameError, Message, next_frame};
-use crate::latency::{self, Latencies};
+use crate::frame::{FrameError, Message};
+use crate::inbox::{Inbox, QUEUE_MESSAGES, Queued, READ_BYTES, Reading, read};
+use crate::latency::Latencies;
 use crate::output::{Formats, Output};
-use crate::report::{Fatal, error_fields, from_parse, notice_fields, violation};
+use crate::report::{Fatal, error_fields, notice_fields, violation};
 use crate::server::PgServer;
 use crate::startup::{Opening, Startup, StartupError, open};
 
-/// Messages that may wait while a statement runs; a client that pipelines more waits itself.
-const QUEUE_MESSAGES: usize = 64;
-/// Unit in which the bytes of waiting messages are counted.
-const QUEUE_UNIT: usize = 1024;
-/// How much is read at once.
-const READ_BYTES: usize = 8 << 10;
 /// How many reads of a refused client's bytes are made before it is cut off.
 const LINGER_READS: usize = 4096;
 /// An output buffer larger than this is given back once it is written.
@@ -67,14 +61,6 @@ impl From<io::Error> for End {
 
 /// Outcome of a step of the worker.
 pub(crate) type Step<T = ()> = Result<T, End>;
-
-/// A message that waits for the worker.
-struct Queued {
-    kind: u8,
-    message: Result<Message, FrameError>,
-    /// Its share of the bytes that may wait.
-    _share: Option<OwnedSemaphorePermit>,
-}
 
 /// Serves one connection to its end. `admission` is its place among those that have not said who
 /// they are: a client that is refused keeps it to its end.
@@ -247,62 +233,6 @@ where
     outcome
 }
 
-/// Why the read half ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// The client closed its side.
-    HungUp,
-    /// What follows cannot be understood; the worker has been told.
-    OutOfStep,
-    /// The worker has ended.
-    Unwanted,
-}
-
-/// Cuts and decodes messages and hands them to the worker; waits while too much is waiting.
-async fn read<R: AsyncRead + Unpin>(
-    reader: &mut R,
-    mut buffer: BytesMut,
-    queue: mpsc::Sender<Queued>,
-    message_bytes_max: usize,
-) -> Reading {
-    let units_max = message_bytes_max / QUEUE_UNIT + QUEUE_MESSAGES;
-    let shares = Arc::new(Semaphore::new(units_max));
-    loop {
-        let kind = buffer.first().copied().unwrap_or(0);
-        match next_frame(&mut buffer, message_bytes_max) {
-            Ok(Some(frame)) => {
-                let units = u32::try_from(frame.body.len() / QUEUE_UNIT).unwrap_or(u32::MAX);
-                let share = if units == 0 {
-                    None
-                } else {
-                    match Arc::clone(&shares).acquire_many_owned(units).await {
-                        Ok(share) => Some(share),
-                        Err(_) => return Reading::Unwanted,
-                    }
-                };
-                let message = Frame::decode(frame);
-                if queue.send(Queued { kind, message, _share: share }).await.is_err() {
-                    return Reading::Unwanted;
-                }
-            }
-            Ok(None) => {
-                buffer.reserve(READ_BYTES);
-                match reader.read_buf(&mut buffer).await {
-                    Ok(0) | Err(_) => return Reading::HungUp,
-                    Ok(_) => {}
-                }
-            }
-            Err(error) => {
-                let queued = Queued { kind, message: Err(error), _share: None };
-                return match queue.send(queued).await {
-                    Ok(()) => Reading::OutOfStep,
-                    Err(_) => Reading::Unwanted,
-                };
-            }
-        }
-    }
-}
-
 /// The write half.
 struct Writer<W> {
     half: W,
@@ -350,7 +280,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 /// What may interrupt a statement.
 #[derive(Clone)]
 pub(crate) struct Guard {
-    interrupt: Arc<Interrupt>,
+    pub(crate) interrupt: Arc<Interrupt>,
     write: WriteFlag,
     closed: CancellationToken,
     stopping: CancellationToken,
@@ -384,14 +314,6 @@ fn canceled() -> SqlError {
     SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
 }
 
-/// A statement of a simple query.
-enum Simple<'t> {
-    /// The same text was prepared before.
-    Prepared(Arc<Prepared>),
-    /// Parsed now, with the text if it is all there is in it.
-    Parsed(Arc<Parsed>, Option<&'t str>),
-}
-
 /// Answers the messages of one client.
 pub(crate) struct Worker<'a, W> {
     pub(crate) server: &'a PgServer,
@@ -408,39 +330,12 @@ pub(crate) struct Worker<'a, W> {
     /// Messages of the extended protocol came after the last Sync.
     in_batch: bool,
     /// Where the answer of the last statement begins, until it is written.
-    answer: Option<usize>,
-}
-
-/// The messages that wait, the first of which can be looked at.
-struct Inbox {
-    queue: mpsc::Receiver<Queued>,
-    first: Option<Queued>,
-}
-
-impl Inbox {
-    /// The next message, if it is there already.
-    fn try_next(&mut self) -> Option<Queued> {
-        self.first.take().or_else(|| self.queue.try_recv().ok())
-    }
-
-    /// The next message; none once there will be no more.
-    async fn next(&mut self) -> Option<Queued> {
-        match self.first.take() {
-            Some(first) => Some(first),
-            None => self.queue.recv().await,
-        }
-    }
-
-    /// Whether a Sync is there already and comes next.
-    fn sync_is_next(&mut self) -> bool {
-        self.first = self.try_next();
-        self.first.as_ref().is_some_and(|first| matches!(first.message, Ok(Message::Sync)))
-    }
+    pub(crate) answer: Option<usize>,
 }
 
 impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     async fn run(&mut self, queue: mpsc::Receiver<Queued>) -> Step {
-        let mut inbox = Inbox { queue, first: None };
+        let mut inbox = Inbox::new(queue);
         let end = Box::pin(self.serve(&mut inbox)).await;
         let end = match end {
             Err(End::Fatal(fatal)) => {
@@ -477,14 +372,14 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     }
 
     /// Answers an error; a transaction that is open fails with it.
-    async fn failed(&mut self, error: &SqlError) {
+    pub(crate) async fn failed(&mut self, error: &SqlError) {
         self.session.fail().await;
         self.output.error(error_fields(error, "ERROR"));
     }
 
     /// Commits what was done in a string of statements or up to a Sync. An error takes the place of
     /// the last answer if that is still here.
-    async fn finish(&mut self) -> Step {
+    pub(crate) async fn finish(&mut self) -> Step {
         if !self.session.is_unfinished() {
             return Ok(());
         }
@@ -601,7 +496,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         }
     }
 
-    async fn ready(&mut self) -> Step {
+    pub(crate) async fn ready(&mut self) -> Step {
         self.skipping = false;
         self.in_batch = false;
         let status = self.session.status();
@@ -611,94 +506,6 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         }
         self.output.ready(status);
         self.flush().await
-    }
-
-    /// A string of statements, which are one transaction where they say nothing else; the first
-    /// error ends it.
-    async fn simple_query(&mut self, text: &str) -> Step {
-        // A simple query replaces the unnamed statement and portal.
-        self.statements.remove("");
-        self.portals.remove("");
-        let outcome = match latency::asked(text) {
-            Some(Ok(wanted)) => self.tell_latencies(wanted).await,
-            Some(Err(error)) => Err(End::Sql(error)),
-            None => self.simple_text(text).await,
-        };
-        let outcome = match outcome {
-            Ok(()) => self.finish().await,
-            outcome => outcome,
-        };
-        match outcome {
-            Err(End::Sql(error)) => self.failed(&error).await,
-            outcome => outcome?,
-        }
-        self.ready().await
-    }
-
-    async fn simple_text(&mut self, text: &str) -> Step {
-        let recalled = self.session.recall(text, &[]);
-        if let Some(prepared) = recalled.filter(|one| one.param_types.is_empty()) {
-            let statement = Simple::Prepared(prepared);
-            return self.simple_statement(statement, Duration::ZERO, true).await;
-        }
-        let began = Instant::now();
-        let statements = crdb_sqlfront::parse(text).map_err(from_parse)?;
-        let parse = began.elapsed();
-        if statements.is_empty() {
-            self.output.empty_query();
-        }
-        let count = statements.len();
-        let whole = (count == 1).then_some(text);
-        for (at, parsed) in statements.into_iter().enumerate() {
-            if parsed.placeholders > 0 {
-                let message = format!("there is no parameter ${}", parsed.placeholders);
-                return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message).into());
-            }
-            let statement = Simple::Parsed(Arc::new(parsed), whole);
-            self.simple_statement(statement, parse, at + 1 == count).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs a statement of a string; `last` says that none follows.
-    async fn simple_statement(
-        &mut self,
-        statement: Simple<'_>,
-        parse: Duration,
-        last: bool,
-    ) -> Step {
-        self.guard.interrupt.flag.reset();
-        let flag = self.guard.interrupt.flag.clone();
-        let session = &mut self.session;
-        let began = Instant::now();
-        let (result, planned) = self
-            .guard
-            .run(async move {
-                let prepared = match statement {
-                    Simple::Prepared(prepared) => prepared,
-                    Simple::Parsed(parsed, whole) => {
-                        let prepared = Arc::new(session.prepare(&parsed, &[]).await?);
-                        if let Some(text) = whole {
-                            session.keep(text, &[], &prepared);
-                        }
-                        prepared
-                    }
-                };
-                let planned = Instant::now();
-                Ok((session.execute(&prepared, &[], &flag, last).await?, planned))
-            })
-            .await?;
-        self.latencies = Latencies { parse, plan: planned - began, exec: planned.elapsed() };
-        let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
-        self.answer = Some(self.output.buffer.len());
-        self.aside(&notices, &parameters);
-        self.effect(effect)?;
-        if let Some(columns) = columns {
-            self.output.row_description(&columns, &Formats::Text);
-            self.rows(&columns, rows.into_iter(), &Formats::Text).await?;
-        }
-        self.output.complete(&tag);
-        Ok(())
     }
 
     /// Runs a bound statement; `last` says that a Sync is next.
@@ -718,7 +525,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     }
 
     /// Messages beside the result.
-    fn aside(&mut self, notices: &[crdb_sql::Notice], parameters: &[(String, String)]) {
+    pub(crate) fn aside(&mut self, notices: &[crdb_sql::Notice], parameters: &[(String, String)]) {
         for notice in notices {
             self.output.notice(notice_fields(notice));
         }
@@ -728,7 +535,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     }
 
     /// Does what the statement asks of the connection.
-    fn effect(&mut self, effect: Effect) -> Step {
+    pub(crate) fn effect(&mut self, effect: Effect) -> Step {
         match effect {
             Effect::None => {}
             Effect::Deallocate(name) => {

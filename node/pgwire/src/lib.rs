@@ -20,16 +20,19 @@
 //! 2. Answers go into one buffer that is written at Sync, Flush, the end of a simple query, and
 //!    when it passes [`OUTPUT_HIGH_WATER`].
 //! 3. After an error of the extended protocol nothing is executed before the next Sync.
-//! 4. A statement whose write is on its way is never dropped: cancel, hang-up and drain wait for it.
+//! 4. A commit that is on its way is never dropped: cancel, hang-up and drain wait for it.
+//! 5. Before ReadyForQuery an implicit transaction is over, and whoever leaves has none open.
 
 mod cancel;
 mod connection;
 mod extended;
 mod frame;
+mod inbox;
 mod latency;
 mod output;
 mod report;
 mod server;
+mod simple;
 mod startup;
 
 pub use server::{Config, PgServer};

@@ -119,7 +119,8 @@ impl PgServer {
         self.sessions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Turns new clients away and ends each session with 57P01 as soon as it is between statements.
+    /// Turns new clients away and ends each session with 57P01 as soon as it is between statements
+    /// and in no transaction.
     /// Ends when all have left; whoever has no more patience calls [`PgServer::stop`].
     pub async fn drain(&self) {
         self.draining.cancel();

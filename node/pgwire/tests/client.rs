@@ -269,6 +269,23 @@ async fn cancel_ends_a_wait_for_a_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_before_a_sync_commits_with_it() {
+    let (node, port) = started().await;
+    let client = client(port).await;
+    client.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    let insert = client.prepare("INSERT INTO t VALUES ($1, 1)").await.unwrap();
+    let update = client.prepare("UPDATE t SET b = b + 1 WHERE a = $1").await.unwrap();
+    let sent = || node.gate.sent.load(std::sync::atomic::Ordering::SeqCst);
+    let before = sent();
+    client.execute(&insert, &[&1_i64]).await.unwrap();
+    assert_eq!(sent() - before, 1, "the key is looked up by the commit itself");
+    client.execute(&update, &[&1_i64]).await.unwrap();
+    assert_eq!(sent() - before, 3, "a read that locks, and a commit");
+    client.batch_execute("UPDATE t SET b = b + 1 WHERE a = 1").await.unwrap();
+    assert_eq!(sent() - before, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_leaves_no_locks_and_no_rows() {
     let (node, port) = started().await;
     let first = client(port).await;
@@ -303,7 +320,12 @@ async fn draining_waits_for_open_transactions() {
     assert!(!drained.is_finished(), "a transaction is open");
     client.batch_execute("COMMIT").await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), drained).await.expect("all leave").unwrap();
-    assert!(client.is_closed());
+    let closed = async {
+        while !client.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("it is closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

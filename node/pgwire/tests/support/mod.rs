@@ -35,6 +35,8 @@ pub struct Gate {
     local: LocalSender,
     open: Semaphore,
     pub waiting: std::sync::atomic::AtomicUsize,
+    /// Batches that passed.
+    pub sent: std::sync::atomic::AtomicUsize,
 }
 
 impl Gate {
@@ -63,6 +65,7 @@ impl Sender for Gate {
             let waiting = Waiting(self);
             let permit = self.open.acquire().await.expect("never closed");
             drop(waiting);
+            self.sent.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let response = self.local.send(batch).await;
             drop(permit);
             response
@@ -124,6 +127,7 @@ pub async fn node(config: Config) -> Node {
         local: LocalSender::new(clock.clone()),
         open: Semaphore::new(usize::try_from(u32::MAX).expect("64 bits")),
         waiting: std::sync::atomic::AtomicUsize::new(0),
+        sent: std::sync::atomic::AtomicUsize::new(0),
     });
     for (key, value) in crdb_sql::catalog::bootstrap() {
         put(&gate.local, key, value);

@@ -1,4 +1,11 @@
 //! A client's session: prepares and executes statements one after the other.
+//!
+//! ```text
+//! execute ─┬─ BEGIN, COMMIT, savepoints ──────────▶ control ─▶ txn::Open
+//!          ├─ SET, SHOW, schema changes ──────────▶ utility
+//!          ├─ a plan, alone in its transaction ───▶ run_alone ─▶ begin, run, commit
+//!          └─ a plan in an open transaction ──────▶ run_in_transaction ─▶ log, replay
+//! ```
 
 mod api;
 mod as_of;
@@ -41,6 +48,9 @@ use txn::{Modes, Open};
 
 /// Pause before a statement looks again at a table that is being truncated.
 const OFFLINE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Version of a plan that the catalog has nothing to do with.
+const ANY_VERSION: u64 = 0;
 
 /// What analysis and evaluation know of a session.
 pub(crate) struct SessionInfo {
@@ -265,7 +275,7 @@ impl Session {
         // A transaction can be ended also when the catalog cannot be read.
         if control::is_control(&parsed.statement) {
             let plan = CachedPlan {
-                version: 0,
+                version: ANY_VERSION,
                 settings: Arc::clone(&self.plan_settings),
                 statement: StatementPlan::Utility,
             };
@@ -364,15 +374,17 @@ impl Session {
     pub fn recall(&self, text: &str, param_oids: &[u32]) -> Option<Arc<Prepared>> {
         let node = &self.info.node;
         let found = node.plans.get(text, param_oids, &self.plan_settings)?;
-        self.is_current(node.catalog().version(), &found.plan()).then_some(found)
+        let plan = found.plan();
+        let holds = plan.version == ANY_VERSION || self.is_current(node.catalog().version(), &plan);
+        holds.then_some(found)
     }
 
     /// Keeps a statement for whoever sends the same text: one that is prepared now and is all there
     /// is in the text.
     pub fn keep(&self, text: &str, param_oids: &[u32], prepared: &Arc<Prepared>) {
         let plan = prepared.plan();
-        // What runs from the syntax tree is rare or quick to parse.
-        if !matches!(plan.statement, StatementPlan::Utility) {
+        // What else runs from the syntax tree is rare or quick to parse.
+        if !matches!(plan.statement, StatementPlan::Utility) || plan.version == ANY_VERSION {
             self.info.node.plans.insert(text, param_oids, &plan.settings, prepared);
         }
     }

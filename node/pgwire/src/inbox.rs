@@ -1,0 +1,112 @@
+//! The messages of a client on their way to the worker: read, decoded, bounded.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::frame::{Frame, FrameError, Message, next_frame};
+
+/// Messages that may wait while a statement runs; a client that pipelines more waits itself.
+pub(crate) const QUEUE_MESSAGES: usize = 64;
+/// Unit in which the bytes of waiting messages are counted.
+const QUEUE_UNIT: usize = 1024;
+/// How much is read at once.
+pub(crate) const READ_BYTES: usize = 8 << 10;
+
+/// A message that waits for the worker.
+pub(crate) struct Queued {
+    pub(crate) kind: u8,
+    pub(crate) message: Result<Message, FrameError>,
+    /// Its share of the bytes that may wait.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// The messages that wait, the first of which can be looked at.
+pub(crate) struct Inbox {
+    queue: mpsc::Receiver<Queued>,
+    first: Option<Queued>,
+}
+
+impl Inbox {
+    /// The messages of a connection.
+    pub(crate) fn new(queue: mpsc::Receiver<Queued>) -> Inbox {
+        Inbox { queue, first: None }
+    }
+
+    /// The next message, if it is there already.
+    pub(crate) fn try_next(&mut self) -> Option<Queued> {
+        self.first.take().or_else(|| self.queue.try_recv().ok())
+    }
+
+    /// The next message; none once there will be no more.
+    pub(crate) async fn next(&mut self) -> Option<Queued> {
+        match self.first.take() {
+            Some(first) => Some(first),
+            None => self.queue.recv().await,
+        }
+    }
+
+    /// Whether a Sync is there already and comes next.
+    pub(crate) fn sync_is_next(&mut self) -> bool {
+        self.first = self.try_next();
+        self.first.as_ref().is_some_and(|first| matches!(first.message, Ok(Message::Sync)))
+    }
+}
+
+/// Why the read half ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// The client closed its side.
+    HungUp,
+    /// What follows cannot be understood; the worker has been told.
+    OutOfStep,
+    /// The worker has ended.
+    Unwanted,
+}
+
+/// Cuts and decodes messages and hands them to the worker; waits while too much is waiting.
+pub(crate) async fn read<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    mut buffer: BytesMut,
+    queue: mpsc::Sender<Queued>,
+    message_bytes_max: usize,
+) -> Reading {
+    let units_max = message_bytes_max / QUEUE_UNIT + QUEUE_MESSAGES;
+    let shares = Arc::new(Semaphore::new(units_max));
+    loop {
+        let kind = buffer.first().copied().unwrap_or(0);
+        match next_frame(&mut buffer, message_bytes_max) {
+            Ok(Some(frame)) => {
+                let units = u32::try_from(frame.body.len() / QUEUE_UNIT).unwrap_or(u32::MAX);
+                let share = if units == 0 {
+                    None
+                } else {
+                    match Arc::clone(&shares).acquire_many_owned(units).await {
+                        Ok(share) => Some(share),
+                        Err(_) => return Reading::Unwanted,
+                    }
+                };
+                let message = Frame::decode(frame);
+                if queue.send(Queued { kind, message, _share: share }).await.is_err() {
+                    return Reading::Unwanted;
+                }
+            }
+            Ok(None) => {
+                buffer.reserve(READ_BYTES);
+                match reader.read_buf(&mut buffer).await {
+                    Ok(0) | Err(_) => return Reading::HungUp,
+                    Ok(_) => {}
+                }
+            }
+            Err(error) => {
+                let queued = Queued { kind, message: Err(error), _share: None };
+                return match queue.send(queued).await {
+                    Ok(()) => Reading::OutOfStep,
+                    Err(_) => Reading::Unwanted,
+                };
+            }
+        }
+    }
+}
