@@ -307,6 +307,10 @@ impl Session {
             open.restart().await;
             open.start_over()
         } else {
+            if open.failed {
+                // The client was told an error, which running again would not verify.
+                open.log = None;
+            }
             let vars = open.rollback_to(name).await?;
             open.note(Step::RollbackTo(name.to_owned()));
             vars

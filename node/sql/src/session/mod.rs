@@ -255,6 +255,10 @@ impl Session {
         };
         if *self.plan_settings != settings {
             self.plan_settings = Arc::new(settings);
+            // What ran before would mean something else if it ran again.
+            if let Some(open) = &mut self.txn {
+                open.seal();
+            }
         }
         self.show_transaction();
         Ok(())

@@ -16,8 +16,8 @@
 //! A transaction that lost a race runs again without its client noticing, as long as its *log*
 //! allows it: all statements so far run again in a new transaction, and each has to give exactly
 //! what it gave before, since the client may have acted on it. So it does not matter whether a
-//! result was sent already. A log that became too large, or a statement that answers differently
-//! now, ends in 40001.
+//! result was sent already. A log that became too large, a change of settings on which the meaning
+//! of the statements before depends, or a statement that answers differently now, ends in 40001.
 //!
 //! Invariants:
 //! 1. A transaction holds every catalog version that it used until it ends, and no read or commit
@@ -253,6 +253,13 @@ impl Open {
             self.log = None;
         }
         self.log.is_some()
+    }
+
+    /// Gives up to run again by itself, if anything has run.
+    pub(super) fn seal(&mut self) {
+        if self.log.as_ref().is_some_and(|log| !log.steps.is_empty()) {
+            self.log = None;
+        }
     }
 
     /// Notes a step there is room for.

@@ -104,6 +104,20 @@ b> UPDATE t SET v = 50 WHERE k = 1
 a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
 a> COMMIT
 
+-- Not after settings changed on which its statements depend.
+a> BEGIN
+a> SELECT k FROM t WHERE k = 1
+a> SET timezone = 'Europe/Berlin'
+b> UPDATE t SET v = 55 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
+a> ROLLBACK
+a> BEGIN
+a> SET LOCAL timezone = 'Europe/Berlin'
+a> SELECT k FROM t WHERE k = 1
+b> UPDATE t SET v = 56 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
+a> COMMIT
+
 -- No more is kept to compare with than a setting says.
 a> SET CLUSTER SETTING sql.defaults.results_buffer.size = '0'
 a> BEGIN

@@ -91,3 +91,13 @@ b> UPDATE t SET v = 70 WHERE k = 1
 a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
 a> COMMIT
 a> SELECT * FROM t ORDER BY k
+
+-- Not after an error, of which nobody knows whether it would come again.
+a> BEGIN
+a> SAVEPOINT s
+a> INSERT INTO t VALUES (3, 0)
+a> ROLLBACK TO s
+a> SELECT k FROM t WHERE k = 1
+b> UPDATE t SET v = 80 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1
+a> ROLLBACK
