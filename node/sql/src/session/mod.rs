@@ -406,8 +406,16 @@ impl Session {
         cancel: &CancelFlag,
         last: bool,
     ) -> Result<ExecResult> {
-        let result = match self.time_limit() {
+        // Whatever has timed out can be rolled back.
+        let limit = match &prepared.parsed.statement {
+            Statement::Rollback { .. } => None,
+            _ => self.time_limit(),
+        };
+        let result = match limit {
             None => self.run(prepared, params, cancel, last).await,
+            Some((limit, why)) if limit.is_zero() => {
+                Err(SqlError::new(SqlState::QUERY_CANCELED, why))
+            }
             Some((limit, why)) => {
                 let sleep = self.info.node.timer.sleep(limit);
                 let flag = self.write_flag.clone();

@@ -60,3 +60,17 @@ a> SELECT now() = transaction_timestamp(), now() = statement_timestamp()
 advance 100
 a> SELECT now() = transaction_timestamp(), now() < statement_timestamp(), statement_timestamp() - now()
 a> COMMIT
+
+-- A transaction may be given a time to end.
+a> SET transaction_timeout = '1s'
+a> BEGIN
+a> SELECT * FROM t
+advance 2000
+a> SELECT 1
+a> COMMIT
+a> BEGIN
+a> UPDATE t SET v = 9
+advance 2000
+a> COMMIT
+a> ROLLBACK
+a> SELECT * FROM t
