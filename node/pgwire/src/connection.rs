@@ -131,7 +131,7 @@ async fn linger<R: AsyncRead + Unpin>(server: &PgServer, reader: &mut R) {
     }
 }
 
-fn shutting_down() -> Fatal {
+pub(crate) fn shutting_down() -> Fatal {
     Fatal(
         SqlError::new(SqlState::ADMIN_SHUTDOWN, "the node is shutting down")
             .with_hint("Connect to another node."),
@@ -310,7 +310,7 @@ impl Guard {
     }
 }
 
-fn canceled() -> SqlError {
+pub(crate) fn canceled() -> SqlError {
     SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
 }
 
@@ -361,7 +361,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         loop {
             let queued = self.next(inbox).await?;
             let last = queued.kind == b'E' && inbox.sync_is_next();
-            match self.message(queued.kind, queued.message, last).await {
+            match self.message(queued.kind, queued.message, last, inbox).await {
                 Err(End::Sql(error)) => {
                     self.failed(&error).await;
                     self.skipping = true;
@@ -439,6 +439,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         kind: u8,
         message: Result<Message, FrameError>,
         last: bool,
+        inbox: &mut Inbox,
     ) -> Step {
         let message = match message {
             Err(error) if !error.in_step() => {
@@ -466,7 +467,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                 return self.ready().await;
             }
             _ if self.skipping => return Ok(()),
-            Message::Query(text) => return Box::pin(self.simple_query(&text)).await,
+            Message::Query(text) => return Box::pin(self.simple_query(&text, inbox)).await,
             Message::Password => {
                 return Err(End::Fatal(Fatal::new("08P01", "no password was asked for")));
             }
@@ -475,7 +476,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                 self.failed(&error).await;
                 return self.ready().await;
             }
-            Message::CopyLeftover => return Ok(()),
+            Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => return Ok(()),
             _ => {}
         }
         self.in_batch = true;
@@ -486,7 +487,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             Message::Bind(bind) => self.bind(bind),
             Message::Describe { target, name } => self.describe(target, &name),
             Message::Execute { portal, max_rows } => {
-                Box::pin(self.execute(&portal, max_rows, last)).await
+                Box::pin(self.execute(&portal, max_rows, last, inbox)).await
             }
             Message::Close { target, name } => {
                 self.close(target, &name);

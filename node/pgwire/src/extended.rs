@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crdb_sql::{Column, Datum, FormatSettings, Prepared, Row, SqlError, SqlState, SqlType};
+use crdb_sqlfront::ast;
 use tokio::io::AsyncWrite;
 
 use crate::connection::{Step, Worker};
 use crate::frame::{Bind, Target};
+use crate::inbox::Inbox;
 use crate::output::Formats;
 use crate::report::{from_parse, violation};
 
@@ -147,7 +149,13 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
 
     /// Runs a portal, or goes on with it. It is out of the table meanwhile: one that fails is gone.
     /// `last` says that a Sync is next.
-    pub(crate) async fn execute(&mut self, name: &str, max_rows: usize, last: bool) -> Step {
+    pub(crate) async fn execute(
+        &mut self,
+        name: &str,
+        max_rows: usize,
+        last: bool,
+        inbox: &mut Inbox,
+    ) -> Step {
         let mut portal = self.portals.remove(name).ok_or_else(|| no_portal(name))?;
         let Some(prepared) = portal.prepared.clone() else {
             self.output.empty_query();
@@ -164,6 +172,12 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                 self.output.complete("SELECT 0");
                 self.portals.insert(name.to_owned(), portal);
                 return Ok(());
+            }
+            State::Bound if matches!(prepared.parsed.statement, ast::Statement::Copy(_)) => {
+                if let ast::Statement::Copy(copy) = &prepared.parsed.statement {
+                    self.copy(copy, last, inbox).await?;
+                }
+                None
             }
             State::Bound => {
                 let result = self.run_prepared(&prepared, &portal.params, last).await?;

@@ -29,8 +29,12 @@ pub(crate) enum Message {
     Terminate,
     /// A password although none was asked for.
     Password,
-    /// Data of a COPY that is not going on: dropped, as the protocol wants.
-    CopyLeftover,
+    /// Data of a COPY; of one that is not going on it is dropped, as the protocol wants.
+    CopyData(Bytes),
+    /// The end of the data of a COPY.
+    CopyDone,
+    /// The client gives a COPY up, and why.
+    CopyFail(String),
     /// The obsolete function call.
     FunctionCall,
 }
@@ -139,7 +143,9 @@ impl Frame {
             b'X' => Message::Terminate,
             // The contents of these do not matter.
             b'p' => return Ok(Message::Password),
-            b'd' | b'c' | b'f' => return Ok(Message::CopyLeftover),
+            b'd' => return Ok(Message::CopyData(body.0)),
+            b'c' => return Ok(Message::CopyDone),
+            b'f' => return Ok(Message::CopyFail(body.text().unwrap_or_default())),
             b'F' => return Ok(Message::FunctionCall),
             other => return Err(FrameError::UnknownType(other)),
         };

@@ -25,6 +25,7 @@
 
 mod cancel;
 mod connection;
+mod copy;
 mod extended;
 mod frame;
 mod inbox;

@@ -103,6 +103,44 @@ impl Output {
         self.put(&CommandComplete::new(tag.to_owned()));
     }
 
+    /// COPY data may come, as text in so many columns.
+    pub(crate) fn copy_in(&mut self, columns: usize) {
+        self.copy_response(b'G', columns);
+    }
+
+    /// COPY data follows, as text in so many columns.
+    pub(crate) fn copy_out(&mut self, columns: usize) {
+        self.copy_response(b'H', columns);
+    }
+
+    fn copy_response(&mut self, kind: u8, columns: usize) {
+        let Ok(count) = i16::try_from(columns) else {
+            self.failed.get_or_insert(TooLarge(format!("{columns} columns")));
+            return;
+        };
+        self.buffer.put_u8(kind);
+        self.buffer.put_i32(4 + 1 + 2 + 2 * i32::from(count));
+        self.buffer.put_u8(0);
+        self.buffer.put_i16(count);
+        self.buffer.put_bytes(0, 2 * columns);
+    }
+
+    pub(crate) fn copy_data(&mut self, line: &[u8]) {
+        match i32::try_from(line.len() + 4) {
+            Ok(length) => {
+                self.buffer.put_u8(b'd');
+                self.buffer.put_i32(length);
+                self.buffer.put_slice(line);
+            }
+            Err(_) => drop(self.failed.get_or_insert(TooLarge("a line of COPY".to_owned()))),
+        }
+    }
+
+    pub(crate) fn copy_done(&mut self) {
+        self.buffer.put_u8(b'c');
+        self.buffer.put_i32(4);
+    }
+
     pub(crate) fn empty_query(&mut self) {
         self.put(&EmptyQueryResponse::new());
     }

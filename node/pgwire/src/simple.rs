@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_sql::{ExecResult, Prepared, SqlError, SqlState};
-use crdb_sqlfront::Parsed;
+use crdb_sqlfront::{Parsed, ast};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::connection::{End, Step, Worker};
+use crate::inbox::Inbox;
 use crate::latency::{self, Latencies};
 use crate::output::Formats;
 use crate::report::from_parse;
@@ -24,14 +25,14 @@ enum Simple<'t> {
 impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     /// A string of statements, which are one transaction where they say nothing else; the first
     /// error ends it.
-    pub(crate) async fn simple_query(&mut self, text: &str) -> Step {
+    pub(crate) async fn simple_query(&mut self, text: &str, inbox: &mut Inbox) -> Step {
         // A simple query replaces the unnamed statement and portal.
         self.statements.remove("");
         self.portals.remove("");
         let outcome = match latency::asked(text) {
             Some(Ok(wanted)) => self.tell_latencies(wanted).await,
             Some(Err(error)) => Err(End::Sql(error)),
-            None => self.simple_text(text).await,
+            None => self.simple_text(text, inbox).await,
         };
         let outcome = match outcome {
             Ok(()) => self.finish().await,
@@ -44,7 +45,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         self.ready().await
     }
 
-    async fn simple_text(&mut self, text: &str) -> Step {
+    async fn simple_text(&mut self, text: &str, inbox: &mut Inbox) -> Step {
         let recalled = self.session.recall(text, &[]);
         if let Some(prepared) = recalled.filter(|one| one.param_types.is_empty()) {
             let statement = Simple::Prepared(prepared);
@@ -62,6 +63,10 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             if parsed.placeholders > 0 {
                 let message = format!("there is no parameter ${}", parsed.placeholders);
                 return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, message).into());
+            }
+            if let ast::Statement::Copy(copy) = &parsed.statement {
+                self.copy(copy, at + 1 == count, inbox).await?;
+                continue;
             }
             let statement = Simple::Parsed(Arc::new(parsed), whole);
             self.simple_statement(statement, parse, at + 1 == count).await?;

@@ -163,6 +163,10 @@ fn describe(kind: u8, body: &[u8]) -> String {
         b's' => "PortalSuspended".to_owned(),
         b'n' => "NoData".to_owned(),
         b'I' => "EmptyQueryResponse".to_owned(),
+        b'G' => format!("CopyInResponse {} columns", short(1)),
+        b'H' => format!("CopyOutResponse {} columns", short(1)),
+        b'd' => format!("CopyData {:?}", String::from_utf8_lossy(body)),
+        b'c' => "CopyDone".to_owned(),
         other => format!("{} {body:?}", char::from(other)),
     }
 }
@@ -278,6 +282,19 @@ impl goldenscript::Runner for Wire {
                     left -= 1;
                     left == 0
                 }));
+            }
+            // copying: waits for a COPY to begin.
+            "copying" => return Ok(self.receive(|kind| kind == b'G' || kind == b'Z')),
+            "copydata" => {
+                let data = args.next_pos().ok_or("which data?")?;
+                self.send(&message(b'd', data.as_bytes()));
+            }
+            "copydone" => {
+                self.send(&message(b'c', &[]));
+            }
+            "copyfail" => {
+                text(&mut body, args.next_pos().ok_or("why?")?);
+                self.send(&message(b'f', &body));
             }
             "terminate" => {
                 self.send(&message(b'X', &[]));

@@ -22,6 +22,7 @@
 mod analyze;
 mod cast;
 pub mod catalog;
+mod copy;
 mod datum;
 mod encoding;
 mod error;
@@ -42,7 +43,7 @@ pub use datum::{ArrayValue, Datum, Decimal, FormatSettings, Interval, Row};
 pub use error::{ErrorFields, Result, SqlError, SqlState};
 pub use node::{Limits, Retries, SqlNode, SqlNodeConfig, Timer};
 pub use session::{
-    CancelFlag, Column, Effect, ExecResult, Notice, Prepared, Session, SessionArgs, Severity,
-    TransactionStatus, WriteFlag,
+    CancelFlag, Column, CopyIn, CopyOut, Effect, ExecResult, Notice, Prepared, Session,
+    SessionArgs, Severity, TransactionStatus, WriteFlag,
 };
 pub use types::{Category, SqlType, TypeSpec};

@@ -29,9 +29,9 @@ use crate::node::SqlNode;
 use crate::session::CancelFlag;
 
 /// Rows copied by one batch.
-const CHUNK_ROWS: u64 = 500;
+const CHUNK_ROWS: u64 = 4000;
 /// Bytes read for one batch.
-const CHUNK_BYTES: u64 = 256 << 10;
+const CHUNK_BYTES: u64 = 1 << 20;
 /// How often the descriptor says that the copy goes on.
 const RENEW: Duration = Duration::from_secs(5);
 
@@ -90,7 +90,7 @@ impl SqlNode {
         while let Some(span) = left.take() {
             cancel.check()?;
             let mut batch = Batch::new();
-            batch.scan(&span, CHUNK_ROWS, CHUNK_BYTES, false);
+            batch.scan(&span, CHUNK_ROWS.min(self.limits.scan_rows), CHUNK_BYTES, false);
             let (pairs, resume) = sql(self.kv.send(batch, None, None).await)?.rows(0);
             left = resume;
             let mut rows = Vec::with_capacity(pairs.len());

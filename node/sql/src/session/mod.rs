@@ -11,6 +11,7 @@ mod api;
 mod as_of;
 pub(crate) mod cache;
 mod control;
+mod copy;
 mod modes;
 mod ranges;
 mod run;
@@ -32,6 +33,7 @@ pub use api::{
     CancelFlag, Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag,
 };
 pub(crate) use as_of::{FOLLOWER_READ_LAG, logical_text};
+pub use copy::{CopyIn, CopyOut};
 pub(crate) use show::{key_list, show_columns, show_rows};
 pub use txn::TransactionStatus;
 pub(crate) use vars::Vars;

@@ -379,7 +379,7 @@ fn refused(statement: &Statement) -> SqlError {
             }
         }
         Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
-        Statement::Copy(_) => SqlError::unsupported("COPY"),
+        Statement::Copy(_) => SqlError::unsupported("COPY inside another statement"),
         _ => SqlError::unsupported("this statement"),
     }
 }

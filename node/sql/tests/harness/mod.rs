@@ -122,7 +122,7 @@ impl Cluster {
                     timer: Arc::clone(&timer) as _,
                     seed: u64::from(id),
                     build_tag: "v0.1.0".to_owned(),
-                    limits: Limits { memory_bytes: 8 << 20, ..Limits::default() },
+                    limits: Limits { memory_bytes: 8 << 20, scan_rows: 500, ..Limits::default() },
                     settings: Arc::default(),
                 })
             })
