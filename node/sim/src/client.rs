@@ -70,13 +70,23 @@ impl World {
 
     /// A node that a client may connect to; most often the one it is connected to.
     pub(crate) fn pick_gateway(&mut self, before: Option<usize>) -> Option<usize> {
+        // Half of the clients are where the favourite is, the others are not.
+        let liked = self.favourite.filter(|(_, until)| self.now < *until).map(|(liked, _)| liked);
+        if let Some(liked) = liked
+            && self.node(liked).is_up()
+            && self.rng.chance(50)
+        {
+            return Some(liked);
+        }
+        let before = before.filter(|index| Some(*index) != liked);
         let before = before.filter(|index| self.node(*index).is_up());
         if before.is_some() && self.rng.chance(80) {
             return before;
         }
         let up: Vec<usize> =
             self.nodes.iter().filter(|node| node.is_up()).map(|node| node.index).collect();
-        self.rng.pick(&up)
+        let others: Vec<usize> = up.iter().copied().filter(|index| Some(*index) != liked).collect();
+        if others.is_empty() { self.rng.pick(&up) } else { self.rng.pick(&others) }
     }
 
     pub(crate) fn invoke(&mut self, index: usize) {

@@ -2,6 +2,7 @@
 
 use std::{cmp::Ordering, sync::Weak};
 
+use crdb_keys::Key;
 use crdb_kv::SendError;
 use crdb_proto::{
     kv::{BatchRequest, BatchResponse},
@@ -94,6 +95,8 @@ pub(crate) enum Note {
     OpDone { client: usize, op: u64, result: Box<Result<BatchResponse, SendError>> },
     /// A transaction is about to commit.
     Committing { client: usize, op: u64, gateway: usize },
+    /// A transaction takes its time before it commits its write of a key.
+    Dawdling { key: Key },
     /// A transaction ended; `wrong` tells that the database broke a promise.
     TxnDone { client: usize, op: u64, committed: bool, wrong: Option<String> },
     /// A sweep of all keys is tried again.

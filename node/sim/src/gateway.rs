@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, layout};
 use crdb_kv::{
-    DistSender, DistSenderConfig, RangeCache, Sender as _, Sleep, Transport, TransportError,
-    TxnClient, TxnClientConfig, update_meta,
+    DistSender, DistSenderConfig, PlantedTxnBug, RangeCache, Sender as _, Sleep, Transport,
+    TransportError, TxnClient, TxnClientConfig, update_meta,
 };
 use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
 use crdb_raftstore::StoreHandle;
@@ -83,7 +83,7 @@ impl Gateway {
         store: &StoreHandle<MemoryEngine>,
         heard: Vec<RangeDescriptor>,
         timeout: u64,
-        seed: u64,
+        (seed, bug): (u64, Option<PlantedTxnBug>),
     ) -> Self {
         let cache = Arc::new(RangeCache::default());
         for descriptor in heard {
@@ -100,12 +100,13 @@ impl Gateway {
         };
         let (hub, node, clock) = (Arc::clone(&port.hub), port.node, port.clock.clone());
         let sender = Arc::new(DistSender::new(Arc::new(port), cache, config));
-        let txns = TxnClient::new(TxnClientConfig {
+        let config = TxnClientConfig {
             sender: Arc::<DistSender>::clone(&sender),
             clock: clock.clone(),
             node_id: node_id(node),
             seed: seed.into(),
-        });
+        };
+        let txns = TxnClient::with_bug(config, bug);
         Self { sender, txns, clock, hub, node, newest: Arc::default() }
     }
 

@@ -47,5 +47,5 @@ mod verdict;
 mod watch;
 mod world;
 
-pub use plan::Options;
+pub use plan::{Bug, Options};
 pub use world::{Outcome, Stats, run};

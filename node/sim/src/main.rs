@@ -4,8 +4,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use crdb_raftstore::PlantedBug;
-use crdb_sim::{Options, Outcome, run};
+use crdb_sim::{Bug, Options, Outcome, run};
 
 /// Runs clusters of stores under seeds, in simulated time, and checks what they promise.
 #[derive(Debug, Parser)]
@@ -46,15 +45,15 @@ fn main() -> ExitCode {
     if found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn parse_bug(name: &str) -> Result<PlantedBug, String> {
-    let known = PlantedBug::ALL.into_iter().find(|bug| bug.to_string() == name);
+fn parse_bug(name: &str) -> Result<Bug, String> {
+    let known = Bug::all().find(|bug| bug.to_string() == name);
     known.ok_or_else(|| {
-        let names: Vec<String> = PlantedBug::ALL.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = Bug::all().map(|bug| bug.to_string()).collect();
         format!("there is no bug {name:?}; there are {}", names.join(", "))
     })
 }
 
-fn run_seeds(args: &Args, bug: Option<PlantedBug>, clock: &Stopwatch) -> bool {
+fn run_seeds(args: &Args, bug: Option<Bug>, clock: &Stopwatch) -> bool {
     let options = Options { bug, trace: args.trace };
     let (mut passed, mut failed, mut total) = (0_u64, Vec::new(), crdb_sim::Stats::default());
     for seed in args.from..args.from.saturating_add(args.seeds) {
@@ -116,7 +115,7 @@ fn add(total: &mut crdb_sim::Stats, outcome: &Outcome) {
 
 fn find_planted(args: &Args, clock: &Stopwatch) -> bool {
     let mut missed = 0;
-    for bug in PlantedBug::ALL {
+    for bug in Bug::all() {
         let options = Options { bug: Some(bug), trace: false };
         let before = clock.elapsed();
         let mut seeds = args.from..args.from.saturating_add(args.seeds);
@@ -139,7 +138,7 @@ fn find_planted(args: &Args, clock: &Stopwatch) -> bool {
             }
         }
     }
-    println!("{} passed, {missed} failed", PlantedBug::ALL.len() - missed);
+    println!("{} passed, {missed} failed", Bug::all().count() - missed);
     missed == 0
 }
 

@@ -11,7 +11,7 @@ use crdb_proto::kv::{
 
 use crate::{
     event::Event,
-    plan::MS,
+    plan::{Flavour, MS},
     world::{Phase, World},
 };
 
@@ -27,7 +27,17 @@ impl World {
         let short = self.rng.within(0..400 * MS);
         let long = self.rng.within(200 * MS..2_500 * MS);
         let until = self.now + long;
-        match self.rng.index(23) {
+        let usual = self.rng.chance(15);
+        match self.plan.flavour {
+            Flavour::Handovers if !usual => {
+                return self.next_fault(|world| world.request_transfer(other));
+            }
+            Flavour::LateNews if !usual => {
+                return self.next_fault(|world| world.late_news(other));
+            }
+            _ => {}
+        }
+        match self.rng.index(26) {
             0 => self.crash(victim, long),
             1 => self.crash(victim, short / 20),
             2 | 3 => self.crash_all(),
@@ -44,10 +54,34 @@ impl World {
             17..20 => self.split_range(),
             20 => self.unsplit_range(),
             21..23 if !self.plan.steady => self.request_transfer(other),
+            23 => self.flake(until),
+            24 | 25 => self.play_late(until),
             _ => self.play(),
         }
+        self.next_fault(|_| {});
+    }
+
+    /// Does the harm, and sees to the next.
+    fn next_fault(&mut self, harm: impl FnOnce(&mut Self)) {
+        harm(self);
         let gap = self.rng.within(0..self.plan.fault_gap * 2);
         self.after(gap, Event::Fault);
+    }
+
+    /// One node gets the leases of most ranges; then it hears late of what happens elsewhere.
+    fn late_news(&mut self, first: usize) {
+        if let Some(listener) = self.listener.take() {
+            let until = self.now + self.rng.within(600 * MS..1_500 * MS);
+            return self.hear_late(listener, until);
+        }
+        self.listener = Some(first);
+        let keys: Vec<Key> = self.txn_keys.groups.iter().map(|(start, _)| start.clone()).collect();
+        let elsewhere = self.rng.index(keys.len());
+        for (at, key) in keys.into_iter().enumerate() {
+            let to = if at == elsewhere { (first + 1) % self.nodes.len() } else { first };
+            let to_node = crate::node::node_id(to).get();
+            self.administer(request::Kind::TransferLease(TransferLeaseRequest { key, to_node }));
+        }
     }
 
     /// Ends all faults.
@@ -190,6 +224,13 @@ impl World {
         self.administer(request::Kind::Unsplit(UnsplitRequest { key }));
     }
 
+    /// The lease of a key that is about to be written goes elsewhere.
+    pub(crate) fn transfer_under(&mut self, key: Key) {
+        let target = self.rng.index(self.nodes.len());
+        let to_node = crate::node::node_id(target).get();
+        self.administer(request::Kind::TransferLease(TransferLeaseRequest { key, to_node }));
+    }
+
     fn request_transfer(&mut self, target: usize) {
         let Some(key) = self.some_key() else { return };
         let to_node = crate::node::node_id(target).get();
@@ -239,7 +280,11 @@ impl World {
         };
         let until = self.now + self.rng.within(1_500 * MS..3_500 * MS);
         let ripe = self.rng.within(900 * MS..1_700 * MS);
-        let play = self.rng.index(6);
+        // Clocks that differ by more than they tolerate are a matter of the whole run.
+        let play = match self.rng.index(6) {
+            3 if !self.skewed => 5,
+            play => play,
+        };
         self.trace(|| format!("play {play}: L s{}, A s{}, B s{}", leader + 1, a + 1, b + 1));
         match play {
             // B hears nothing from L and wants to lead; A restarts just after it supported L.
@@ -270,7 +315,6 @@ impl World {
             // L is supported by A alone, whose clock lies between those of L and B. Then A dies, the
             // clock of L falls back, and L helps B to lead.
             3 => {
-                self.skewed = true;
                 for (node, offset) in [(leader, 900 * MS), (a, 450 * MS), (b, 0)] {
                     self.node(node).offset = offset;
                 }
@@ -294,6 +338,37 @@ impl World {
                     self.after(cut, Event::CutNow { from: leader, to: follower, until });
                     self.after(cut, Event::CutNow { from: follower, to: leader, until });
                 }
+            }
+        }
+    }
+
+    /// All that goes to L, which serves something, is late, and its clock is behind all others: it
+    /// does not know what happened elsewhere until it asks.
+    fn play_late(&mut self, until: u64) {
+        if let Some((leader, _)) = self.some_leader() {
+            self.hear_late(leader, until);
+        }
+    }
+
+    fn hear_late(&mut self, listener: usize, until: u64) {
+        self.trace(|| format!("s{} hears everything late", listener + 1));
+        let offset = self.plan.offset;
+        for node in 0..self.nodes.len() {
+            if node != listener {
+                let late = self.rng.within(80 * MS..250 * MS);
+                self.network.slow(node, listener, late, until);
+                self.node(node).offset = offset;
+            }
+        }
+        self.node(listener).offset = 0;
+        self.favourite = Some((listener, until));
+    }
+
+    /// Connections break now and then.
+    fn flake(&mut self, until: u64) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                self.network.lose(from, to, 15, until);
             }
         }
     }

@@ -14,7 +14,7 @@ use crdb_storage::MemoryEngine;
 use crate::{
     exec::Hub,
     gateway::{Gateway, Port},
-    plan::{MS, Options, Plan},
+    plan::{Bug, MS, Options, Plan},
     serve::Desk,
 };
 
@@ -117,7 +117,7 @@ impl Node {
         self.mono_origin = 1_000 * MS + bits % (1 << 40);
         let mono = self.tell_time(now);
         let mut config = StoreConfig::new(self.node_id(), self.store_id(), bits | 1);
-        config.planted = options.bug;
+        config.planted = options.bug.and_then(Bug::of_store);
         config.limits = plan.limits;
         // A gateway gives up later than the store does.
         config.lease_wait_max = Duration::from_millis(700);
@@ -125,9 +125,10 @@ impl Node {
         let store = Store::open(self.engine.clone(), clock.clone(), config, mono)?;
         let handle = store.handle();
         let (hub, mono_origin) = (Arc::clone(hub), self.mono_origin);
+        let bug = options.bug.and_then(Bug::of_gateway);
         let port = Port { hub: Arc::clone(&hub), node: self.index, clock, mono_origin };
         let heard = std::mem::take(&mut self.heard);
-        let gateway = Gateway::new(port, &handle, heard, plan.call_timeout, bits);
+        let gateway = Gateway::new(port, &handle, heard, plan.call_timeout, (bits, bug));
         gateway.work();
         self.desk = Some(Desk {
             hub,
@@ -136,6 +137,7 @@ impl Node {
             sender: Arc::<DistSender>::clone(&gateway.sender),
             mono_origin,
             linger: plan.linger,
+            bug,
         });
         self.gateway = Some(gateway);
         self.handle = Some(handle);

@@ -1,5 +1,8 @@
 //! What a seed decides before a run starts.
 
+use std::fmt;
+
+use crdb_kv::PlantedTxnBug;
 use crdb_raftstore::{Limits, PlantedBug};
 
 use crate::{rng::Rng, txn::work::Habits};
@@ -7,18 +10,70 @@ use crate::{rng::Rng, txn::work::Habits};
 /// One millisecond, in the nanoseconds of the simulated time.
 pub(crate) const MS: u64 = 1_000_000;
 
+/// A bug that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// In the stores.
+    Store(PlantedBug),
+    /// In the gateways.
+    Gateway(PlantedTxnBug),
+}
+
+impl Bug {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let stores = PlantedBug::ALL.into_iter().map(Self::Store);
+        stores.chain(PlantedTxnBug::ALL.into_iter().map(Self::Gateway))
+    }
+
+    pub(crate) fn of_store(self) -> Option<PlantedBug> {
+        match self {
+            Self::Store(bug) => Some(bug),
+            Self::Gateway(_) => None,
+        }
+    }
+
+    pub(crate) fn of_gateway(self) -> Option<PlantedTxnBug> {
+        match self {
+            Self::Store(_) => None,
+            Self::Gateway(bug) => Some(bug),
+        }
+    }
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(bug) => bug.fmt(f),
+            Self::Gateway(bug) => bug.fmt(f),
+        }
+    }
+}
+
 /// How to run a seed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// A bug to plant in every store.
-    pub bug: Option<PlantedBug>,
+    /// A bug to plant in every node.
+    pub bug: Option<Bug>,
     /// Whether to print what happens.
     pub trace: bool,
+}
+
+/// What goes wrong most of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// Anything.
+    Mixed,
+    /// Leases are handed over again and again under transactions that take their time.
+    Handovers,
+    /// A node hears late of what happens elsewhere, and its clock is behind.
+    LateNews,
 }
 
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) flavour: Flavour,
     pub(crate) stores: usize,
     pub(crate) clients: usize,
     pub(crate) keys_per_range: usize,
@@ -72,7 +127,8 @@ impl Plan {
             2 => 500 * MS,
             _ => 900 * MS,
         };
-        Self {
+        let mixed = Self {
+            flavour: Flavour::Mixed,
             stores: 3 + rng.index(3) * usize::from(rng.chance(50)),
             clients: 2 + rng.index(3),
             keys_per_range: 1 + rng.index(3),
@@ -89,7 +145,7 @@ impl Plan {
             steady: rng.chance(50),
             stray: 25,
             future_reads: rng.chance(30),
-            txn_clients: rng.index(4),
+            txn_clients: if rng.chance(15) { 0 } else { 1 + rng.index(4) },
             txn_keys: 3 + rng.index(8),
             accounts: 3,
             habits: habits(rng),
@@ -97,7 +153,58 @@ impl Plan {
             call_timeout: if rng.chance(20) { 10_000 * MS } else { 2_200 * MS },
             patience: if rng.chance(20) { 800 * MS } else { 3_000 * MS },
             limits: if rng.chance(60) { short_logs() } else { Limits::default() },
+        };
+        match rng.index(100) {
+            0..15 => mixed.with_handovers(rng),
+            15..30 => mixed.with_late_news(rng),
+            _ => mixed,
         }
+    }
+
+    /// Many transactions on few keys, without much else to disturb them.
+    fn busy(self) -> Self {
+        Self {
+            clients: 1,
+            txn_clients: 4,
+            txn_keys: 3,
+            think: 10 * MS,
+            delay: (MS / 10, 3 * MS),
+            drop: 0,
+            sync: MS,
+            linger: 20 * MS,
+            steady: false,
+            future_reads: false,
+            txn_patience: 12_000 * MS,
+            habits: Habits { across: true, rollback: 1, steps: 3, ..self.habits },
+            ..self
+        }
+    }
+
+    fn with_handovers(self, rng: &mut Rng) -> Self {
+        let habits = Habits { dawdle: 70, locking: 0, single: 0, read_committed: 0, ..self.habits };
+        let fault_gap = rng.within(100 * MS..300 * MS);
+        let offset = self.offset.min(250 * MS);
+        let plan = Self { flavour: Flavour::Handovers, offset, fault_gap, ..self };
+        let plan = plan.busy();
+        Self { habits: Habits { across: true, rollback: 1, steps: 3, ..habits }, ..plan }
+    }
+
+    fn with_late_news(self, rng: &mut Rng) -> Self {
+        let fault_gap = rng.within(500 * MS..1_200 * MS);
+        let offset = 500 * MS;
+        let plan = Self { flavour: Flavour::LateNews, offset, fault_gap, ..self }.busy();
+        // Writes that are over soon, and many reads that wait for nobody.
+        let habits = Habits {
+            read_only: 60,
+            as_of: 0,
+            bank: 10,
+            single: 45,
+            locking: 0,
+            flush: 0,
+            dawdle: 0,
+            ..plan.habits
+        };
+        Self { habits, txn_keys: 6, ..plan }
     }
 }
 
@@ -113,8 +220,9 @@ fn habits(rng: &mut Rng) -> Habits {
         flush: often(60, 0),
         savepoint: often(80, 0),
         rollback: often(8, 1),
+        dawdle: often(25, 3),
         steps: if rng.chance(50) { 3 } else { 8 },
-        across: true,
+        across: rng.chance(65),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crdb_keys::{RangeId, Timestamp};
 use crdb_kv::{
-    Sender,
+    PlantedTxnBug, Sender,
     contention::{self, Site, Waiter},
 };
 use crdb_proto::kv::{self, BatchRequest, Routing, request};
@@ -46,6 +46,7 @@ pub(crate) struct Desk {
     pub(crate) mono_origin: u64,
     /// Longest stay at a yield point, when it is not quick.
     pub(crate) linger: u64,
+    pub(crate) bug: Option<PlantedTxnBug>,
 }
 
 impl Desk {
@@ -143,7 +144,8 @@ fn show_at(at: Timestamp) -> String {
 #[derive(Clone, Copy, Debug)]
 enum ServedAs {
     Write {
-        /// It lies above the start of the lease; an intent may have been there before.
+        /// It lies above the start of the lease. An intent may have been there before, and after a
+        /// handover the timestamp of a transaction may be lower.
         present: bool,
     },
     Read {
@@ -173,7 +175,9 @@ impl ServedAs {
         let reads = any(|kind| matches!(kind, Kind::Get(_) | Kind::Scan(_) | Kind::Validate(_)));
         let header = batch.header.as_ref();
         let timed = header.is_some_and(|header| header.read_timestamp.is_some());
-        let present = header.is_none_or(|header| header.txn.is_none() || header.one_phase);
+        let present = header.is_none_or(|header| {
+            header.txn.is_none() || header.one_phase && !header.exact_timestamp
+        });
         match (writes, reads) {
             (true, _) => Self::Write { present },
             (false, true) => Self::Read { timed },
@@ -205,6 +209,10 @@ impl Site for Place {
 
     fn sender(&self) -> Option<Arc<dyn Sender>> {
         Some(Arc::clone(&self.desk.sender))
+    }
+
+    fn staging_is_aborted(&self) -> bool {
+        self.desk.bug == Some(PlantedTxnBug::StagingIsAborted)
     }
 
     /// Lets others run, most often for a moment.

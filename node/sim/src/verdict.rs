@@ -221,19 +221,21 @@ impl World {
         self.check_txns()
     }
 
+    /// Whether a node holds the lease of the range of a key, as far as its store has published.
+    pub(crate) fn serves(&self, index: usize, key: &[u8]) -> bool {
+        let handle = self.nodes.get(index).and_then(|node| node.handle.as_ref());
+        handle.is_some_and(|handle| {
+            handle.ranges().iter().any(|range| {
+                let descriptor = &range.descriptor;
+                let inside = *descriptor.start_key <= *key && *key < *descriptor.end_key;
+                range.is_leaseholder && inside
+            })
+        })
+    }
+
     /// The disk of the leaseholder of a key.
     pub(crate) fn serving_engine(&self, key: &[u8]) -> Result<&MemoryEngine, String> {
-        let serves = |node: &&Node| {
-            node.handle.as_ref().is_some_and(|handle| {
-                handle.ranges().iter().any(|range| {
-                    let descriptor = &range.descriptor;
-                    range.is_leaseholder
-                        && *descriptor.start_key <= *key
-                        && *key < *descriptor.end_key
-                })
-            })
-        };
-        let node = self.nodes.iter().find(serves);
+        let node = self.nodes.iter().find(|node| self.serves(node.index, key));
         node.map(|node| &node.engine)
             .ok_or_else(|| format!("{} has no leaseholder in the end", Pretty(key)))
     }

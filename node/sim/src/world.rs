@@ -149,6 +149,10 @@ pub(crate) struct World {
     pub(crate) txn_ends: BTreeMap<bytes::Bytes, Option<Timestamp>>,
     /// Clocks differ, or differed, by more than the nodes tolerate.
     pub(crate) skewed: bool,
+    /// The gateway that clients like best for now.
+    pub(crate) favourite: Option<(usize, u64)>,
+    /// The node that is to hear everything late.
+    pub(crate) listener: Option<usize>,
     /// Why the sweep failed last.
     pub(crate) swept: Result<(), String>,
     pub(crate) hub: Arc<Hub>,
@@ -196,6 +200,8 @@ impl World {
             )),
             txn_ends: BTreeMap::new(),
             skewed: plan.offset > 500 * MS || plan.future_reads,
+            favourite: None,
+            listener: None,
             swept: Ok(()),
             hub: Hub::new(seed, options.trace),
             tasks: Tasks::default(),
@@ -288,9 +294,13 @@ impl World {
                     to_replica: crdb_keys::ReplicaId(received.header.to_replica),
                     accepted,
                 };
-                let report = report(self.node(to).is_up());
+                let arrived = Box::new(report(self.node(to).is_up()));
+                // Whoever does not hear of the end takes it for a failure.
+                let failed = Box::new(report(false));
                 self.deliver(from, to, Input::Snapshot(received));
-                self.send(to, from, 0, Event::Tell { to: from, input: Box::new(report) });
+                if !self.send(to, from, 0, Event::Tell { to: from, input: arrived }) {
+                    self.after(300 * MS, Event::Tell { to: from, input: failed });
+                }
             }
             Event::Tell { to, input } => self.give(to, *input),
             Event::Invoke { client } => self.invoke(client),
@@ -376,6 +386,7 @@ impl World {
         match note {
             Note::OpDone { client, op, result } => self.op_done(client, op, *result)?,
             Note::Committing { client, op, gateway } => self.committing(client, op, gateway),
+            Note::Dawdling { key } => self.dawdling(key),
             Note::TxnDone { client, op, committed, wrong } => {
                 self.txn_done(client, op, committed, wrong)?;
             }

@@ -1,7 +1,7 @@
 //! A few seeds in every test run; `cargo xtask sim` runs many.
 
 use crdb_raftstore::PlantedBug;
-use crdb_sim::{Options, run};
+use crdb_sim::{Bug, Options, run};
 
 #[test]
 fn seeds_pass() {
@@ -29,7 +29,7 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn planted_bugs_are_found() {
     for bug in [PlantedBug::AckBeforeSync, PlantedBug::SkipLeaseCheck, PlantedBug::SkipSync] {
-        let options = Options { bug: Some(bug), trace: false };
+        let options = Options { bug: Some(Bug::Store(bug)), trace: false };
         let found = (1..=60).any(|seed| run(seed, options).failure.is_some());
         assert!(found, "no seed of 1 to 60 finds {bug}");
     }

@@ -363,10 +363,12 @@ impl Txn {
     }
 
     fn read_header(&self, requests: &[Request], options: ReadOptions) -> BatchHeader {
-        let uncertain = !self.client.has(PlantedTxnBug::SkipUncertaintyRestart);
-        let uncertainty_limit = self
-            .uncertainty_limit
-            .filter(|_| uncertain && (self.unread || !self.reads_again(requests)));
+        let uncertainty_limit = if self.client.has(PlantedTxnBug::SkipUncertaintyRestart) {
+            // Not left out: then a read over several ranges would get one on its way.
+            Some(Timestamp::ZERO)
+        } else {
+            self.uncertainty_limit.filter(|_| self.unread || !self.reads_again(requests))
+        };
         let historical = self.options.as_of;
         let nearest = historical.is_some_and(|as_of| as_of.nearest);
         BatchHeader {

@@ -1,14 +1,18 @@
 //! The clients of transactions in the world: when they begin, how they are cut short, and what
 //! must hold when all is over.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use crdb_keys::{
-    Span, Timestamp, layout,
+    Key, Span, Timestamp, layout,
     pretty::{Escaped, Pretty},
 };
-use crdb_proto::kv::{TxnRecord, TxnStatus};
+use crdb_proto::kv::{Intent, TxnRecord, TxnStatus};
 use crdb_storage::{
     Engine as _, Family, Reader as _,
     lock::{self, LockKey},
@@ -134,6 +138,13 @@ impl World {
         }
     }
 
+    /// A client takes its time before a commit: much may change until then.
+    pub(crate) fn dawdling(&mut self, key: Key) {
+        if self.phase == Phase::Faulty && !self.plan.steady && self.rng.chance(60) {
+            self.transfer_under(key);
+        }
+    }
+
     /// A client walks away from its transaction, which nobody coordinates any more.
     pub(crate) fn cancel_txn(&mut self, index: usize, op: u64) {
         let Some(current) = &self.txn_client(index).current else { return };
@@ -204,29 +215,61 @@ impl World {
         Ok(())
     }
 
-    /// The record of a transaction never says two different ends.
+    /// The record of a transaction never says two different ends. But once a committed one has no
+    /// intents left its record goes, and who asks for it then is told that it is aborted: there
+    /// is nothing left that this could harm.
     pub(crate) fn check_records(&mut self) -> Result<(), String> {
+        let mut intents = Vec::new();
+        let mut late = BTreeSet::new();
         for node in &self.nodes {
             for (key, value) in locks(node)? {
-                let LockKey::Record { txn_id, .. } = key else { continue };
-                let record = TxnRecord::decode(value).map_err(|error| error.to_string())?;
-                if !matches!(record.status(), TxnStatus::Committed | TxnStatus::Aborted) {
-                    continue;
+                match key {
+                    LockKey::Intent(key) => intents.push((node.index, key, value)),
+                    LockKey::Record { txn_id, .. } => {
+                        let Some(end) = end_in(value)? else { continue };
+                        let known = *self.txn_ends.entry(txn_id.clone()).or_insert(end);
+                        if known.is_some() && end.is_none() {
+                            late.insert(txn_id);
+                        } else if known != end {
+                            let (store, id) = (node.index + 1, Escaped(&txn_id));
+                            return Err(format!(
+                                "s{store} says that transaction {id} ended as {end:?}, before it \
+                                 was {known:?}"
+                            ));
+                        }
+                    }
                 }
-                let committed = record.status() == TxnStatus::Committed;
-                let meta = record.meta.unwrap_or_default();
-                let end = meta.write_timestamp.map(Timestamp::from).filter(|_| committed);
-                let known = self.txn_ends.entry(txn_id.clone()).or_insert(end);
-                if *known != end {
-                    let (store, id) = (node.index + 1, Escaped(&txn_id));
-                    return Err(format!(
-                        "s{store} says that transaction {id} ended as {end:?}, before it was {known:?}"
-                    ));
-                }
+            }
+        }
+        if late.is_empty() {
+            return Ok(());
+        }
+        for (store, key, value) in intents {
+            let intent = Intent::decode(value).map_err(|error| error.to_string())?;
+            let id = intent.txn.unwrap_or_default().id;
+            if late.contains(&id) && self.serves(store, &key) {
+                let (id, key) = (Escaped(&id), Pretty(&key));
+                return Err(format!(
+                    "transaction {id} is committed, has an intent at {key}, and is called aborted"
+                ));
             }
         }
         Ok(())
     }
+}
+
+/// How a record says that its transaction ended, if it does: at the timestamp of its commit, or
+/// not at all.
+fn end_in(record: Bytes) -> Result<Option<Option<Timestamp>>, String> {
+    let record = TxnRecord::decode(record).map_err(|error| error.to_string())?;
+    Ok(match record.status() {
+        TxnStatus::Pending | TxnStatus::Staging => None,
+        TxnStatus::Aborted => Some(None),
+        TxnStatus::Committed => {
+            let meta = record.meta.unwrap_or_default();
+            Some(meta.write_timestamp.map(Timestamp::from))
+        }
+    })
 }
 
 /// All locks on the disk of a node.

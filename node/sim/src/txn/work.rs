@@ -83,6 +83,8 @@ pub(crate) struct Habits {
     pub(crate) flush: u32,
     pub(crate) savepoint: u32,
     pub(crate) rollback: u32,
+    /// Pauses before a commit.
+    pub(crate) dawdle: u32,
     pub(crate) steps: usize,
     /// Keys of all groups in one transaction.
     pub(crate) across: bool,
@@ -327,6 +329,13 @@ impl Job {
             let key =
                 if self.habits.across { Some(key) } else { course.own.keys().next().copied() };
             self.put(&mut course, key.unwrap_or_default())?;
+        }
+        if let Some(key) = course.own.keys().next()
+            && self.draw(|rng, habits| rng.chance(habits.dawdle))
+        {
+            self.note(Note::Dawdling { key: self.keys.key(*key) });
+            let pause = self.draw(|rng, _| rng.within(0..400 * MS));
+            self.hub.sleep(pause).await;
         }
         self.log.lock().with(course.attempt, |attempt| {
             attempt.writes.clone_from(&course.own);
