@@ -76,7 +76,7 @@ const TIERS: &[Tier] = &[
         name: "sim",
         deadline: minutes(20),
         parts: &[
-            Part::Program("crdb-sim", "--seeds 500 --time-box 150"),
+            Part::Program("crdb-sim", "--seeds 500 --time-box 120"),
             Part::Program("crdb-sim", "--planted --seeds 500"),
         ],
     },
