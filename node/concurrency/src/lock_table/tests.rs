@@ -1,3 +1,5 @@
+//! The lock table by scripts.
+
 use std::{collections::BTreeMap, error::Error, fmt::Write as _, path::Path};
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! The timestamp cache by scripts.
+
 use std::{error::Error, fmt::Write as _, path::Path};
 
 use crdb_keys::{Span, Timestamp};

@@ -1,3 +1,5 @@
+//! Histories that the checker must accept and refuse.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
