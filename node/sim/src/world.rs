@@ -313,6 +313,9 @@ impl World {
                     self.start(node)?;
                 }
             }
+            // What was planned to go wrong later does so only while faults happen.
+            Event::CrashNow { .. } | Event::CutNow { .. } | Event::SetOffset { .. }
+                if self.phase != Phase::Faulty => {}
             Event::CrashNow { node, restart_after } => self.crash(node, restart_after),
             Event::CutNow { from, to, until } => self.network.cut(from, to, until),
             Event::SetOffset { node, offset } => self.node(node).offset = offset,
