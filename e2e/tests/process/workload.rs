@@ -8,11 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use crdb_workload::cluster::{Cluster, ClusterOptions};
 use crdb_workload::nemesis::Pace;
 use crdb_workload::report::AsTable;
-use crdb_workload::run::{Plan, Target, run};
+use crdb_workload::run::{NAMES, Plan, Target, run};
 use crdb_workload::session::Isolation;
-
-/// The workloads that need no transactions of several statements.
-const WORKLOADS: [&str; 2] = ["sets", "sequential"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workloads_see_what_is_promised_under_a_mix_of_faults() -> Result<()> {
@@ -23,12 +20,12 @@ async fn workloads_see_what_is_promised_under_a_mix_of_faults() -> Result<()> {
     let cluster = Cluster::start(&ClusterOptions::default()).await.context("start the cluster")?;
     let mut target = Target::Cluster(cluster);
     let mut reports = Vec::new();
-    for (n, workload) in (0..).zip(WORKLOADS) {
+    for (n, workload) in (0..).zip(NAMES) {
         let plan = Plan {
             nemesis: "mix".parse()?,
-            time: Duration::from_secs(4),
+            time: Duration::from_secs(3),
             most_calls: u64::MAX,
-            least_calls: 30,
+            least_calls: 10,
             clients: 12,
             isolation: Isolation::Serializable,
             pace: Pace::short(),

@@ -23,6 +23,7 @@ pub mod history;
 pub mod linearizable;
 pub mod links;
 pub mod nemesis;
+pub mod planted;
 pub mod postgres;
 pub mod process;
 pub mod report;

@@ -9,10 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use crdb_workload::cluster::{Cluster, ClusterOptions};
 use crdb_workload::nemesis::{Faults, Pace};
+use crdb_workload::planted::{HUNTS, hunt};
 use crdb_workload::postgres::Postgres;
 use crdb_workload::report::{AsTable, RunReport};
 use crdb_workload::run::{NAMES, Plan, Target, run};
 use crdb_workload::session::Isolation;
+use crdb_workload::workload::Workload as _;
+use crdb_workload::workloads::as_of::AsOf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum On {
@@ -62,6 +65,12 @@ struct Args {
     /// Plant a bug; the crdb has to be built with the feature planted-bugs
     #[arg(long, value_name = "NAME")]
     planted_bug: Option<String>,
+    /// Look for each bug that can be planted; the crdb has to be built with both features
+    #[arg(long)]
+    find_planted: bool,
+    /// Rounds after which a planted bug counts as not found
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    rounds: u64,
     /// Expect that each run finds an anomaly
     #[arg(long)]
     expect_anomalies: bool,
@@ -73,7 +82,9 @@ struct Args {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let workloads = chosen(&args.workload, &NAMES)?;
+    let mut workloads = chosen(&args.workload, &NAMES)?;
+    // PostgreSQL does not read the past.
+    workloads.retain(|name| args.on == On::Crdb || name != AsOf::NAME);
     let names = if args.nemesis.iter().any(|name| name == "all") {
         Faults::names()
     } else {
@@ -83,6 +94,9 @@ async fn main() -> Result<ExitCode> {
     let nemeses = nemeses?;
     let seed = args.seed.map_or_else(drawn_seed, Ok)?;
     println!("seed {seed}");
+    if args.find_planted {
+        return find_planted(&args, seed).await;
+    }
     let mut reports = Vec::new();
     for nemesis in nemeses {
         for (n, workload) in (0..).zip(&workloads) {
@@ -103,6 +117,22 @@ async fn main() -> Result<ExitCode> {
     let passed = as_expected.count();
     println!("{passed} passed, {} failed", reports.len() - passed);
     Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn find_planted(args: &Args, seed: u64) -> Result<ExitCode> {
+    let mut missed = 0;
+    let chosen = |bug: &str| args.planted_bug.as_ref().is_none_or(|wanted| wanted == bug);
+    let hunts: Vec<_> = HUNTS.into_iter().filter(|(bug, ..)| chosen(bug)).collect();
+    ensure!(!hunts.is_empty(), "there is no such bug to look for");
+    let total = hunts.len();
+    for looked_for in hunts {
+        let seconds = args.seconds.min(20);
+        let hunted = hunt(looked_for, seconds, args.rounds, seed, args.out.clone()).await?;
+        println!("{hunted}");
+        missed += usize::from(hunted.finding.is_none());
+    }
+    println!("{} passed, {missed} failed", total - missed);
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {

@@ -20,8 +20,9 @@ use crate::session::Isolation;
 use crate::verdict::{Validity, Verdict};
 use crate::workload::Workload;
 use crate::workloads::{
-    bank::Bank, comments::Comments, g2::G2, list_append::ListAppend, long_fork::LongFork,
-    monotonic::Monotonic, register::Register, sequential::Sequential, sets::Sets,
+    as_of::AsOf, bank::Bank, comments::Comments, g2::G2, list_append::ListAppend,
+    long_fork::LongFork, monotonic::Monotonic, register::Register, sequential::Sequential,
+    sets::Sets,
 };
 
 /// What calls are made to.
@@ -73,7 +74,7 @@ pub struct Plan {
 }
 
 /// The workloads by name.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     Bank::NAME,
     Sets::NAME,
     Register::NAME,
@@ -82,6 +83,7 @@ pub const NAMES: [&str; 9] = [
     Comments::NAME,
     LongFork::NAME,
     G2::NAME,
+    AsOf::NAME,
     ListAppend::NAME,
 ];
 
@@ -100,6 +102,7 @@ pub async fn run(name: &str, target: &mut Target, plan: &Plan) -> Result<RunRepo
         Comments::NAME => run_one::<Comments>(target, plan).await,
         LongFork::NAME => run_one::<LongFork>(target, plan).await,
         G2::NAME => run_one::<G2>(target, plan).await,
+        AsOf::NAME => run_one::<AsOf>(target, plan).await,
         ListAppend::NAME => run_one::<ListAppend>(target, plan).await,
         _ => anyhow::bail!("there is no workload {name}: there are {}", NAMES.join(", ")),
     }

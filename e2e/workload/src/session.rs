@@ -233,6 +233,16 @@ impl Session {
         Ok(self.run(sql, parameters).await?.0)
     }
 
+    /// Runs a statement whose text is of this moment only: it is not prepared.
+    ///
+    /// # Errors
+    ///
+    /// As of the invariants.
+    pub async fn rows_of_text(&mut self, sql: &str) -> Result<Vec<Row>, Failure> {
+        let outcome = self.run_simple(sql, &[]).await;
+        Ok(outcome.map_err(|error| self.judge(&error))?.0)
+    }
+
     /// Runs a statement and returns how many rows it changed.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ pub(crate) fn run(workspace: &Workspace, soak: &Soak) -> Result<()> {
     // The features are those of the program alone; nothing else is built with it.
     passed(workspace.cargo("build --release --package crdb --features test-clock,planted-bugs"))?;
     if soak.planted {
-        return passed(workload("--find-planted --test-clock"));
+        return passed(workload("--find-planted"));
     }
     let (workloads, nemeses) = (&soak.workload, &soak.nemesis);
     passed(workload(&format!("--test-clock --workload {workloads} --nemesis {nemeses}")))

@@ -10,8 +10,10 @@
 //! | comments | information: how often a later write is seen without an earlier one of another process |
 //! | long-fork | no two readers see two writes in opposite orders |
 //! | g2 | of two transactions that each look for the other's row, one commits at most |
+//! | as-of | reads as of a time agree, at leaseholders and followers |
 //! | list-append | the dependencies of random transactions have no cycle (crate `adya`) |
 
+pub mod as_of;
 pub mod bank;
 pub mod comments;
 pub mod g2;

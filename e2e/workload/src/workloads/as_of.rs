@@ -1,0 +1,236 @@
+//! Elements added, and read as of times in the past, through any node: also by followers.
+//!
+//! Checked: reads of a set as of one timestamp all see the same; a later timestamp sees no less; what
+//! was acknowledged before a timestamp is seen there, and what was asked for only after it is not,
+//! save for the largest difference that clocks may have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::history::Call;
+use crate::session::{Failure, Session};
+use crate::verdict::Verdict;
+use crate::workload::{Table, Workload};
+
+/// Elements of a set; then the next set is filled.
+const SIZE: i64 = 150;
+/// Timestamps are multiples of this, so that many reads are as of the same one.
+const GRID_NS: i64 = 250_000_000;
+/// Clocks differ by this at most.
+const MAX_OFFSET_NS: i64 = 500_000_000;
+
+/// A call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Op {
+    /// Adds an element.
+    Add {
+        /// The element.
+        element: i64,
+        /// The clock of this machine before it was sent.
+        from: i64,
+        /// And after the answer came.
+        until: i64,
+    },
+    /// Reads a set as of a time.
+    Read {
+        /// The set.
+        set: i64,
+        /// The time.
+        at: i64,
+        /// What was there.
+        seen: BTreeSet<i64>,
+    },
+}
+
+/// The workload.
+#[derive(Debug)]
+pub struct AsOf {
+    table: String,
+    next: AtomicI64,
+}
+
+fn set_of(element: i64) -> i64 {
+    element / SIZE
+}
+
+fn now() -> i64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+impl Workload for AsOf {
+    type Op = Op;
+    const NAME: &'static str = "as-of";
+
+    fn new(prefix: &str) -> Self {
+        AsOf { table: format!("{prefix}as_of"), next: AtomicI64::new(0) }
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let columns = "bucket INT8, element INT8, PRIMARY KEY (bucket, element)";
+        vec![Table { name: self.table.clone(), columns, keys: 0..50 }]
+    }
+
+    fn next(&self, rng: &mut StdRng) -> Op {
+        if rng.random_bool(0.4) {
+            let newest = set_of(self.next.load(Ordering::Relaxed));
+            let set = (newest - rng.random_range(0..4)).max(0);
+            // What is older than about five seconds, any replica may answer.
+            let ago = rng.random_range(1..24) * GRID_NS;
+            return Op::Read { set, at: (now() - ago) / GRID_NS * GRID_NS, seen: BTreeSet::new() };
+        }
+        Op::Add { element: self.next.fetch_add(1, Ordering::Relaxed), from: 0, until: 0 }
+    }
+
+    fn is_read(op: &Op) -> bool {
+        matches!(op, Op::Read { .. })
+    }
+
+    async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
+        match op {
+            Op::Add { element, .. } => {
+                let from = now();
+                let sql = format!("INSERT INTO {} (bucket, element) VALUES ($1, $2)", self.table);
+                session.execute(&sql, &[set_of(element).into(), element.into()]).await?;
+                Ok(Op::Add { element, from, until: now() })
+            }
+            Op::Read { set, at, .. } => {
+                let sql = format!(
+                    "SELECT element FROM {} AS OF SYSTEM TIME {at}.0000000000 WHERE bucket = {set}",
+                    self.table
+                );
+                let mut seen = BTreeSet::new();
+                for row in session.rows_of_text(&sql).await? {
+                    seen.insert(row.int(0)?);
+                }
+                Ok(Op::Read { set, at, seen })
+            }
+        }
+    }
+
+    fn last(&self) -> Vec<Op> {
+        let newest = set_of(self.next.load(Ordering::Relaxed));
+        let at = now() / GRID_NS * GRID_NS - GRID_NS;
+        (0..=newest).rev().take(20).map(|set| Op::Read { set, at, seen: BTreeSet::new() }).collect()
+    }
+
+    fn check(&self, calls: &[Call<Op>]) -> Verdict {
+        check(calls)
+    }
+}
+
+/// By set and timestamp: what the first read saw, and its call.
+type First<'a> = BTreeMap<(i64, i64), (&'a BTreeSet<i64>, &'a Call<Op>)>;
+
+fn check(calls: &[Call<Op>]) -> Verdict {
+    let mut verdict = Verdict::valid();
+    let mut added: BTreeMap<i64, Vec<(i64, i64, i64)>> = BTreeMap::new();
+    let mut refused = BTreeSet::new();
+    let mut reads = First::new();
+    for call in calls {
+        match &call.op {
+            Op::Add { element, from, until } if call.is_ok() => {
+                added.entry(set_of(*element)).or_default().push((*element, *from, *until));
+            }
+            Op::Add { element, .. } if !call.may_have_happened() => {
+                refused.insert(*element);
+            }
+            Op::Read { set, at, seen } if call.is_ok() => {
+                let (first, other) = reads.entry((*set, *at)).or_insert((seen, call));
+                if *first != seen {
+                    verdict.find(format!(
+                        "set {set} as of {at}: node {} saw {}, node {} saw {}, different are {:?}",
+                        other.node + 1,
+                        first.len(),
+                        call.node + 1,
+                        seen.len(),
+                        first.symmetric_difference(seen).take(5).collect::<Vec<_>>()
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut before: Option<(i64, i64, &BTreeSet<i64>)> = None;
+    for ((set, at), (seen, call)) in &reads {
+        if let Some((_, earlier, less)) = before.filter(|(of, ..)| of == set)
+            && let Some(lost) = less.difference(seen).next()
+        {
+            verdict.find(format!("{lost} was in set {set} as of {earlier} and not as of {at}"));
+        }
+        before = Some((*set, *at, seen));
+        if let Some(element) = seen.intersection(&refused).next() {
+            verdict.find(format!("{element} was refused and is in set {set} as of {at}"));
+        }
+        for (element, from, until) in added.get(set).into_iter().flatten() {
+            let there = seen.contains(element);
+            if !there && *until + MAX_OFFSET_NS < *at {
+                verdict.find(format!(
+                    "{element} was acknowledged {} ms before {at} and node {} does not see it in set \
+                     {set} as of then",
+                    (*at - *until) / 1_000_000,
+                    call.node + 1
+                ));
+            }
+            if there && *at + MAX_OFFSET_NS < *from {
+                verdict.find(format!("{element} is in set {set} as of {at}, before it was added"));
+            }
+        }
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::by_hand::ByHand;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn add(element: i64, second: i64) -> Op {
+        Op::Add { element, from: second * SECOND, until: second * SECOND + 1 }
+    }
+
+    fn read(second: i64, seen: &[i64]) -> Op {
+        Op::Read { set: 0, at: second * SECOND, seen: seen.iter().copied().collect() }
+    }
+
+    fn of(history: ByHand<Op>) -> Verdict {
+        check(&history.calls())
+    }
+
+    #[test]
+    fn a_right_history_is_accepted() {
+        let history = ByHand::new()
+            .ok(add(1, 10))
+            .info(add(2, 0))
+            .fail(add(3, 0))
+            .ok(read(9, &[]))
+            .ok(read(11, &[1]))
+            .ok(read(11, &[1]))
+            .ok(read(12, &[1, 2]));
+        let verdict = of(history);
+        assert!(verdict.is_valid(), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_follower_that_serves_too_early_is_found() {
+        assert!(!of(ByHand::new().ok(add(1, 10)).ok(read(11, &[]))).is_valid());
+        let two = ByHand::new().info(add(1, 0)).ok(read(11, &[])).ok(read(11, &[1]));
+        assert!(!of(two).is_valid());
+    }
+
+    #[test]
+    fn what_vanishes_comes_too_early_or_was_refused_is_found() {
+        let vanishes = ByHand::new().info(add(1, 0)).ok(read(11, &[1])).ok(read(12, &[]));
+        assert!(!of(vanishes).is_valid());
+        assert!(!of(ByHand::new().ok(add(1, 10)).ok(read(9, &[1]))).is_valid());
+        assert!(!of(ByHand::new().fail(add(1, 10)).ok(read(11, &[1]))).is_valid());
+    }
+}
