@@ -17,8 +17,8 @@ use crate::session::{Failure, Session};
 use crate::verdict::Verdict;
 use crate::workload::{Table, Workload};
 
-/// Elements of a set; then the next set is filled.
-const SIZE: i64 = 150;
+/// A set gets the elements of a second.
+const SET_NS: i64 = 1_000_000_000;
 /// Timestamps are multiples of this, so that many reads are as of the same one.
 const GRID_NS: i64 = 250_000_000;
 /// Clocks differ by this at most.
@@ -30,6 +30,8 @@ const MAX_OFFSET_NS: i64 = 500_000_000;
 pub enum Op {
     /// Adds an element.
     Add {
+        /// The set.
+        set: i64,
         /// The element.
         element: i64,
         /// The clock of this machine before it was sent.
@@ -55,10 +57,6 @@ pub struct AsOf {
     next: AtomicI64,
 }
 
-fn set_of(element: i64) -> i64 {
-    element / SIZE
-}
-
 fn now() -> i64 {
     let time = clock_gettime(ClockId::Realtime);
     time.tv_sec * 1_000_000_000 + time.tv_nsec
@@ -74,18 +72,19 @@ impl Workload for AsOf {
 
     fn tables(&self) -> Vec<Table> {
         let columns = "bucket INT8, element INT8, PRIMARY KEY (bucket, element)";
-        vec![Table { name: self.table.clone(), columns, keys: 0..50 }]
+        vec![Table { name: self.table.clone(), columns, keys: now() / SET_NS..now() / SET_NS + 60 }]
     }
 
     fn next(&self, rng: &mut StdRng) -> Op {
         if rng.random_bool(0.4) {
-            let newest = set_of(self.next.load(Ordering::Relaxed));
-            let set = (newest - rng.random_range(0..4)).max(0);
-            // What is older than about five seconds, any replica may answer.
-            let ago = rng.random_range(1..24) * GRID_NS;
-            return Op::Read { set, at: (now() - ago) / GRID_NS * GRID_NS, seen: BTreeSet::new() };
+            // What is older than about five seconds, any replica may answer. The set was filled at
+            // that time, or shortly before.
+            let at = (now() - rng.random_range(1..30) * GRID_NS) / GRID_NS * GRID_NS;
+            let set = at / SET_NS - rng.random_range(0..3);
+            return Op::Read { set, at, seen: BTreeSet::new() };
         }
-        Op::Add { element: self.next.fetch_add(1, Ordering::Relaxed), from: 0, until: 0 }
+        let element = self.next.fetch_add(1, Ordering::Relaxed);
+        Op::Add { set: now() / SET_NS, element, from: 0, until: 0 }
     }
 
     fn is_read(op: &Op) -> bool {
@@ -94,11 +93,11 @@ impl Workload for AsOf {
 
     async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
         match op {
-            Op::Add { element, .. } => {
+            Op::Add { set, element, .. } => {
                 let from = now();
                 let sql = format!("INSERT INTO {} (bucket, element) VALUES ($1, $2)", self.table);
-                session.execute(&sql, &[set_of(element).into(), element.into()]).await?;
-                Ok(Op::Add { element, from, until: now() })
+                session.execute(&sql, &[set.into(), element.into()]).await?;
+                Ok(Op::Add { set, element, from, until: now() })
             }
             Op::Read { set, at, .. } => {
                 let sql = format!(
@@ -115,9 +114,9 @@ impl Workload for AsOf {
     }
 
     fn last(&self) -> Vec<Op> {
-        let newest = set_of(self.next.load(Ordering::Relaxed));
         let at = now() / GRID_NS * GRID_NS - GRID_NS;
-        (0..=newest).rev().take(20).map(|set| Op::Read { set, at, seen: BTreeSet::new() }).collect()
+        let newest = at / SET_NS;
+        (newest - 20..=newest).map(|set| Op::Read { set, at, seen: BTreeSet::new() }).collect()
     }
 
     fn check(&self, calls: &[Call<Op>]) -> Verdict {
@@ -135,8 +134,8 @@ fn check(calls: &[Call<Op>]) -> Verdict {
     let mut reads = First::new();
     for call in calls {
         match &call.op {
-            Op::Add { element, from, until } if call.is_ok() => {
-                added.entry(set_of(*element)).or_default().push((*element, *from, *until));
+            Op::Add { set, element, from, until } if call.is_ok() => {
+                added.entry(*set).or_default().push((*element, *from, *until));
             }
             Op::Add { element, .. } if !call.may_have_happened() => {
                 refused.insert(*element);
@@ -194,7 +193,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     fn add(element: i64, second: i64) -> Op {
-        Op::Add { element, from: second * SECOND, until: second * SECOND + 1 }
+        Op::Add { set: 0, element, from: second * SECOND, until: second * SECOND + 1 }
     }
 
     fn read(second: i64, seen: &[i64]) -> Op {
