@@ -61,7 +61,7 @@ impl Txn {
         let mut txn = self.meta.clone();
         txn.sequence = sequence;
         BatchHeader {
-            deadline: self.deadline.map(Into::into),
+            deadline: self.deadline().map(Into::into),
             txn: Some(txn),
             ..BatchHeader::default()
         }
@@ -135,7 +135,7 @@ impl Txn {
             self.footprint.has_intents(),
             held_at,
             self.write_timestamp(),
-            self.deadline,
+            self.deadline(),
         );
         let mut rounds = 0;
         loop {
@@ -164,6 +164,8 @@ impl Txn {
             if matches!(event, Event::Committed(_) | Event::Staged { .. }) {
                 rounds += 1;
             }
+            // Renewed meanwhile, most likely.
+            committer.set_deadline(self.deadline());
             step = committer.next(event);
         }
     }
@@ -206,7 +208,7 @@ impl Txn {
             action: EndTxnAction::EndStage.into(),
             in_flight: in_flight(self.buffer.keys().cloned(), self.sequence),
             intents: proven,
-            can_raise_timestamp: self.refresher.is_empty() && self.deadline.is_none(),
+            can_raise_timestamp: self.refresher.is_empty() && self.deadline().is_none(),
         };
         requests.push(Request { kind: Some(request::Kind::EndTxn(stage)) });
         match self.send_end(requests).await {

@@ -110,6 +110,11 @@ impl Committer {
         (committer, first)
     }
 
+    /// Replaces the time after which it must not commit.
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Timestamp>) {
+        self.deadline = deadline;
+    }
+
     /// The timestamp that the steps named so far write at.
     pub(crate) fn write_timestamp(&self) -> Timestamp {
         self.write_timestamp

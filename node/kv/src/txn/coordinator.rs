@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use crdb_keys::Timestamp;
@@ -50,7 +51,9 @@ pub struct Txn {
     /// What the reads are served at, once the first was.
     pub(super) read_timestamp: Option<Timestamp>,
     pub(super) uncertainty_limit: Option<Timestamp>,
-    pub(super) deadline: Option<Timestamp>,
+    deadline: Option<Timestamp>,
+    /// Deadlines in nanoseconds that whoever gave them moves on while the transaction runs.
+    leases: Vec<Arc<AtomicU64>>,
     /// Number of the latest write.
     pub(super) sequence: u32,
     /// Nothing was read at `read_timestamp` yet.
@@ -99,6 +102,7 @@ impl Txn {
             number,
             uncertainty_limit,
             deadline: None,
+            leases: Vec::new(),
             sequence: 0,
             unread: true,
             buffer: WriteBuffer::default(),
@@ -142,6 +146,21 @@ impl Txn {
     /// Nothing is read or committed later than `deadline` from now on.
     pub fn set_deadline(&mut self, deadline: Timestamp) {
         self.deadline = Some(deadline);
+    }
+
+    /// Nothing is read or committed later than the wall time in `lease`, which is looked at anew
+    /// for each batch: a transaction may outlast it as long as it is renewed.
+    pub fn bind_to_lease(&mut self, lease: &Arc<AtomicU64>) {
+        if !self.leases.iter().any(|known| Arc::ptr_eq(known, lease)) {
+            self.leases.push(Arc::clone(lease));
+        }
+    }
+
+    /// After which nothing may be read or committed, as of now.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let leases = self.leases.iter();
+        let leases = leases.map(|lease| Timestamp::new(lease.load(Ordering::Acquire), 0));
+        leases.chain(self.deadline).min()
     }
 
     /// A statement begins. Under READ COMMITTED it reads what is committed by now, and what the
@@ -373,7 +392,7 @@ impl Txn {
         let nearest = historical.is_some_and(|as_of| as_of.nearest);
         BatchHeader {
             read_timestamp: self.read_timestamp.map(Into::into),
-            deadline: self.deadline.map(Into::into),
+            deadline: self.deadline().map(Into::into),
             txn: historical.is_none().then(|| self.meta.clone()),
             uncertainty_limit: uncertainty_limit.map(Into::into),
             can_forward_read_timestamp: historical.is_none() && self.unread,
@@ -411,7 +430,7 @@ impl Txn {
         if !validations.is_empty() && !self.client.has(PlantedTxnBug::SkipRefresh) {
             let header = BatchHeader {
                 read_timestamp: Some(timestamp.into()),
-                deadline: self.deadline.map(Into::into),
+                deadline: self.deadline().map(Into::into),
                 txn: Some(self.meta.clone()),
                 ..BatchHeader::default()
             };

@@ -150,6 +150,11 @@ impl Snapshot {
         Arc::clone(&self.data)
     }
 
+    /// What its deadline is read from; it moves on while the node's liveness record is renewed.
+    pub(crate) fn lease(&self) -> &Arc<AtomicU64> {
+        &self.lease
+    }
+
     /// The time after which nothing may be read or written by this snapshot.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {

@@ -89,7 +89,7 @@ impl Session {
             let (snapshot, plan) = self.plan_of(prepared, cancel).await?;
             self.check_read_only(&plan.statement, modes.read_only)?;
             let mut kv = self.info.node.txns.begin(modes.options(true));
-            kv.set_deadline(snapshot.deadline());
+            kv.bind_to_lease(snapshot.lease());
             let run = self.run_with(params, cancel);
             let txn = StatementTxn::new(&mut kv, true, run.lock_timeout);
             let error = match run.plan(&plan.statement, txn).await {

@@ -27,7 +27,6 @@
 
 use std::sync::Arc;
 
-use crdb_keys::Timestamp;
 use crdb_kv::{AsOf, SavepointId, TxnClient, TxnOptions};
 use crdb_proto::kv::{Isolation, TxnPriority};
 
@@ -193,29 +192,18 @@ impl Open {
         }
     }
 
-    /// The time after which nothing may be read or committed.
-    fn deadline(&self) -> Option<Timestamp> {
-        self.pins.iter().map(|pin| pin.deadline()).min()
-    }
-
-    /// The transaction of the key-value layer, with the deadline as it is now.
+    /// The transaction of the key-value layer, which ends before any catalog version it used does.
     pub(super) fn txn(&mut self, client: &TxnClient) -> &mut crdb_kv::Txn {
-        let deadline = self.deadline();
         let options = self.modes.options(!self.explicit);
         let kv = self.kv.get_or_insert_with(|| client.begin(options));
-        if let Some(deadline) = deadline {
-            kv.set_deadline(deadline);
-        }
+        self.pins.iter().for_each(|pin| kv.bind_to_lease(pin.lease()));
         kv
     }
 
     /// The same if it has begun.
     pub(super) fn begun(&mut self) -> Option<&mut crdb_kv::Txn> {
-        let deadline = self.deadline();
         let kv = self.kv.as_mut()?;
-        if let Some(deadline) = deadline {
-            kv.set_deadline(deadline);
-        }
+        self.pins.iter().for_each(|pin| kv.bind_to_lease(pin.lease()));
         Some(kv)
     }
 
