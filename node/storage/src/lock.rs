@@ -11,7 +11,7 @@
 //! escape(anchor) 02 <txn id>   a record anchored at the key  kv::TxnRecord
 //! ```
 //!
-//! So the locks of a range lie within [`mvcc::engine_span`](crate::mvcc::engine_span) of its keys,
+//! So the locks of a range lie within [`mvcc::engine_span`] of its keys,
 //! as the versions do, and split with it.
 //!
 //! Invariants:
