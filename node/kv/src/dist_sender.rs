@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crdb_keys::{NodeId, Span, layout};
+use crdb_keys::{NodeId, Span, layout, pretty::Pretty};
 use crdb_proto::kv::{
     self, BatchHeader, BatchRequest, BatchResponse, GetRequest, RangeDescriptor, Request,
     ScanRequest, error::Kind, request,
@@ -464,8 +464,11 @@ impl DistSender {
         if layout::meta_span().contains_key(key) {
             return Err(unknown("the location of the meta range is not known yet"));
         }
-        self.learn(layout::meta_lookup_span(key)).await?;
-        self.cache.lookup(key).ok_or_else(|| unknown("its meta entry does not cover it"))
+        if *key < *layout::KEY_MIN || *key >= *layout::KEY_MAX {
+            let message = format!("no range ever holds the key {}", Pretty(key));
+            return Err(SendError::Invalid { message });
+        }
+        self.find_in_meta(layout::meta_lookup_span(key), |cache| cache.lookup(key)).await
     }
 
     /// The range that holds the keys right before `end`.
@@ -477,8 +480,30 @@ impl DistSender {
         if *meta.start < *end && *end <= *meta.end {
             return Err(unknown("the location of the meta range is not known yet"));
         }
-        self.learn(Span::new(layout::meta_key(end), meta.end)).await?;
-        self.cache.lookup_before(end).ok_or_else(|| unknown("its meta entry does not cover it"))
+        let span = Span::new(layout::meta_key(end), meta.end);
+        self.find_in_meta(span, |cache| cache.lookup_before(end)).await
+    }
+
+    /// Reads the first entry of a span of the meta range until the cache answers. Right behind a
+    /// split the entry of one side may be written and that of the other not yet.
+    async fn find_in_meta(
+        &self,
+        span: Span,
+        cached: impl Fn(&RangeCache) -> Option<CachedRange>,
+    ) -> Result<CachedRange, SendError> {
+        let give_up = self.transport.elapsed() + self.config.timeout;
+        let mut pause = self.config.backoff_min;
+        loop {
+            self.learn(span.clone()).await?;
+            match cached(&self.cache) {
+                Some(range) => return Ok(range),
+                None if self.transport.elapsed() >= give_up => {
+                    return Err(unknown("its meta entry does not cover it"));
+                }
+                None => self.transport.sleep(pause).await,
+            }
+            pause = (pause * 2).min(self.config.backoff_max);
+        }
     }
 
     /// Caches the first descriptor of a span of the meta range.

@@ -339,7 +339,7 @@ mod tests {
         let error = sender.execute(&batch([put(b"\x05a", b""), get(b"\x04a")])).unwrap_err();
         assert!(matches!(error, SendError::CrossRange { .. }), "{error:?}");
         let error = sender.execute(&batch([get(b"\x01a")])).unwrap_err();
-        assert!(matches!(error, SendError::Unavailable { .. }), "{error:?}");
+        assert!(matches!(error, SendError::Invalid { .. }), "{error:?}");
         let error = sender.execute(&batch([])).unwrap_err();
         assert!(matches!(error, SendError::Invalid { .. }), "{error:?}");
     }

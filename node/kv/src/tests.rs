@@ -30,6 +30,8 @@ enum Behaviour {
     Split(Vec<RangeDescriptor>),
     /// Has the meta range, and not the range it is asked for, which is described so there.
     Moved(RangeDescriptor),
+    /// Has the meta range, whose first entry this is, and serves all else.
+    Meta(RangeDescriptor),
     Unavailable,
     /// An error of a later version.
     Unknown,
@@ -73,6 +75,8 @@ impl Transport for Script {
         Box::pin(async move {
             let kind = match behaviour {
                 Behaviour::Moved(descriptor) if scans(&batch) => return Ok(found(&descriptor)),
+                Behaviour::Meta(descriptor) if scans(&batch) => return Ok(found(&descriptor)),
+                Behaviour::Meta(_) => return Ok(served()),
                 Behaviour::Moved(_) => error::Kind::RangeMismatch(RangeMismatch::default()),
                 Behaviour::Unknown => return Ok(failed(None)),
                 Behaviour::Serves => return Ok(served()),
@@ -290,6 +294,33 @@ async fn a_range_that_moved_away_is_looked_up_again() {
     sender.send(put("b")).await.unwrap();
     assert_eq!(script.writes_sent_to(), [1, 2, 3, 4]);
     assert!(script.elapsed() < Duration::from_secs(1), "{:?}", script.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_meta_entry_that_a_split_left_behind_is_read_again() {
+    // The right side has its entry already, where the entry of the whole range was.
+    let (script, sender) = cluster([1, 2, 3].map(|_| Behaviour::Meta(range(5, "m", "z", 2))));
+    sender.cache().evict(b"b");
+    sender.cache().insert(range(1, "\x02", "\x03", 1));
+    let written = async {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        for node in [1, 2, 3] {
+            script.set(node, Behaviour::Meta(range(4, "a", "m", 2)));
+        }
+    };
+    let (sent, ()) = tokio::join!(sender.send(put("b")), written);
+    sent.unwrap();
+    assert!(script.elapsed() < Duration::from_millis(200), "{:?}", script.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_without_a_meta_entry_is_given_up_in_time() {
+    let (script, sender) = cluster([1, 2, 3].map(|_| Behaviour::Meta(range(5, "m", "z", 2))));
+    sender.cache().evict(b"b");
+    sender.cache().insert(range(1, "\x02", "\x03", 1));
+    let error = sender.send(put("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Unavailable { .. }), "{error:?}");
+    assert!(script.elapsed() < Duration::from_secs(11), "{:?}", script.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
