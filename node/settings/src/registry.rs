@@ -70,7 +70,8 @@ settings! {
     /// Bytes of writes that a transaction keeps at its gateway.
     MAX_BUFFERED_WRITES: ByteSize = internal(public(
         "kv.transaction.max_buffered_writes",
-        Kind::ByteSize { min: 1 << 10 },
+        // A buffer and the write that reaches its bound must fit into one command.
+        Kind::ByteSize { min: 1 << 10, max: 8 << 20 },
         "4.0 MiB",
         "bytes of writes that a transaction buffers at its gateway before it sends them as intents",
     ));
@@ -124,7 +125,7 @@ settings! {
     /// Bytes of results that a transaction keeps, so that it can run again unseen.
     RESULTS_BUFFER_SIZE: ByteSize = public(
         "sql.defaults.results_buffer.size",
-        Kind::ByteSize { min: 0 },
+        Kind::ByteSize { min: 0, max: u64::MAX },
         "512 KiB",
         "bytes of results that a transaction keeps to compare with when it met a concurrent change \
          and runs again unseen by its client; one that answered more fails with 40001 instead",

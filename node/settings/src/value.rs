@@ -27,6 +27,8 @@ pub enum Kind {
     ByteSize {
         /// The smallest.
         min: u64,
+        /// The largest.
+        max: u64,
     },
     /// One of some words.
     Enum(&'static [&'static str]),
@@ -131,11 +133,15 @@ impl Kind {
                 }
                 u64::try_from(value.as_nanos()).map_err(|_| not("duration"))
             }
-            Self::ByteSize { min } => {
+            Self::ByteSize { min, max } => {
                 let value = parse_bytes(text).ok_or_else(|| not("byte size"))?;
                 if value < min {
                     let (value, min) = (format_bytes(value), format_bytes(min));
                     return Err(ParseError(format!("{value} is less than the minimum of {min}")));
+                }
+                if value > max {
+                    let (value, max) = (format_bytes(value), format_bytes(max));
+                    return Err(ParseError(format!("{value} is more than the maximum of {max}")));
                 }
                 Ok(value)
             }
@@ -395,8 +401,8 @@ mod tests {
             table(Kind::Int { min: 1, max: 10 }, &["1", "10", "0", "11", "1.5", "x"]),
             table(Kind::Float, &["0.05", "1e3", "-1", "NaN", "x"]),
             table(duration, &durations),
-            table(Kind::ByteSize { min: 0 }, &bytes),
-            table(Kind::ByteSize { min: 1024 }, &["1023"]),
+            table(Kind::ByteSize { min: 0, max: u64::MAX }, &bytes),
+            table(Kind::ByteSize { min: 1024, max: 2048 }, &["1023", "2048", "2049"]),
             table(Kind::Enum(&["auto", "on", "off"]), &["On", "auto", "never"]),
         ];
         expect_file!["values.expected"].assert_eq(&out.concat());

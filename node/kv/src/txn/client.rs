@@ -1,7 +1,7 @@
 //! What the transactions of one node share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,9 @@ use super::metrics::{TxnCounts, TxnMetrics, add};
 use super::open_reads::{OpenRead, OpenReads};
 use super::types::TxnOptions;
 use crate::{SendError, Sender};
+
+/// Bytes of writes that a transaction buffers unless told otherwise.
+const DEFAULT_BUFFER_BYTES: usize = 4 << 20;
 
 /// Completes after a duration.
 pub type Sleep = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -49,6 +52,8 @@ pub(super) struct Shared {
     background: Background,
     metrics: TxnMetrics,
     open_reads: OpenReads,
+    /// Bytes of a buffer at which it has to be flushed.
+    buffer_bytes: AtomicUsize,
     #[cfg(feature = "planted-bugs")]
     planted: Option<crate::PlantedTxnBug>,
 }
@@ -61,6 +66,7 @@ impl Shared {
             background: Background::default(),
             metrics: TxnMetrics::default(),
             open_reads: OpenReads::default(),
+            buffer_bytes: AtomicUsize::new(DEFAULT_BUFFER_BYTES),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -98,6 +104,16 @@ impl TxnClient {
     #[expect(clippy::unused_self, reason = "same signature as with planted bugs")]
     pub(super) fn has(&self, _bug: crate::PlantedTxnBug) -> bool {
         false
+    }
+
+    /// From now on transactions refuse writes with [`TxnError::BufferFull`](super::TxnError) once
+    /// they buffer this many bytes; the write that reaches the bound is taken.
+    pub fn set_max_buffered_writes(&self, bytes: usize) {
+        self.shared.buffer_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.shared.buffer_bytes.load(Ordering::Relaxed)
     }
 
     /// Begins a transaction. Nothing is sent.

@@ -22,10 +22,8 @@ use super::refresh::Refresher;
 use super::types::{ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions};
 use crate::{PlantedTxnBug, SendError};
 
-/// Bytes of a buffer at which it should be flushed; it holds twice as many at most.
-const BUFFER_BYTES: usize = 4 << 20;
-/// Keys of a buffer at which it should be flushed; it holds twice as many at most.
-const BUFFER_KEYS: usize = 50_000;
+/// Keys of a buffer at which it has to be flushed.
+const BUFFER_KEYS: usize = 100_000;
 /// A read is tried again at a later timestamp this many times before its caller hears.
 const MAX_REFRESHES: usize = 8;
 
@@ -459,17 +457,12 @@ impl Txn {
         self.sequence
     }
 
+    /// Refuses a write while the buffer is as full as it may be: then [`Txn::flush`] makes room.
     fn make_room(&self) -> Result<(), TxnError> {
         self.check_writable()?;
-        let full = self.buffer.bytes() >= 2 * BUFFER_BYTES || self.buffer.len() >= 2 * BUFFER_KEYS;
+        let full =
+            self.buffer.bytes() >= self.client.buffer_bytes() || self.buffer.len() >= BUFFER_KEYS;
         if full { Err(TxnError::BufferFull) } else { Ok(()) }
-    }
-
-    /// Whether it is time for [`Txn::flush`]. Writes are refused only when twice as much is
-    /// buffered.
-    #[must_use]
-    pub fn needs_flush(&self) -> bool {
-        self.buffer.bytes() >= BUFFER_BYTES || self.buffer.len() >= BUFFER_KEYS
     }
 
     /// Writes a value.

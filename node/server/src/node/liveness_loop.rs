@@ -11,6 +11,7 @@ use crdb_liveness::{HEARTBEAT_INTERVAL, HeartbeatError, LivenessRecord, heartbea
 use crdb_raftstore::Input;
 use crdb_settings::{
     CLOSED_TIMESTAMP_SIDE_TRANSPORT_INTERVAL, CLOSED_TIMESTAMP_TARGET, FOLLOWER_READS_ENABLED,
+    MAX_BUFFERED_WRITES,
 };
 use tracing::{debug, info, warn};
 
@@ -172,7 +173,7 @@ pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
             }
             Err(error) => debug!(%error, "the settings cannot be read at the moment"),
         }
-        tell_store(&shared, running);
+        tell_settings(&shared, running);
         // Also when the last statement on an old version ends.
         let in_use = running.sql.catalog().min_version_in_use();
         if in_use != reported {
@@ -182,12 +183,14 @@ pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
     }
 }
 
-/// Hands the settings that are the store's to it.
-fn tell_store(shared: &Shared, running: &Running) {
+/// Hands the settings of the layers below to them.
+fn tell_settings(shared: &Shared, running: &Running) {
     let (from, to) = (&shared.settings, &running.store.config().settings);
     to.set_closed_target(from.get(CLOSED_TIMESTAMP_TARGET));
     to.set_side_transport_interval(from.get(CLOSED_TIMESTAMP_SIDE_TRANSPORT_INTERVAL));
     to.set_follower_reads(from.get(FOLLOWER_READS_ENABLED));
+    let bytes = usize::try_from(from.get(MAX_BUFFERED_WRITES).0).unwrap_or(usize::MAX);
+    running.txns.set_max_buffered_writes(bytes);
 }
 
 /// Finishes what the gateway of a schema change left behind: without it a table whose TRUNCATE lost

@@ -442,3 +442,26 @@ async fn reads_in_other_ranges_than_the_writes_cost_no_second_round() {
     assert_eq!(client.counts().refreshes_ok, 1);
     assert!(info.timestamp.unwrap() > later.read_timestamp().unwrap());
 }
+
+#[tokio::test]
+async fn a_full_buffer_refuses_writes_until_it_is_flushed() {
+    let client = client();
+    client.set_max_buffered_writes(1024);
+    let mut txn = client.begin(TxnOptions::default());
+    let value = Bytes::from(vec![b'v'; 400]);
+    let mut flushes = 0;
+    for i in 0..10 {
+        while let Err(error) = txn.put(key(&format!("k{i}")), value.clone()) {
+            assert_eq!(error, TxnError::BufferFull);
+            txn.flush().await.unwrap();
+            flushes += 1;
+        }
+    }
+    assert_eq!(flushes, 3);
+    txn.commit().await.unwrap();
+    let mut reader = client.begin(TxnOptions::default());
+    for i in 0..10 {
+        let found = reader.read(vec![get(&format!("k{i}"))], ReadOptions::default()).await;
+        assert_eq!(text(found.unwrap().remove(0)).map(|text| text.len()), Some(400));
+    }
+}
