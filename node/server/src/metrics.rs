@@ -48,6 +48,8 @@ pub struct Reading {
     pub clock_offsets: ClockOffsets,
     /// What the node's transactions did.
     pub txns: TxnCounts,
+    /// Statements and transactions that ran again unseen by their clients.
+    pub auto_retries: u64,
 }
 
 /// The registry and its gauges.
@@ -123,6 +125,11 @@ impl Metrics {
         self.add("txn_flushes", "Batches of intents sent before a commit", |r| r.txns.flushes);
         self.add("txn_refresh_success", "Refreshes that succeeded", |r| r.txns.refreshes_ok);
         self.add("txn_refresh_fail", "Refreshes that found a change", |r| r.txns.refreshes_failed);
+        self.add(
+            "sql_transactions_auto_retry_count",
+            "Statements and transactions that the gateway ran again by itself",
+            |r| r.auto_retries,
+        );
         self.add("txn_restarts_writetooold", "Restarts because of a newer version", |r| {
             r.txns.retries_write_too_old
         });

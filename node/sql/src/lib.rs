@@ -41,7 +41,7 @@ mod vtable;
 
 pub use datum::{ArrayValue, Datum, Decimal, FormatSettings, Interval, Row};
 pub use error::{ErrorFields, Result, SqlError, SqlState};
-pub use node::{Limits, Retries, SqlNode, SqlNodeConfig, Timer};
+pub use node::{Limits, SqlNode, SqlNodeConfig, Timer};
 pub use session::{
     CancelFlag, Column, CopyIn, CopyOut, Effect, ExecResult, Notice, Prepared, Session,
     SessionArgs, Severity, TransactionStatus, WriteFlag,

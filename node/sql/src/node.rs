@@ -1,7 +1,7 @@
 //! What the SQL layer of a node shares between its sessions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crdb_keys::hlc::Clock;
@@ -14,7 +14,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::catalog::Catalog;
-use crate::error::SqlError;
 use crate::kv::Kv;
 use crate::session::cache::PlanCache;
 
@@ -71,32 +70,6 @@ impl Default for Limits {
     }
 }
 
-/// Causes that are told apart.
-const MOST_CAUSES: usize = 64;
-
-/// How often statements and transactions of a node ran again, by cause.
-#[derive(Debug, Default)]
-pub struct Retries {
-    by_cause: Mutex<BTreeMap<String, u64>>,
-}
-
-impl Retries {
-    /// Counts one more.
-    pub(crate) fn count(&self, error: &SqlError) {
-        let mut by_cause = self.by_cause.lock();
-        // What ranges give as reasons is a short list; a bound all the same.
-        let known = by_cause.len() < MOST_CAUSES || by_cause.contains_key(&error.message);
-        let cause = if known { error.message.clone() } else { "other".to_owned() };
-        *by_cause.entry(cause).or_default() += 1;
-    }
-
-    /// The counts so far.
-    #[must_use]
-    pub fn by_cause(&self) -> BTreeMap<String, u64> {
-        self.by_cause.lock().clone()
-    }
-}
-
 /// The SQL layer of a node.
 pub struct SqlNode {
     pub(crate) node_id: NodeId,
@@ -109,7 +82,8 @@ pub struct SqlNode {
     pub(crate) kv: Kv,
     pub(crate) txns: TxnClient,
     /// How often statements and transactions ran again, by cause.
-    pub(crate) retries: Retries,
+    /// How often statements and transactions ran again, unseen by their clients.
+    auto_retries: AtomicU64,
     pub(crate) plans: PlanCache,
     catalog: Catalog,
     random: Mutex<RandomState>,
@@ -138,7 +112,7 @@ impl SqlNode {
             settings: config.settings,
             kv,
             txns: config.txns,
-            retries: Retries::default(),
+            auto_retries: AtomicU64::new(0),
             plans: PlanCache::default(),
             random: Mutex::new(RandomState {
                 rng: StdRng::seed_from_u64(config.seed),
@@ -153,10 +127,15 @@ impl SqlNode {
         &self.catalog
     }
 
-    /// How often statements and transactions ran again without their clients noticing.
+    /// How often statements and transactions of this node ran again unseen by their clients. Why is
+    /// counted by the transactions of the key-value layer.
     #[must_use]
-    pub fn retries(&self) -> &Retries {
-        &self.retries
+    pub fn auto_retries(&self) -> u64 {
+        self.auto_retries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_auto_retry(&self) {
+        self.auto_retries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells the SQL layer until when this node's liveness record is valid, as soon as the record

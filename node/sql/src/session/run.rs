@@ -50,7 +50,7 @@ impl Tries {
         if self.cause.is_empty() {
             self.cause.clone_from(&error.message);
         }
-        session.info.node.retries.count(error);
+        session.info.node.count_auto_retry();
         if self.count > session.info.node.limits.retries { Err(self.give_up()) } else { Ok(()) }
     }
 
