@@ -113,6 +113,9 @@ fn system(f: &mut fmt::Formatter<'_>, key: &[u8], rest: &[u8]) -> fmt::Result {
     write!(f, "/{}{}", Escaped(name), Escaped(last))
 }
 
+/// The column family in the key of a row.
+const FAMILY: u8 = 0;
+
 fn table(f: &mut fmt::Formatter<'_>, rest: &[u8]) -> fmt::Result {
     f.write_str("/Table")?;
     let mut rest = rest;
@@ -127,6 +130,11 @@ fn table(f: &mut fmt::Formatter<'_>, rest: &[u8]) -> fmt::Result {
         }
     }
     while !rest.is_empty() {
+        // A row's key ends in its column family, of which there is one; no column of a key is NULL
+        // at its end, so this is no column.
+        if rest == [FAMILY] {
+            return write!(f, "/{FAMILY}");
+        }
         match encoding::decode_any(&mut rest) {
             Ok(Value::Null) => f.write_str("/NULL")?,
             Ok(Value::Int(value)) => write!(f, "/{value}")?,
@@ -153,6 +161,8 @@ mod tests {
         encoding::encode_null_asc(&mut row);
         encoding::encode_float_asc(&mut row, 1.5);
         let cut = row[..row.len() - 3].to_vec();
+        let mut whole = row.clone();
+        encoding::encode_uvarint(&mut whole, 0);
         let keys: Vec<Vec<u8>> = vec![
             vec![],
             layout::KEY_MIN.to_vec(),
@@ -174,6 +184,7 @@ mod tests {
             layout::table_prefix(104),
             row,
             cut,
+            whole,
             layout::range_local_key(RangeId(4), RangeLocal::RaftLog(17)).to_vec(),
             layout::range_local_key(RangeId(4), RangeLocal::HardState).to_vec(),
             layout::store_ident_key().to_vec(),
@@ -202,6 +213,7 @@ mod tests {
             /Table/104
             /Table/104/1/-42/"a\"\x00b"/NULL/1.5
             /Table/104/1/-42/"a\"\x00b"/NULL/\x0f\xbf\xf8\x00\x00\x00
+            /Table/104/1/-42/"a\"\x00b"/NULL/1.5/0
             /Local/RangeID/4/RaftLog/17
             /Local/RangeID/4/HardState
             /Local/Store/ident
