@@ -1,4 +1,4 @@
-//! `start [intents] [held=T] write=T [deadline=T]`, then events: `committed T`, `staged T highest=T`,
+//! `start [intents] [held=T] write=T [present=T] [deadline=T]`, `present T`, then events: `committed T`, `staged T highest=T`,
 //! `refreshed yes|no`, `failed cross-range|retry=T|ambiguous|unavailable|aborted|conflict|duplicate`,
 //! `learned committed=T|aborted|nothing`. Each prints the next step.
 
@@ -16,10 +16,11 @@ use crate::txn::committer::{Committer, Event, Step};
 test_each_path! { in "node/kv/src/testscripts/commit" as scripts => run_script }
 
 fn run_script(path: &Path) {
-    goldenscript::run(&mut Script(None), path).expect("script failed");
+    goldenscript::run(&mut Script(None, None), path).expect("script failed");
 }
 
-struct Script(Option<Committer>);
+/// The commit, and its deadline.
+struct Script(Option<Committer>, Option<Timestamp>);
 
 fn at(text: &str) -> Timestamp {
     Timestamp::new(text.parse().expect("a number"), 0)
@@ -73,9 +74,21 @@ impl goldenscript::Runner for Script {
             "start" => {
                 let write = time("write").unwrap_or_default();
                 let (held, deadline) = (time("held"), time("deadline"));
-                let (committer, step) = Committer::start(first == "intents", held, write, deadline);
+                let (committer, step) = Committer::start(
+                    first == "intents",
+                    held,
+                    write,
+                    time("present").unwrap_or_default(),
+                    deadline,
+                );
+                self.1 = deadline;
                 self.0 = Some(committer);
                 return Ok(show(&step));
+            }
+            "present" => {
+                let committer = self.0.as_mut().ok_or("nothing was started")?;
+                committer.tell(at(first), self.1);
+                return Ok(String::new());
             }
             "committed" => Event::Committed(at(first)),
             "staged" => Event::Staged {

@@ -135,6 +135,7 @@ impl Txn {
             self.footprint.has_intents(),
             held_at,
             self.write_timestamp(),
+            self.client.clock().now(),
             self.deadline(),
         );
         let mut rounds = 0;
@@ -164,8 +165,7 @@ impl Txn {
             if matches!(event, Event::Committed(_) | Event::Staged { .. }) {
                 rounds += 1;
             }
-            // Renewed meanwhile, most likely.
-            committer.set_deadline(self.deadline());
+            committer.tell(self.client.clock().now(), self.deadline());
             step = committer.next(event);
         }
     }

@@ -15,7 +15,10 @@
 //!           Done(Parallel)                 Refresh ─▶ Commit ─▶ Done(Explicit)
 //! ```
 //!
-//! Before every step that fixes a timestamp, what was read is refreshed to it. A step whose fate is
+//! Before every step that fixes a timestamp, what was read is refreshed to it. When that has to be
+//! and the timestamp is well in the past, it is refreshed to the present: what asks for a timestamp
+//! in the past is what ranges have closed, and that moves on while the refresh is under way, so a
+//! commit that went no further than asked would be asked again each time. A step whose fate is
 //! unknown is followed by `Learn`, never by itself; a one-phase commit leaves nothing to learn
 //! from.
 //!
@@ -33,6 +36,9 @@ use crate::SendError;
 
 /// Times a commit moves to a later timestamp before its caller is asked to start over.
 const MAX_MOVES: usize = 8;
+
+/// How far behind the present a timestamp may lie that is refreshed to, in nanoseconds.
+const LAG_MAX: u64 = 500_000_000;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +82,8 @@ pub(crate) struct Committer {
     /// All of it holds at this timestamp.
     held_at: Timestamp,
     write_timestamp: Timestamp,
+    /// The gateway's clock at the last event.
+    present: Timestamp,
     deadline: Option<Timestamp>,
     last: Step,
     /// What follows a refresh.
@@ -90,12 +98,14 @@ impl Committer {
         has_intents: bool,
         held_at: Option<Timestamp>,
         write_timestamp: Timestamp,
+        present: Timestamp,
         deadline: Option<Timestamp>,
     ) -> (Self, Step) {
         let mut committer = Self {
             has_spans: held_at.is_some(),
             held_at: held_at.unwrap_or(Timestamp::MAX),
             write_timestamp,
+            present,
             deadline,
             last: Step::Learn,
             then: None,
@@ -110,8 +120,9 @@ impl Committer {
         (committer, first)
     }
 
-    /// Replaces the time after which it must not commit.
-    pub(crate) fn set_deadline(&mut self, deadline: Option<Timestamp>) {
+    /// Tells it the present, and the time after which it must not commit.
+    pub(crate) fn tell(&mut self, present: Timestamp, deadline: Option<Timestamp>) {
+        self.present = present;
         self.deadline = deadline;
     }
 
@@ -129,6 +140,11 @@ impl Committer {
 
     /// `step`, once what was read holds at the write timestamp.
     fn at_timestamp(&mut self, step: Step) -> Step {
+        let lags = self.write_timestamp.add_nanos(LAG_MAX) < self.present;
+        let in_time = self.deadline.is_none_or(|deadline| self.present <= deadline);
+        if self.held_at < self.write_timestamp && lags && in_time {
+            self.write_timestamp = self.present;
+        }
         if let Some(deadline) = self.deadline
             && self.write_timestamp > deadline
         {
