@@ -114,7 +114,9 @@ fn db_options(options: &RocksOptions) -> Options {
     db.create_missing_column_families(true);
     db.set_max_background_jobs(options.background_jobs);
     db.set_recycle_log_file_num(4);
-    db.set_max_total_wal_size(512 * MIB as u64);
+    // Low enough that the families which change little are flushed, and files come free to be
+    // recycled, before a store has written its first gigabyte.
+    db.set_max_total_wal_size(160 * MIB as u64);
     db.set_wal_bytes_per_sync(0);
     db.set_bytes_per_sync(MIB as u64);
     db.set_db_write_buffer_size(256 * MIB);
