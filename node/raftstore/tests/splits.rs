@@ -193,6 +193,8 @@ fn replace_right_on_third() -> Cluster {
     cluster.start(4);
     cluster.tell_stores();
     assert_eq!(outcome(&cluster.routed("x", &put("x", "1"))), "ok");
+    // Until a heartbeat told the followers that it is committed.
+    cluster.run(Duration::from_millis(300));
     starve_left(&mut cluster);
     assert_eq!(outcome(&cluster.routed("m", &split("m", 5, None))), "ok");
     cluster.wait("a leaseholder", |cluster| cluster.leaseholder(5).is_some());

@@ -225,6 +225,11 @@ impl<E: Engine> Replica<E> {
         if effects.lease_changed {
             self.turn_lease(ctx, effects.handover.as_ref());
         }
+        // The others need not wait for the next heartbeat: a new range has to be made everywhere
+        // before it can serve.
+        if self.is_leader() && (effects.lease_changed || effects.changes_descriptor()) {
+            self.raw.ping();
+        }
         self.publish_closed();
         self.settle_transfer(&effects);
         if let Some(descriptor) = effects.descriptor {

@@ -266,6 +266,8 @@ impl Cluster {
                 self.step(id);
             }
         }
+        // Who waits for an answer sees it now, not at the event after this one.
+        self.settle();
         true
     }
 
