@@ -9,6 +9,7 @@
 //! 1. No two granted tickets conflict.
 //! 2. Of two conflicting tickets the earlier is granted first.
 //! 3. A ticket without conflicting predecessors is granted.
+//! 4. A ticket that was asked for with a bound waits for no more others than that.
 
 use std::collections::BTreeMap;
 
@@ -41,16 +42,32 @@ pub struct LatchTable {
 impl LatchTable {
     /// Queues up for `spans`; whether they are granted at once tells [`Self::is_granted`].
     pub fn acquire(&mut self, spans: Vec<(Span, Access)>) -> Ticket {
-        let ticket = Ticket(self.next);
-        self.next += 1;
+        let blockers = self.conflicts(&spans);
+        self.enqueue(spans, &blockers)
+    }
+
+    /// Like [`Self::acquire`], but gives up if more than `max` others stand before it.
+    pub fn acquire_within(&mut self, spans: Vec<(Span, Access)>, max: usize) -> Option<Ticket> {
+        let blockers = self.conflicts(&spans);
+        (blockers.len() <= max).then(|| self.enqueue(spans, &blockers))
+    }
+
+    /// Who stands before a request for `spans`.
+    fn conflicts(&self, spans: &[(Span, Access)]) -> Vec<Ticket> {
         let mut blockers = Vec::new();
-        for (span, access) in &spans {
+        for (span, access) in spans {
             self.collect_conflicts(span, *access, &mut blockers);
         }
         // A pair that conflicts in more than one span still waits once.
         blockers.sort_unstable();
         blockers.dedup();
-        for blocker in &blockers {
+        blockers
+    }
+
+    fn enqueue(&mut self, spans: Vec<(Span, Access)>, blockers: &[Ticket]) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        for blocker in blockers {
             if let Some(entry) = self.entries.get_mut(blocker) {
                 entry.blocks.push(ticket);
             }
@@ -152,6 +169,7 @@ mod tests {
     }
 
     /// `acquire NAME r=KEY w=KEY r=START-END ...`, `release NAME`, and who holds after each.
+    /// `within MAX NAME ...` is an `acquire` that waits for `MAX` others at most.
     #[derive(Default)]
     struct Script {
         table: LatchTable,
@@ -167,14 +185,21 @@ mod tests {
             _context: &goldenscript::Context,
         ) -> Result<String, Box<dyn Error>> {
             let mut args = command.consume_args();
+            let max = match command.name.as_str() {
+                "within" => args.next_pos().ok_or("how many?")?.parse()?,
+                _ => usize::MAX,
+            };
             let name = args.next_pos().ok_or("which request?")?.to_owned();
             match command.name.as_str() {
-                "acquire" => {
+                "acquire" | "within" => {
                     let mut spans = Vec::new();
                     while let Some((access, span)) = args.next_key() {
                         spans.push(parse(access, span));
                     }
-                    self.names.insert(self.table.acquire(spans), name);
+                    match self.table.acquire_within(spans, max) {
+                        Some(ticket) => drop(self.names.insert(ticket, name)),
+                        None => return Ok(format!("{name} is turned away\n")),
+                    }
                 }
                 "release" => {
                     let found = self.names.iter().find(|(_, known)| **known == name);

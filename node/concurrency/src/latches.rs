@@ -14,6 +14,10 @@ use parking_lot::Mutex;
 
 use crate::{LatchTable, Ticket};
 
+/// Requests that one request may have before it: each notes all that come after it, so that many
+/// who want the same key would cost memory by the square of their number.
+pub const LATCH_WAIT_MAX: usize = 2_000;
+
 /// The latches of one range.
 #[derive(Debug, Default)]
 pub struct Latches {
@@ -32,6 +36,13 @@ impl Latches {
     pub fn acquire(self: &Arc<Self>, spans: &[(Span, Access)]) -> LatchGuard {
         let ticket = self.state.lock().table.acquire(spans.to_vec());
         LatchGuard { latches: Arc::clone(self), ticket }
+    }
+
+    /// Like [`Self::acquire`]; `None` if more than [`LATCH_WAIT_MAX`] others stand before it.
+    #[must_use]
+    pub fn try_acquire(self: &Arc<Self>, spans: &[(Span, Access)]) -> Option<LatchGuard> {
+        let ticket = self.state.lock().table.acquire_within(spans.to_vec(), LATCH_WAIT_MAX)?;
+        Some(LatchGuard { latches: Arc::clone(self), ticket })
     }
 
     /// Queues up for every key, alone: nobody who comes later passes, whatever they ask for.

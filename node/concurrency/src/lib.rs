@@ -28,8 +28,10 @@ mod txn_waits;
 mod write_tracker;
 
 pub use latch_table::{LatchTable, Ticket};
-pub use latches::{LatchGuard, Latches};
-pub use lock_table::{LOCKS_MAX, LockRequest, LockTable, LockTicket, LockUse, LockWait};
+pub use latches::{LATCH_WAIT_MAX, LatchGuard, Latches};
+pub use lock_table::{
+    LOCKS_MAX, LockRequest, LockTable, LockTicket, LockUse, LockWait, WAITERS_MAX,
+};
 pub use locks::{LockGuard, Locks, Sequenced};
 pub use timestamp_cache::{
     POINTS_MAX, PointRead, ReadSummary, ReaderId, SPANS_MAX, SpanRead, TimestampCache,

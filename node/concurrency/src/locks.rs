@@ -45,6 +45,8 @@ pub enum Sequenced {
     Free(Option<LockGuard>),
     /// It stands in a queue.
     Waits(LockGuard),
+    /// It would have to wait, and too many do: see [`crate::WAITERS_MAX`].
+    Crowded,
 }
 
 impl Locks {
@@ -72,9 +74,7 @@ impl Locks {
                 None => (Sequenced::Free(guard), Vec::new()),
                 Some((wait, wanted)) => {
                     let place = (wait.key, wanted);
-                    let (guard, free) =
-                        self.enqueue(state, request.txn.as_ref(), guard, place, now_nanos);
-                    (Sequenced::Waits(guard), free)
+                    self.enqueue(state, request.txn.as_ref(), guard, place, now_nanos)
                 }
             }
         })
@@ -109,9 +109,9 @@ impl Locks {
                 return (Sequenced::Free(guard), free);
             };
             let place = (key.clone(), request.wanted_of(key, txn));
-            let (guard, more) = self.enqueue(state, request.txn.as_ref(), guard, place, now_nanos);
+            let (queued, more) = self.enqueue(state, request.txn.as_ref(), guard, place, now_nanos);
             free.extend(more);
-            (Sequenced::Waits(guard), free)
+            (queued, free)
         })
     }
 
@@ -139,9 +139,9 @@ impl Locks {
                         };
                         let place = (wait.key, wanted);
                         let txn = Some(holder);
-                        let (guard, more) = self.enqueue(state, txn, guard, place, now_nanos);
+                        let (queued, more) = self.enqueue(state, txn, guard, place, now_nanos);
                         free.extend(more);
-                        return (Sequenced::Waits(guard), free);
+                        return (queued, free);
                     }
                 }
             }
@@ -206,10 +206,14 @@ impl Locks {
         guard: Option<LockGuard>,
         (key, wanted): (Key, LockUse),
         now_nanos: u64,
-    ) -> (LockGuard, Vec<LockTicket>) {
+    ) -> (Sequenced, Vec<LockTicket>) {
+        if guard.is_none() && state.table.is_crowded() {
+            return (Sequenced::Crowded, Vec::new());
+        }
         let ticket = guard.as_ref().map(|guard| guard.ticket);
         let (ticket, free) = state.table.wait(ticket, txn, &key, wanted, now_nanos);
-        (guard.unwrap_or_else(|| LockGuard { locks: Arc::clone(self), ticket }), free)
+        let guard = guard.unwrap_or_else(|| LockGuard { locks: Arc::clone(self), ticket });
+        (Sequenced::Waits(guard), free)
     }
 
     fn update<T>(&self, change: impl FnOnce(&mut State) -> (T, Vec<LockTicket>)) -> T {
@@ -283,7 +287,27 @@ mod tests {
         match sequenced {
             Sequenced::Waits(guard) => guard,
             Sequenced::Free(_) => panic!("nothing is in its way"),
+            Sequenced::Crowded => panic!("too many wait"),
         }
+    }
+
+    #[test]
+    fn too_many_do_not_wait_and_those_who_gave_up_make_room() {
+        let locks = Arc::new(Locks::default());
+        let exclusive = [(Key::from("k"), LockStrength::LockExclusive)];
+        let (a, b) = (request("a"), request("b"));
+        assert!(matches!(locks.acquire(a.txn.clone(), None, &exclusive, 0), Sequenced::Free(None)));
+        let mut places: Vec<LockGuard> =
+            (0..crate::WAITERS_MAX).map(|_| waits(locks.sequence(&b, None, 0))).collect();
+        assert!(matches!(locks.sequence(&b, None, 0), Sequenced::Crowded));
+        let intents = [(Key::from("other"), a.txn.clone().unwrap())];
+        assert!(matches!(locks.discover(&b, None, &intents, 0), Sequenced::Crowded));
+        // Who waits already stays, wherever.
+        let place = waits(locks.sequence(&b, places.pop(), 0));
+        assert!(matches!(locks.acquire(b.txn.clone(), None, &exclusive, 0), Sequenced::Crowded));
+        drop(place);
+        places.push(waits(locks.sequence(&b, None, 0)));
+        locks.clear(None);
     }
 
     #[test]

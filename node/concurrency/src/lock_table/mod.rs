@@ -27,7 +27,9 @@
 //!    unless the transaction of the other holds the key already.
 //! 4. A request waits only while there is somebody to wait for: who takes away the last thing in
 //!    its way is told its ticket.
-//! 5. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
+//! 5. No more than [`WAITERS_MAX`] requests wait: who asks first looks at
+//!    [`LockTable::is_crowded`].
+//! 6. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
 //!    lock is advisory, an intent is met again.
 
 mod key;
@@ -45,6 +47,10 @@ use self::key::{KeyState, Lock, Waiter};
 
 /// Locks known per range, at most.
 pub const LOCKS_MAX: usize = 10_000;
+
+/// Requests that may wait for locks of one range. Whoever goes has all those behind it at its key
+/// looked at.
+pub const WAITERS_MAX: usize = 10_000;
 
 /// A waiting request's place among all of the range; rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,6 +168,12 @@ impl LockTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// Whether no other request may wait.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.waiting.len() >= WAITERS_MAX
     }
 
     /// How many locks are known.

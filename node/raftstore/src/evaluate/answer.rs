@@ -195,6 +195,13 @@ impl<E: Engine> Evaluation<E> {
         self.failure(message, ErrorKind::LockConflict(conflict))
     }
 
+    /// More requests wait for the same than may: trying again in a while is safe.
+    pub(super) fn crowded(&self, max: usize) -> BatchResponse {
+        let range = self.range_id().unwrap_or_default();
+        let message = format!("{max} requests wait for the same keys or locks of {range} already");
+        self.failure(message, ErrorKind::Unavailable(kv::Unavailable {}))
+    }
+
     pub(super) fn invalid(&self, message: &str) -> BatchResponse {
         self.failure(message.into(), ErrorKind::Invalid(kv::Invalid {}))
     }

@@ -2,7 +2,7 @@
 
 use std::{task::Waker, time::Duration};
 
-use crdb_concurrency::{LockGuard, LockRequest, Sequenced};
+use crdb_concurrency::{LockGuard, LockRequest, Sequenced, WAITERS_MAX};
 use crdb_keys::Key;
 use crdb_proto::kv::{BatchHeader, TxnMeta, WaitPolicy};
 use crdb_storage::Engine;
@@ -41,6 +41,7 @@ impl<E: Engine> Evaluation<E> {
                     drop(latch);
                     return self.queue(place, now, waker);
                 }
+                Sequenced::Crowded => return done(self.crowded(WAITERS_MAX)),
             }
         }
         self.stage = Stage::Unlocked(latch);
@@ -108,6 +109,7 @@ impl<E: Engine> Evaluation<E> {
             }
             // An error that names no intent: there is nothing to wait for.
             Sequenced::Free(_) => done(self.invalid("nothing is in the way of the request")),
+            Sequenced::Crowded => done(self.crowded(WAITERS_MAX)),
         }
     }
 
@@ -131,6 +133,7 @@ impl<E: Engine> Evaluation<E> {
                 return Ok(hold);
             }
             Sequenced::Waits(place) => place,
+            Sequenced::Crowded => return Err(Box::new(done(self.crowded(WAITERS_MAX)))),
         };
         Err(Box::new(match (self.wait_policy(), place.blocker(waker)) {
             (WaitPolicy::WaitError, Some(wait)) => {

@@ -56,7 +56,9 @@
 //!    looks at the timestamps it ends with.
 //! 6. An evaluation that was proposed ends in success, in the certainty that it had no effect, or
 //!    as ambiguous.
-//! 7. What an applied command does to the lock table happens whether anybody waits for it or not,
+//! 7. Dropped before that, it leaves its place in every queue and nothing of it happens. Whoever
+//!    lost interest in the answer drops it, so that only those wait whose caller does.
+//! 8. What an applied command does to the lock table happens whether anybody waits for it or not,
 //!    before its latches go.
 
 mod answer;
@@ -310,10 +312,13 @@ impl<E: Engine> Evaluation<E> {
             return self.no_lease(&replica, now, waker);
         }
         let latch = match admin::of(&self.request) {
-            Some(request) => admin::latch(request, &replica.latches),
-            None => replica.latches.acquire(&self.spans),
+            Some(request) => Some(admin::latch(request, &replica.latches)),
+            None => replica.latches.try_acquire(&self.spans),
         };
-        self.latch(latch, waker)
+        match latch {
+            Some(latch) => self.latch(latch, waker),
+            None => done(self.crowded(crdb_concurrency::LATCH_WAIT_MAX)),
+        }
     }
 
     fn latch(&mut self, latch: LatchGuard, waker: &Waker) -> Progress {

@@ -2,9 +2,13 @@
 //!
 //! Invariant: a batch is reported as not sent only if it was never handed to the connection. Once
 //! it was, and the stream ends without its answer, it is lost: it may have been received.
+//!
+//! A caller that gives up drops its end of the answer. Every 100 ms those are looked for among the
+//! batches under way, and the peer hears that nobody waits for them any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crdb_keys::NodeId;
@@ -25,6 +29,8 @@ use super::{Identity, PeerBook, hello};
 pub(super) const QUEUE: usize = 4096;
 /// Frames handed to the connection and not yet taken by it.
 const IN_FLIGHT: usize = 1024;
+/// Time between two looks for callers that gave up.
+const SWEEP: Duration = Duration::from_millis(100);
 /// After a failed attempt, batches are refused at once for this long.
 const REFUSE_FOR: Duration = Duration::from_millis(100);
 
@@ -124,11 +130,17 @@ async fn open(node: NodeId, own: &Identity, book: &dyn PeerBook) -> Result<Open,
 /// Sends batches and hands out answers until the stream ends.
 async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
     let pending: Pending = Mutex::new(HashMap::new());
+    // Number of the latest batch handed to the connection.
+    let sent = AtomicU64::new(0);
     let Open { frames, mut answers } = open;
     let send = async {
         let mut next = Some(first);
         let mut id = 0_u64;
         while let Some(call) = next {
+            if call.answer.is_closed() {
+                next = queue.recv().await;
+                continue;
+            }
             id += 1;
             pending.lock().insert(id, call.answer);
             let frame = KvFrame { id, request: Some(call.batch), ..KvFrame::default() };
@@ -140,6 +152,7 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
                 }
                 return "the connection takes no more".to_owned();
             }
+            sent.store(id, Ordering::Relaxed);
             next = queue.recv().await;
         }
         "the node is stopping".to_owned()
@@ -161,9 +174,29 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
     let reason = tokio::select! {
         reason = send => reason,
         reason = receive => reason,
+        () = tell_given_up(&pending, &sent, &frames) => "unreachable".to_owned(),
     };
     debug!(%reason, "key-value stream closed");
     for (_, answer) in pending.lock().drain() {
         drop(answer.send(Err(TransportError::Lost(reason.clone()))));
+    }
+}
+
+/// Tells the peer which of the batches that it was sent nobody waits for any more.
+async fn tell_given_up(pending: &Pending, sent: &AtomicU64, frames: &mpsc::Sender<KvFrame>) {
+    let mut given_up: Vec<u64> = Vec::new();
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let sent = sent.load(Ordering::Relaxed);
+        let closed = |(id, answer): (&u64, &oneshot::Sender<_>)| {
+            (*id <= sent && answer.is_closed()).then_some(*id)
+        };
+        given_up.extend(pending.lock().iter().filter_map(closed));
+        for id in given_up.drain(..) {
+            // A connection that takes no more now is asked again in the next round.
+            if frames.try_send(KvFrame { id, given_up: true, ..KvFrame::default() }).is_ok() {
+                pending.lock().remove(&id);
+            }
+        }
     }
 }

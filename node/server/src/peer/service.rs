@@ -1,9 +1,11 @@
 //! The incoming side of the peer transport: the gRPC service `crdb.peer.v1.Peer`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_keys::{NodeId, StoreId};
+use crdb_proto::kv::{BatchResponse, Error, Unavailable, error::Kind};
 use crdb_proto::peer::peer_server::{Peer, PeerServer};
 use crdb_proto::peer::{
     GossipMessage, Hello, JoinRequest, JoinResponse, KvFrame, PromiseRequest, PromiseResponse,
@@ -11,6 +13,7 @@ use crdb_proto::peer::{
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +24,64 @@ use tracing::{debug, warn};
 use super::dial::MESSAGE_BYTES_MAX;
 use super::{PeerHandler, hello};
 
-/// Batches of one stream evaluated at a time; beyond, the stream is not read.
+/// Batches of one stream evaluated at a time; beyond, they wait.
 const BATCHES_AT_A_TIME: usize = 1024;
+/// Batches of one stream that were not answered yet, those that wait included; beyond, they are
+/// refused. The stream is read in any case: the caller may give some of them up.
+const BATCHES_MAX: usize = 4 * BATCHES_AT_A_TIME;
 /// Bytes of one snapshot; a larger range must be split before it can move.
 const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
 
 /// A peer that is refused tries again and again: it is logged once in this time.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(5);
+
+/// The batches of one stream that are not answered yet. One that is given up leaves the queues it
+/// waits in; what it has proposed goes on.
+#[derive(Default)]
+struct Running {
+    tasks: HashMap<u64, AbortHandle>,
+    /// How many there may be before those that are done are taken out.
+    sweep_at: usize,
+}
+
+impl Running {
+    fn add(&mut self, id: u64, task: AbortHandle) {
+        self.tasks.insert(id, task);
+        if self.tasks.len() > self.sweep_at {
+            self.sweep();
+        }
+    }
+
+    /// Looks at each batch once for every so many that came: the cost of one does not grow.
+    fn sweep(&mut self) {
+        self.tasks.retain(|_, task| !task.is_finished());
+        self.sweep_at = (2 * self.tasks.len()).max(64);
+    }
+
+    fn has_room(&mut self) -> bool {
+        if self.tasks.len() >= BATCHES_MAX {
+            self.sweep();
+        }
+        self.tasks.len() < BATCHES_MAX
+    }
+
+    fn give_up(&mut self, id: u64) {
+        if let Some(task) = self.tasks.remove(&id) {
+            task.abort();
+        }
+    }
+
+    fn give_up_all(self) {
+        self.tasks.into_values().for_each(|task| task.abort());
+    }
+}
+
+/// The answer to a batch for which there is no room: it was not looked at.
+fn refused() -> BatchResponse {
+    let message = format!("{BATCHES_MAX} batches of the node are not answered yet");
+    let kind = Some(Kind::Unavailable(Unavailable {}));
+    BatchResponse { error: Some(Error { message, kind }), ..BatchResponse::default() }
+}
 
 /// Serves the streams and calls of peers.
 pub struct PeerService {
@@ -130,18 +184,29 @@ impl Peer for PeerService {
         let tasks = self.tasks.clone();
         self.tasks.spawn(async move {
             let room = Arc::new(Semaphore::new(BATCHES_AT_A_TIME));
+            let mut running = Running::default();
             loop {
-                let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
                 let frame = tokio::select! {
                     () = stop.cancelled() => break,
                     () = answers.closed() => break,
                     frame = frames.message() => frame,
                 };
-                let Ok(Some(KvFrame { id, request, .. })) = frame else { break };
+                let Ok(Some(KvFrame { id, request, given_up, .. })) = frame else { break };
+                if given_up {
+                    running.give_up(id);
+                }
                 let Some(batch) = request else { continue };
+                if !running.has_room() {
+                    let frame = KvFrame { id, response: Some(refused()), ..KvFrame::default() };
+                    if answers.send(Ok(frame)).await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
                 let (handler, answers) = (Arc::clone(&handler), answers.clone());
-                let stop = stop.clone();
-                tasks.spawn(async move {
+                let (stop, room) = (stop.clone(), Arc::clone(&room));
+                let task = tasks.spawn(async move {
+                    let Ok(permit) = room.acquire_owned().await else { return };
                     let response = tokio::select! {
                         // The stream ends without this answer: the caller knows it is lost.
                         () = stop.cancelled() => return,
@@ -152,7 +217,9 @@ impl Peer for PeerService {
                     drop(answers.send(Ok(frame)).await);
                     drop(permit);
                 });
+                running.add(id, task.abort_handle());
             }
+            running.give_up_all();
             debug!(peer = %from, "key-value stream from peer ended");
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -27,6 +27,16 @@ struct Notes {
     silent: bool,
     raft: Mutex<Vec<(StoreId, u64)>>,
     got_batch: Notify,
+    /// Batches that were dropped without an answer.
+    given_up: Notify,
+}
+
+struct GivenUp<'a>(&'a Notify);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl PeerHandler for Notes {
@@ -46,6 +56,7 @@ impl PeerHandler for Notes {
         Box::pin(async move {
             self.got_batch.notify_one();
             if self.silent {
+                let _unanswered = GivenUp(&self.given_up);
                 std::future::pending::<()>().await;
             }
             BatchResponse::default()
@@ -81,8 +92,13 @@ fn identity(node: u32) -> Identity {
 }
 
 fn notes(node: u32, silent: bool) -> Arc<Notes> {
-    let (raft, got_batch) = (Mutex::new(Vec::new()), Notify::new());
-    Arc::new(Notes { identity: identity(node), silent, raft, got_batch })
+    Arc::new(Notes {
+        identity: identity(node),
+        silent,
+        raft: Mutex::default(),
+        got_batch: Notify::new(),
+        given_up: Notify::new(),
+    })
 }
 
 struct Book(String);
@@ -184,6 +200,33 @@ async fn a_batch_under_way_is_lost_with_the_stream_and_a_later_one_is_not_sent()
         }
         assert!(tokio::time::Instant::now() < deadline, "{answer:?}");
     }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_peer_stops_what_its_caller_gave_up() {
+    let server = notes(2, true);
+    let world = world(&server).await;
+    let (first, second) = (BatchRequest::default(), BatchRequest::default());
+    let patient = world.links.send_batch(NodeId(2), first);
+    let hasty = async {
+        let call = world.links.send_batch(NodeId(2), second);
+        tokio::select! {
+            answer = call => panic!("{answer:?}"),
+            () = async {
+                server.got_batch.notified().await;
+                server.got_batch.notified().await;
+            } => {}
+        }
+        tokio::time::timeout(Duration::from_secs(10), server.given_up.notified()).await.unwrap();
+        // The other one, which somebody waits for, goes on until the stream ends.
+        let other = tokio::time::timeout(Duration::from_millis(300), server.given_up.notified());
+        assert!(other.await.is_err(), "a batch was stopped that nobody gave up");
+        world.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), server.given_up.notified()).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(patient, hasty);
+    assert!(matches!(answer, Err(TransportError::Lost(_))), "{answer:?}");
     world.end().await;
 }
 
