@@ -64,6 +64,9 @@ pub struct Store<E: Engine> {
     pub(crate) outbox: Outbox,
     /// Replicas that may have something ready.
     pub(crate) dirty: BTreeSet<RangeId>,
+    /// Replicas that each step looks at although nothing arrived for them: a step must not cost
+    /// more for every range that the store has.
+    watched: BTreeSet<RangeId>,
     pub(crate) stores: Vec<StoreInfo>,
     pub(crate) draining: bool,
     pub(crate) log_batch: WriteBatch,
@@ -109,6 +112,7 @@ impl<E: Engine> Store<E> {
         let next_tick = now.after(config.timing.tick);
         Self {
             dirty: replicas.keys().copied().collect(),
+            watched: BTreeSet::new(),
             handle,
             replicas,
             outbox: Outbox::new(incarnation),
@@ -204,7 +208,7 @@ impl<E: Engine> Store<E> {
         for input in inputs.drain(..) {
             self.take_in(now, input)?;
         }
-        self.for_each(now, Replica::release_held);
+        self.for_watched(now, Replica::release_held);
         if now >= self.next_tick {
             let tick = self.config().timing.tick;
             // Missed ticks are dropped: a store that was stopped for long must not campaign before
@@ -223,7 +227,7 @@ impl<E: Engine> Store<E> {
             }
             self.dirty.extend(self.replicas.keys().copied());
         }
-        self.for_each(now, Replica::advance_transfer);
+        self.for_watched(now, Replica::advance_transfer);
         self.collect(now)?;
         let mut early = self.take_outputs();
         // Otherwise they wait for the new stamp, which the second half makes durable.
@@ -354,8 +358,9 @@ impl<E: Engine> Store<E> {
         if !self.stamp_covers() {
             return;
         }
-        for replica in self.replicas.values_mut() {
-            if let Some((store, ack)) = replica.take_ack() {
+        for range in &self.watched {
+            let ack = self.replicas.get_mut(range).and_then(Replica::take_ack);
+            if let Some((store, ack)) = ack {
                 self.outbox.lease_ack(store, ack);
             }
         }
@@ -366,8 +371,9 @@ impl<E: Engine> Store<E> {
             return now;
         }
         let waits = self
-            .replicas
-            .values()
+            .watched
+            .iter()
+            .filter_map(|range| self.replicas.get(range))
             .flat_map(|replica| [replica.held_until(), replica.transfer_deadline()])
             .flatten()
             .filter(|deadline| *deadline > now);
@@ -410,11 +416,32 @@ impl<E: Engine> Store<E> {
             outputs: &mut self.outputs,
             draining: self.draining,
         };
-        Some(work(replica, &mut ctx))
+        let result = work(replica, &mut ctx);
+        if replica.is_watched() {
+            self.watched.insert(range);
+        } else {
+            self.watched.remove(&range);
+        }
+        Some(result)
     }
 
     fn for_each(&mut self, now: Mono, work: impl Fn(&mut Replica<E>, &mut Ctx<'_, E>)) {
-        let ranges: Vec<RangeId> = self.replicas.keys().copied().collect();
+        let ranges = self.replicas.keys().copied().collect();
+        self.for_ranges(now, ranges, work);
+    }
+
+    fn for_watched(&mut self, now: Mono, work: impl Fn(&mut Replica<E>, &mut Ctx<'_, E>)) {
+        self.watched.retain(|range| self.replicas.contains_key(range));
+        let ranges = self.watched.iter().copied().collect();
+        self.for_ranges(now, ranges, work);
+    }
+
+    fn for_ranges(
+        &mut self,
+        now: Mono,
+        ranges: Vec<RangeId>,
+        work: impl Fn(&mut Replica<E>, &mut Ctx<'_, E>),
+    ) {
         for range in ranges {
             let ready = self.with(now, range, |replica, ctx| {
                 work(replica, ctx);

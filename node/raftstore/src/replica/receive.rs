@@ -8,7 +8,7 @@ use raft::{
     eraftpb::{Message, MessageType},
 };
 
-use super::{Ctx, OwedAck, Replica};
+use super::{Ctx, OwedAck, Replica, lead::Leadership};
 use crate::{
     config::PlantedBug,
     io::StoreError,
@@ -164,6 +164,13 @@ impl<E: Engine> Replica<E> {
                 self.promise.hold(from, request);
             }
         }
+    }
+
+    /// Whether a step must look at this replica although nothing arrived for it.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.promise.has_held()
+            || self.owed_ack.is_some()
+            || self.leadership.as_ref().is_some_and(Leadership::is_transferring)
     }
 
     /// When held votes may be looked at again.
