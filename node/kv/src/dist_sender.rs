@@ -83,9 +83,11 @@ enum Verdict {
 /// How long a batch waits for locks of others. That may be for ever, while a call that is silent
 /// for long must be given up: so the range is asked to wait for a part of it, time and again.
 struct LockPatience {
-    /// Milliseconds the caller allows in all; 0: for ever.
+    /// Milliseconds the caller allows for the lock of each key; 0: for ever.
     allowed: u64,
+    /// Milliseconds waited for the lock of `key`.
     waited: u64,
+    key: Vec<u8>,
     /// Milliseconds of one call.
     part: u64,
 }
@@ -94,7 +96,7 @@ impl LockPatience {
     fn new(batch: &BatchRequest, part: Duration) -> Self {
         let allowed = batch.header.as_ref().map_or(0, |header| header.lock_timeout_ms);
         let part = u64::try_from(part.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { allowed, waited: 0, part }
+        Self { allowed, waited: 0, key: Vec::new(), part }
     }
 
     /// Tells the range how long to wait.
@@ -106,8 +108,12 @@ impl LockPatience {
         };
     }
 
-    /// Whether the caller allows another part.
-    fn wait_on(&mut self) -> bool {
+    /// Whether the caller allows another part, after one for the lock of `key`.
+    fn wait_on(&mut self, key: &[u8]) -> bool {
+        if *self.key != *key {
+            self.key = key.to_vec();
+            self.waited = 0;
+        }
         self.waited += self.part;
         self.allowed == 0 || self.waited < self.allowed
     }
@@ -169,8 +175,8 @@ impl DistSender {
             match outcome {
                 Some(Verdict::Done(response)) => return Ok(*response),
                 // The range serves; it is somebody's lock that takes its time.
-                Some(Verdict::Fail(SendError::LockConflict { timed_out: true, .. }))
-                    if locks.wait_on() =>
+                Some(Verdict::Fail(SendError::LockConflict { timed_out: true, key }))
+                    if locks.wait_on(&key) =>
                 {
                     give_up = self.transport.elapsed() + self.config.timeout;
                     round.tried.clear();

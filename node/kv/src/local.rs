@@ -27,7 +27,7 @@ use crdb_storage::MemoryEngine;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::contention::{self, Site};
+use crate::contention::{self, ContentionCounts, ContentionMetrics, Site};
 use crate::{
     DistSender, DistSenderConfig, RangeCache, SendError, Sender, Transport, TransportError,
     update_meta,
@@ -68,6 +68,7 @@ struct Local {
     store: Mutex<Store<MemoryEngine>>,
     /// Nanoseconds of the store's monotonic time.
     mono: AtomicU64,
+    contention: ContentionMetrics,
 }
 
 impl LocalSender {
@@ -100,6 +101,12 @@ impl LocalSender {
     #[must_use]
     pub fn engine(&self) -> &MemoryEngine {
         &self.local.engine
+    }
+
+    /// What waits for locks cost.
+    #[must_use]
+    pub fn contention(&self) -> ContentionCounts {
+        self.local.contention.snapshot()
     }
 
     /// The clock that gives the timestamps.
@@ -150,6 +157,7 @@ impl Local {
             handle: store.handle(),
             store: Mutex::new(store),
             mono: AtomicU64::new(0),
+            contention: ContentionMetrics::default(),
         }))
     }
 
@@ -212,6 +220,10 @@ impl Site for Local {
     fn sender(&self) -> Option<Arc<dyn Sender>> {
         let dist = self.dist.lock().upgrade()?;
         Some(dist)
+    }
+
+    fn metrics(&self) -> Option<&ContentionMetrics> {
+        Some(&self.contention)
     }
 }
 

@@ -1,9 +1,14 @@
 //! What the node measures about itself, under the names that tools for CockroachDB expect.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use crdb_kv::TxnCounts;
+use crdb_kv::contention::{ContentionCounts, PushOutcome, WAIT_BUCKETS_MS};
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -48,6 +53,8 @@ pub struct Reading {
     pub clock_offsets: ClockOffsets,
     /// What the node's transactions did.
     pub txns: TxnCounts,
+    /// What waits for locks cost at the leases of this store.
+    pub contention: ContentionCounts,
     /// Statements and transactions that ran again unseen by their clients.
     pub auto_retries: u64,
 }
@@ -59,6 +66,27 @@ pub struct Metrics {
     gauges: Vec<(Level, Read)>,
     clock_mean: SignedLevel,
     clock_deviation: SignedLevel,
+    lock_waits: LockWaits,
+}
+
+/// How long waits for locks took, as read last.
+#[derive(Debug, Clone, Default)]
+struct LockWaits(Arc<Mutex<ContentionCounts>>);
+
+impl EncodeMetric for LockWaits {
+    #[expect(clippy::cast_precision_loss, reason = "seconds, to be looked at")]
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = *self.0.lock();
+        let bounds =
+            WAIT_BUCKETS_MS.iter().map(|millis| *millis as f64 / 1e3).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts.waits).collect();
+        let seconds = counts.wait_nanos as f64 / 1e9;
+        encoder.encode_histogram::<NoLabelSet>(seconds, counts.waits_ended(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 impl Default for Metrics {
@@ -68,6 +96,7 @@ impl Default for Metrics {
             gauges: Vec::new(),
             clock_mean: SignedLevel::default(),
             clock_deviation: SignedLevel::default(),
+            lock_waits: LockWaits::default(),
         };
         metrics.registry.register(
             "clock_offset_meannanos",
@@ -102,6 +131,7 @@ impl Default for Metrics {
         metrics.add("capacity_available", "Available storage in bytes", |r| r.available_bytes);
         metrics.add("capacity_used", "Used storage in bytes", |r| r.used_bytes);
         metrics.add_transactions();
+        metrics.add_contention();
         metrics
     }
 }
@@ -145,6 +175,35 @@ impl Metrics {
         self.add("txn_ambiguous", "Commits whose outcome is unknown", |r| r.txns.ambiguous);
     }
 
+    fn add_contention(&mut self) {
+        self.registry.register(
+            "kv_concurrency_lock_wait_seconds",
+            "How long requests waited for locks",
+            self.lock_waits.clone(),
+        );
+        self.add(
+            "kv_concurrency_lock_wait_queue_waiters",
+            "Number of requests waiting for locks",
+            |r| r.contention.waiting,
+        );
+        self.add("txnwaitqueue_deadlocks_total", "Deadlocks broken", |r| r.contention.deadlocks);
+        self.add("txnwaitqueue_pushes_alive", "Pushes of a transaction that goes on", |r| {
+            r.contention.pushes(PushOutcome::Alive)
+        });
+        self.add("txnwaitqueue_pushes_committed", "Pushes that found a commit", |r| {
+            r.contention.pushes(PushOutcome::Committed)
+        });
+        self.add("txnwaitqueue_pushes_aborted", "Pushes that aborted or found an abort", |r| {
+            r.contention.pushes(PushOutcome::Aborted)
+        });
+        self.add("txnwaitqueue_pushes_recovered", "Pushes that recovered a commit", |r| {
+            r.contention.pushes(PushOutcome::Recovered)
+        });
+        self.add("txnwaitqueue_pushes_failed", "Pushes that did not reach the record", |r| {
+            r.contention.pushes(PushOutcome::Failed)
+        });
+    }
+
     fn add(&mut self, name: &str, help: &str, read: Read) {
         let gauge = Level::default();
         self.registry.register(name, help, gauge.clone());
@@ -159,6 +218,7 @@ impl Metrics {
         }
         self.clock_mean.set(reading.clock_offsets.mean_nanos);
         self.clock_deviation.set(reading.clock_offsets.stddev_nanos);
+        *self.lock_waits.0.lock() = reading.contention;
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::warn!(%error, "the metrics are incomplete");
@@ -177,5 +237,20 @@ mod tests {
         assert!(text.contains("\nliveness_livenodes 3\n"), "{text}");
         assert!(text.contains("\nreplicas_leaseholders 0\n"), "{text}");
         assert!(text.contains("\nraft_commandsproposed 0\n"), "{text}");
+    }
+
+    #[test]
+    fn waits_for_locks_are_a_histogram() {
+        let mut contention =
+            ContentionCounts { waiting: 2, wait_nanos: 2_500_000_000, ..Default::default() };
+        contention.waits[4] = 3;
+        contention.waits[10] = 1;
+        let text = Metrics::default().encode(&Reading { contention, ..Reading::default() });
+        let name = "\nkv_concurrency_lock_wait_seconds";
+        for line in ["_sum 2.5", "_count 4", "_bucket{le=\"0.05\"} 0", "_bucket{le=\"0.1\"} 3"] {
+            assert!(text.contains(&format!("{name}{line}\n")), "{line}: {text}");
+        }
+        assert!(text.contains(&format!("{name}_bucket{{le=\"+Inf\"}} 4\n")), "{text}");
+        assert!(text.contains("\nkv_concurrency_lock_wait_queue_waiters 2\n"), "{text}");
     }
 }

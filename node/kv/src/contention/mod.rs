@@ -15,7 +15,9 @@
 //!                │                                     ├ stale STAGING ─▶ recover, then so
 //!                │                                     └ alive ────▶ wait on
 //!                ├ other waits ───▶ until woken
-//!                └ Done ──────────▶ the response
+//!                └ Done ──────────▶ the response, unless it is that of one who does not wait
+//!                                   (NOWAIT): the holder is pushed once, and if it has ended or
+//!                                   its coordinator is dead the request begins again
 //! ```
 //!
 //! Deadlocks. Each push says who waits for the pusher, directly or not, as the pusher's record
@@ -27,9 +29,10 @@
 //! 1. An evaluation is polled with a reading of the clock taken after its last return.
 //! 2. Whoever waits for a lease, or with a deadline for a lock, looks again in time, woken or not.
 //! 3. An intent is resolved only as the record of its transaction says once that has ended.
-//! 4. A push is under way only while the evaluation waits for a lock. It may hold or await latches
+//! 4. A push is under way only while the evaluation waits for a lock, or has ended. It may hold or await latches
 //!    itself: one that nobody polls would stand in the way of the very request it was made for.
 
+mod metrics;
 mod push;
 
 use std::future::poll_fn;
@@ -44,10 +47,14 @@ use crdb_raftstore::{Evaluation, LockWait, Mono, Progress, Proposal, StoreHandle
 use crdb_storage::Engine;
 use futures::future::BoxFuture;
 
+use self::metrics::Waiting;
+pub use self::metrics::{ContentionCounts, ContentionMetrics, PushOutcome, WAIT_BUCKETS_MS};
 use crate::Sender;
 
 /// A request that waits for a lease looks again after this long, woken or not.
 const LEASE_RECHECK: Duration = Duration::from_millis(100);
+/// A request that does not wait clears away this many holders that have ended, at most.
+const ENDED_MAX: usize = 100;
 
 /// Where an evaluation is driven: the store's node, as far as the driver needs it.
 pub trait Site: Send + Sync {
@@ -66,6 +73,11 @@ pub trait Site: Send + Sync {
     /// Called at each point where others may run; `range` is that of the request, once found. The
     /// driver waits for what is returned: the simulator lets others run there.
     fn at(&self, _point: YieldPoint, _range: Option<RangeId>) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
+    /// Where waits and pushes are counted, if anywhere.
+    fn metrics(&self) -> Option<&ContentionMetrics> {
         None
     }
 
@@ -120,6 +132,9 @@ struct Beside<'a> {
     /// What goes on to end that wait.
     push: Option<BoxFuture<'a, kv::Error>>,
     deadline: Option<BoxFuture<'static, ()>>,
+    waiting: Option<Waiting<'a>>,
+    /// Holders that had ended, of those that were not waited for.
+    ended: usize,
 }
 
 /// Evaluates `batch` at `store` to its end. Dropping the future before leaves the fate of what was
@@ -140,14 +155,14 @@ pub async fn drive<E: Engine>(
     waiter: &Waiter,
     site: &dyn Site,
 ) -> BatchResponse {
-    let mut beside =
-        Beside { waiter, site, recheck: None, wait: None, met: 0, push: None, deadline: None };
+    let mut beside = Beside::new(waiter, site);
     loop {
         let next = poll_fn(|cx| {
             loop {
                 let progress = evaluation.poll(site.mono(), cx.waker());
                 if !matches!(progress, Progress::WaitLock(_)) {
                     beside.push = None;
+                    beside.waiting = None;
                 }
                 match progress {
                     Progress::Yield(point) => {
@@ -164,6 +179,7 @@ pub async fn drive<E: Engine>(
                         }
                     }
                     Progress::WaitLock(wait) => {
+                        beside.waiting.get_or_insert_with(|| Waiting::begin(site));
                         let timer = beside.deadline(evaluation.lock_deadline());
                         if timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
                             beside.deadline = None;
@@ -178,7 +194,8 @@ pub async fn drive<E: Engine>(
         })
         .await;
         match next {
-            Next::Done(response) => return *response,
+            Next::Done(response) if !beside.has_ended(&response).await => return *response,
+            Next::Done(_) => evaluation.again(site.mono()),
             Next::Pause(pause) => pause.await,
             Next::GiveUp(error) => {
                 return BatchResponse { error: Some(*error), ..BatchResponse::default() };
@@ -188,6 +205,32 @@ pub async fn drive<E: Engine>(
 }
 
 impl<'a> Beside<'a> {
+    fn new(waiter: &'a Waiter, site: &'a dyn Site) -> Self {
+        Self {
+            waiter,
+            site,
+            recheck: None,
+            wait: None,
+            met: 0,
+            push: None,
+            deadline: None,
+            waiting: None,
+            ended: 0,
+        }
+    }
+
+    /// Whether `response` is to one who does not wait for a lock, and its holder is gone by now.
+    async fn has_ended(&mut self, response: &BatchResponse) -> bool {
+        let Some(error) = &response.error else { return false };
+        let Some(kv::error::Kind::LockConflict(conflict)) = &error.kind else { return false };
+        if conflict.timed_out || self.ended >= ENDED_MAX {
+            return false;
+        }
+        let ended = push::has_ended(self.site, self.waiter, conflict, self.ended).await;
+        self.ended += usize::from(ended);
+        ended
+    }
+
     /// Fires when the evaluation wants to be polled because its wait has been long enough.
     fn deadline(&mut self, at: Option<Mono>) -> Option<&mut BoxFuture<'static, ()>> {
         let at = at?;

@@ -12,7 +12,7 @@ use crdb_proto::kv::{
 };
 use crdb_raftstore::LockWait;
 
-use super::{Site, Waiter};
+use super::{ContentionMetrics, PushOutcome, Site, Waiter};
 use crate::{SendError, Sender, recovery};
 
 /// Most holders are gone before.
@@ -75,7 +75,55 @@ async fn attempt(
         force: deadlock && own.is_some_and(|own| wins(own, holder)),
         dependents,
     };
-    let pushed = recovery::push(sender, push).await?;
+    push_once(site, sender, waiter, wait, push, met).await?;
+    Ok(None)
+}
+
+/// Whether the holder in a conflict that is not waited for has ended, if need be because nothing
+/// was heard of its coordinator for too long; then its lock is cleared away. Nobody who is alive is
+/// aborted for it, whatever the priorities.
+pub(super) async fn has_ended(
+    site: &dyn Site,
+    waiter: &Waiter,
+    conflict: &kv::LockConflict,
+    met: usize,
+) -> bool {
+    let Some(holder) = conflict.holder.clone().filter(|holder| !holder.anchor.is_empty()) else {
+        return false;
+    };
+    let Some(sender) = site.sender() else { return false };
+    let pusher = TxnMeta { priority: TxnPriority::PriorityLow.into(), ..TxnMeta::default() };
+    let push = PushTxnRequest {
+        pushee: Some(holder.clone()),
+        pusher: Some(pusher),
+        force: false,
+        dependents: Vec::new(),
+    };
+    // Resolving an intent gives up an unreplicated lock, too.
+    let strength = kv::LockStrength::LockExclusive;
+    let wait = LockWait { key: conflict.key.clone(), holder, replicated: true, strength };
+    match push_once(site, &*sender, waiter, &wait, push, met).await {
+        Ok(ended) => ended,
+        Err(error) => {
+            tracing::debug!(%error, "the holder of a lock could not be pushed");
+            false
+        }
+    }
+}
+
+/// Pushes a holder and clears its lock away if it has ended, which is returned.
+async fn push_once(
+    site: &dyn Site,
+    sender: &dyn Sender,
+    waiter: &Waiter,
+    wait: &LockWait,
+    push: PushTxnRequest,
+    met: usize,
+) -> Result<bool, SendError> {
+    let force = push.force;
+    let pushed = recovery::push(sender, push).await;
+    let count = |outcome| site.metrics().into_iter().for_each(|metrics| metrics.pushed(outcome));
+    let pushed = pushed.inspect_err(|_| count(PushOutcome::Failed))?;
     let mut record = pushed.record;
     #[cfg(feature = "planted-bugs")]
     if site.staging_is_aborted()
@@ -83,36 +131,42 @@ async fn attempt(
     {
         staging.set_status(TxnStatus::Aborted);
     }
-    #[cfg(not(feature = "planted-bugs"))]
-    let _: &dyn Site = site;
     if pushed.recover
         && let Some(staging) = record.as_ref().filter(|r| r.status() == TxnStatus::Staging)
     {
         record = recovery::recover(sender, staging).await?;
+        count(PushOutcome::Recovered);
+    } else {
+        count(match record.as_ref().map(TxnRecord::status) {
+            Some(TxnStatus::Committed) => PushOutcome::Committed,
+            Some(TxnStatus::Aborted) => PushOutcome::Aborted,
+            Some(TxnStatus::Pending | TxnStatus::Staging) | None => PushOutcome::Alive,
+        });
     }
-    if let Some(record) = record {
-        clear(sender, waiter, wait, &record, met).await?;
+    let Some(record) = record else { return Ok(false) };
+    if force && record.status() == TxnStatus::Aborted {
+        site.metrics().into_iter().for_each(ContentionMetrics::broke_deadlock);
     }
-    Ok(None)
+    clear(sender, waiter, wait, &record, met).await
 }
 
-/// Clears away what an ended transaction left in the way.
+/// Clears away what a transaction left in the way, if it has ended; returns whether it has.
 async fn clear(
     sender: &dyn Sender,
     waiter: &Waiter,
     wait: &LockWait,
     record: &TxnRecord,
     met: usize,
-) -> Result<(), SendError> {
+) -> Result<bool, SendError> {
     let commit = match record.status() {
         TxnStatus::Committed => recovery::commit_timestamp(record),
         TxnStatus::Aborted => None,
-        TxnStatus::Pending | TxnStatus::Staging => return Ok(()),
+        TxnStatus::Pending | TxnStatus::Staging => return Ok(false),
     };
     let txn_id = wait.holder.id.clone();
     if !wait.replicated {
         let release = ReleaseLocksRequest { start: wait.key.clone(), end: Bytes::new(), txn_id };
-        return send(sender, request::Kind::ReleaseLocks(release)).await.map(|_| ());
+        return send(sender, request::Kind::ReleaseLocks(release)).await.map(|_| true);
     }
     // One key after the other would cost a scan a round of consensus each.
     let many = met > 0 && waiter.end > wait.key;
@@ -124,7 +178,7 @@ async fn clear(
         commit_timestamp: commit.map(Into::into),
         max_keys: if many { RESOLVE_KEYS } else { 0 },
     };
-    send(sender, request::Kind::ResolveIntent(resolve)).await.map(|_| ())
+    send(sender, request::Kind::ResolveIntent(resolve)).await.map(|_| true)
 }
 
 async fn query(sender: &dyn Sender, txn: &TxnMeta) -> Result<QueryTxnResponse, SendError> {

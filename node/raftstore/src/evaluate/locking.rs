@@ -62,10 +62,6 @@ impl<E: Engine> Evaluation<E> {
     pub(super) fn queue(&mut self, place: LockGuard, now: Mono, waker: &Waker) -> Progress {
         let lease_wait = self.store.shared.config.lease_wait_max;
         self.give_up = now.after(lease_wait);
-        let timeout = self.header().map_or(0, |header| header.lock_timeout_ms);
-        if timeout > 0 && self.lock_deadline.is_none() {
-            self.lock_deadline = Some(now.after(Duration::from_millis(timeout)));
-        }
         // The waker is left before the lease is looked at: who ends the lease wakes.
         let blocker = place.blocker(waker);
         let served = self
@@ -74,7 +70,7 @@ impl<E: Engine> Evaluation<E> {
             .is_some_and(|replica| !replica.is_removed() && self.serving(replica).is_some());
         match blocker {
             Some(wait) if served => {
-                if self.lock_deadline.is_some_and(|deadline| deadline <= now) {
+                if self.patience(&wait.key, now).is_some_and(|deadline| deadline <= now) {
                     return done(self.lock_conflict(wait.key, wait.holder, true));
                 }
                 self.stage = Stage::Queued(place);
@@ -84,6 +80,22 @@ impl<E: Engine> Evaluation<E> {
             None => {
                 self.place = Some(place);
                 self.start(now, waker)
+            }
+        }
+    }
+
+    /// When the wait for `key` ends without its lock: the time allowed is for each key anew.
+    fn patience(&mut self, key: &Key, now: Mono) -> Option<Mono> {
+        let timeout = self.header().map_or(0, |header| header.lock_timeout_ms);
+        if timeout == 0 {
+            return None;
+        }
+        match &self.lock_deadline {
+            Some((waited_for, deadline)) if waited_for == key => Some(*deadline),
+            _ => {
+                let deadline = now.after(Duration::from_millis(timeout));
+                self.lock_deadline = Some((key.clone(), deadline));
+                Some(deadline)
             }
         }
     }

@@ -70,7 +70,7 @@ mod wants;
 use std::{sync::Arc, task::Waker};
 
 use crdb_concurrency::{LockGuard, LockWait};
-use crdb_keys::{RangeId, Span, Timestamp};
+use crdb_keys::{Key, RangeId, Span, Timestamp};
 use crdb_proto::kv::{
     self, BatchHeader, BatchRequest, BatchResponse, Response, TxnMeta, error::Kind as ErrorKind,
 };
@@ -182,8 +182,8 @@ pub struct Evaluation<E: Engine> {
     give_up: Mono,
     /// Its place before those who wait for the same locks, once it has waited for some.
     place: Option<LockGuard>,
-    /// When the wait for locks ends without them.
-    lock_deadline: Option<Mono>,
+    /// The key whose lock is waited for, and when that ends without it.
+    lock_deadline: Option<(Key, Mono)>,
     stage: Stage<E>,
 }
 
@@ -232,10 +232,18 @@ impl<E: Engine> Evaluation<E> {
         self.header()?.txn.as_ref()
     }
 
-    /// When the wait for locks ends without them, if the request says so and it has begun.
+    /// When the wait for the lock of a key ends without it, if the request says so and it has
+    /// begun. Each key that is waited for has its own time.
     #[must_use]
     pub fn lock_deadline(&self) -> Option<Mono> {
-        self.lock_deadline
+        self.lock_deadline.as_ref().map(|(_, deadline)| *deadline)
+    }
+
+    /// Begins again, after an end without effect that may be another one now.
+    pub fn again(&mut self, now: Mono) {
+        self.give_up = now.after(self.store.shared.config.lease_wait_max);
+        self.lock_deadline = None;
+        self.stage = Stage::Start;
     }
 
     /// Gives the request up and says what that means: ambiguous if it was proposed.

@@ -274,6 +274,7 @@ impl HttpSource for Shared {
             used_bytes: stats.used_bytes,
             clock_offsets: *self.clock_offsets.lock(),
             txns: self.running.get().map(|running| running.txns.counts()).unwrap_or_default(),
+            contention: self.running.get().map(|r| r.site.contention()).unwrap_or_default(),
             auto_retries: self.running.get().map_or(0, |running| running.sql.auto_retries()),
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crdb_keys::NodeId;
 use crdb_keys::hlc::Clock;
-use crdb_kv::contention::{self, Site};
+use crdb_kv::contention::{self, ContentionCounts, ContentionMetrics, Site};
 use crdb_kv::{DistSender, Sender, Transport, TransportError};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_raftstore::{Input, Mono, Proposal};
@@ -22,11 +22,17 @@ pub(crate) struct NodeSite {
     inbox: Arc<Inbox>,
     /// The way of requests about transactions; set once it exists.
     sender: OnceLock<Weak<DistSender>>,
+    contention: ContentionMetrics,
 }
 
 impl NodeSite {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Self { inbox, sender: OnceLock::new() }
+        Self { inbox, sender: OnceLock::new(), contention: ContentionMetrics::default() }
+    }
+
+    /// What waits for locks cost here so far.
+    pub(crate) fn contention(&self) -> ContentionCounts {
+        self.contention.snapshot()
     }
 
     /// Gives the site its way to the records of transactions.
@@ -52,6 +58,10 @@ impl Site for NodeSite {
     fn sender(&self) -> Option<Arc<dyn Sender>> {
         let sender: Arc<dyn Sender> = self.sender.get()?.upgrade()?;
         Some(sender)
+    }
+
+    fn metrics(&self) -> Option<&ContentionMetrics> {
+        Some(&self.contention)
     }
 
     #[cfg(feature = "planted-bugs")]

@@ -1,6 +1,7 @@
 //! Transactions over one real store.
 
 mod bank;
+mod contention;
 mod faults;
 #[cfg(feature = "planted-bugs")]
 mod planted;
