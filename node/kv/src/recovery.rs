@@ -12,8 +12,8 @@
 
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
-    BatchRequest, PushTxnRequest, PushTxnResponse, QueryIntentRequest, RecoverTxnRequest, Request,
-    TxnMeta, TxnRecord, TxnStatus, request, response,
+    BatchRequest, PushTxnRequest, PushTxnResponse, QueryIntentRequest, QueryTxnRequest,
+    QueryTxnResponse, RecoverTxnRequest, Request, TxnMeta, TxnRecord, TxnStatus, request, response,
 };
 
 use crate::{SendError, Sender};
@@ -61,6 +61,18 @@ pub(crate) async fn push(
 ) -> Result<PushTxnResponse, SendError> {
     match send(sender, [request::Kind::PushTxn(push)]).await?.pop().flatten() {
         Some(response::Kind::PushTxn(answer)) => Ok(answer),
+        _ => Err(strange()),
+    }
+}
+
+/// Asks for the record of a transaction, if it has one, and for who waits for it.
+pub(crate) async fn query(
+    sender: &dyn Sender,
+    txn: &TxnMeta,
+) -> Result<QueryTxnResponse, SendError> {
+    let query = QueryTxnRequest { txn: Some(txn.clone()) };
+    match send(sender, [request::Kind::QueryTxn(query)]).await?.pop().flatten() {
+        Some(response::Kind::QueryTxn(answer)) => Ok(answer),
         _ => Err(strange()),
     }
 }

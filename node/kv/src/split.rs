@@ -423,6 +423,7 @@ impl Work {
                         return Err("the scan returns too much at once; give it a bound");
                     }
                     all.count += more.count;
+                    all.own_intents += more.own_intents;
                     all.rows.extend(more.rows);
                     all.resume = more.resume;
                 }

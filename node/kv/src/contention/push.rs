@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_proto::kv::{
-    self, BatchRequest, PushTxnRequest, QueryTxnRequest, QueryTxnResponse, ReleaseLocksRequest,
-    Request, ResolveIntentRequest, TxnMeta, TxnPriority, TxnRecord, TxnStatus, error, request,
-    response,
+    self, BatchRequest, PushTxnRequest, ReleaseLocksRequest, Request, ResolveIntentRequest,
+    TxnMeta, TxnPriority, TxnRecord, TxnStatus, error, request, response,
 };
 use crdb_raftstore::LockWait;
 
@@ -61,7 +60,7 @@ async fn attempt(
     let own = waiter.txn.as_ref().filter(|txn| !txn.anchor.is_empty());
     let mut dependents = Vec::new();
     if let Some(own) = own {
-        let query = query(sender, own).await?;
+        let query = recovery::query(sender, own).await?;
         if query.record.is_some_and(|record| record.status() == TxnStatus::Aborted) {
             return Ok(Some(aborted()));
         }
@@ -179,16 +178,6 @@ async fn clear(
         max_keys: if many { RESOLVE_KEYS } else { 0 },
     };
     send(sender, request::Kind::ResolveIntent(resolve)).await.map(|_| true)
-}
-
-async fn query(sender: &dyn Sender, txn: &TxnMeta) -> Result<QueryTxnResponse, SendError> {
-    let query = QueryTxnRequest { txn: Some(txn.clone()) };
-    match send(sender, request::Kind::QueryTxn(query)).await? {
-        Some(response::Kind::QueryTxn(answer)) => Ok(answer),
-        _ => Err(SendError::Unavailable {
-            message: "a record was asked and gave an answer of another kind".to_owned(),
-        }),
-    }
 }
 
 async fn send(

@@ -172,7 +172,7 @@ impl Script {
         match kind {
             Kind::Get(r) => {
                 let value = self.keys.get(&r.key).cloned();
-                Answer::Get(GetResponse { value })
+                Answer::Get(GetResponse { value, own_intent: false })
             }
             Kind::Scan(r) => Answer::Scan(self.scan(r)),
             Kind::ResolveIntent(r) => {

@@ -1,13 +1,14 @@
 //! Sends what a transaction wrote: before its commit, as intents, and with it.
 
+use bytes::Bytes;
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, Isolation, Request,
-    request, response,
+    TxnStatus, request, response,
 };
 
 use super::committer::{Committer, Event, Step};
-use super::coordinator::{State, Txn};
+use super::coordinator::{State, Txn, aborted};
 use super::footprint::in_flight;
 use super::metrics::add;
 use super::types::{CommitInfo, CommitKind, SavepointId, TxnError};
@@ -24,10 +25,12 @@ impl Txn {
         for (sequence, requests) in self.buffer.batches() {
             self.prepare_intents(sequence);
             let header = self.write_header(sequence);
+            let keys: Vec<Bytes> = requests.iter().filter_map(written_key).collect();
             let batch = BatchRequest { header: Some(header), requests };
             add(&self.client.metrics().flushes, 1);
             match self.client.sender().send(batch).await {
                 Ok(response) => {
+                    keys.iter().for_each(|key| self.footprint.laid(key, sequence));
                     let at = response.write_timestamp.map(Timestamp::from).unwrap_or_default();
                     self.raise_write_timestamp(at);
                 }
@@ -37,7 +40,7 @@ impl Txn {
                     return Err(self.fail(TxnError::Unavailable { message }));
                 }
                 Err(error) => {
-                    let error = TxnError::from(error);
+                    let error = self.unless_aborted(error.into()).await;
                     self.heard(&error);
                     return Err(error);
                 }
@@ -45,6 +48,21 @@ impl Txn {
         }
         self.buffer.clear();
         Ok(())
+    }
+
+    /// The error, unless it may come of own writes that are gone: those of a transaction that was
+    /// aborted, which is the error then.
+    async fn unless_aborted(&self, error: TxnError) -> TxnError {
+        if !matches!(error, TxnError::Duplicate { .. }) || !self.footprint.has_intents() {
+            return error;
+        }
+        match recovery::query(&**self.client.sender(), &self.meta).await {
+            Ok(answer) => match answer.record.map(|record| record.status()) {
+                Some(TxnStatus::Aborted) => aborted(),
+                _ => error,
+            },
+            Err(unknown) => unknown.into(),
+        }
     }
 
     /// Notes where intents are about to be laid.
@@ -121,7 +139,10 @@ impl Txn {
                 self.after_commit(&info).await;
                 Ok(info)
             }
-            Err(error) => Err(self.fail(error)),
+            Err(error) => {
+                let error = self.unless_aborted(error).await;
+                Err(self.fail(error))
+            }
         }
     }
 
@@ -272,5 +293,15 @@ impl Txn {
             }
         }
         None
+    }
+}
+
+/// The key that a request writes to.
+fn written_key(request: &Request) -> Option<Bytes> {
+    match &request.kind {
+        Some(request::Kind::Put(put)) => Some(put.key.clone()),
+        Some(request::Kind::ConditionalPut(put)) => Some(put.key.clone()),
+        Some(request::Kind::Delete(delete)) => Some(delete.key.clone()),
+        _ => None,
     }
 }

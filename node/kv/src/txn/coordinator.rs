@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, BatchResponse, GetResponse, Isolation, LockStrength, Request,
-    Response, Routing, TxnMeta, request, response,
+    Response, Routing, ScanRequest, ScanResponse, TxnMeta, request, response,
 };
 use parking_lot::Mutex;
 
@@ -26,6 +26,9 @@ use crate::{PlantedTxnBug, SendError};
 const BUFFER_KEYS: usize = 100_000;
 /// A read is tried again at a later timestamp this many times before its caller hears.
 const MAX_REFRESHES: usize = 8;
+
+/// Why a transaction has to end whose writes are gone.
+const ABORTED: &str = "ABORT_REASON_ABORTED_RECORD_FOUND";
 
 /// Where a transaction stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +239,7 @@ impl Txn {
         let mut responses = Vec::with_capacity(requests.len());
         for (request, from_buffer) in requests.into_iter().zip(plan) {
             let response = match from_buffer {
-                Some(value) => response::Kind::Get(GetResponse { value }),
+                Some(value) => response::Kind::Get(GetResponse { value, own_intent: true }),
                 None => self.overlay(request, answers.next(), at)?,
             };
             responses.push(Response { kind: Some(response) });
@@ -290,29 +293,41 @@ impl Txn {
     ) -> Result<response::Kind, TxnError> {
         match (request.kind, answer.and_then(|answer| answer.kind)) {
             (Some(request::Kind::Get(get)), Some(response::Kind::Get(value))) => {
+                if self.footprint.is_laid(&get.key) && !value.own_intent {
+                    return Err(self.found_aborted());
+                }
                 let locked = get.lock() != LockStrength::LockNone;
                 self.note(get.key, Bytes::new(), at, locked);
                 Ok(response::Kind::Get(value))
             }
             (Some(request::Kind::Scan(scan)), Some(response::Kind::Scan(read))) => {
+                let (start, end) = served(&scan, &read);
+                if read.own_intents < self.footprint.count_laid(start, end) {
+                    return Err(self.found_aborted());
+                }
                 let read = if self.buffer.touches(&scan.start, &scan.end) {
                     self.buffer.overlay(&scan, read)
                 } else {
                     read
                 };
                 let locked = scan.lock() != LockStrength::LockNone;
-                let (start, end) = match &read.resume {
-                    None => (scan.start, scan.end),
-                    Some(resume) if scan.reverse => (resume.end.clone(), scan.end),
-                    Some(resume) => (scan.start, resume.start.clone()),
-                };
+                let (start, end) = served(&scan, &read);
                 if start < end {
-                    self.note(start, end, at, locked);
+                    self.note(start.clone(), end.clone(), at, locked);
                 }
                 Ok(response::Kind::Scan(read))
             }
             _ => Err(TxnError::invalid("a range gave an answer of another kind")),
         }
+    }
+
+    /// A write of its own that was there is not any more: only an abort removes it, and what was
+    /// read may lack others, too.
+    fn found_aborted(&self) -> TxnError {
+        if let Some(alive) = &self.alive {
+            alive.aborted.lock().get_or_insert_with(|| ABORTED.to_owned());
+        }
+        aborted()
     }
 
     fn note(&mut self, start: Bytes, end: Bytes, at: Timestamp, locked: bool) {
@@ -496,6 +511,20 @@ impl Txn {
         self.buffer.keep(self.sequence);
         SavepointId(self.sequence)
     }
+}
+
+/// What of a scan was served: up to where it goes on.
+fn served<'a>(scan: &'a ScanRequest, read: &'a ScanResponse) -> (&'a Bytes, &'a Bytes) {
+    match &read.resume {
+        None => (&scan.start, &scan.end),
+        Some(resume) if scan.reverse => (&resume.end, &scan.end),
+        Some(resume) => (&scan.start, &resume.start),
+    }
+}
+
+/// The transaction was aborted by another one.
+pub(super) fn aborted() -> TxnError {
+    TxnError::Retry { cause: RetryCause::Aborted(ABORTED.to_owned()) }
 }
 
 fn after(timestamp: Timestamp, duration: std::time::Duration) -> Timestamp {

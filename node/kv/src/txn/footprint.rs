@@ -3,8 +3,11 @@
 //! Invariants:
 //! 1. A place is noted before the request that leaves something there is sent, so that whatever
 //!    becomes of the request is cleaned up.
+//! 2. An intent counts as laid only while it certainly is, unless somebody aborted the transaction:
+//!    one that is not found again says so.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use crdb_keys::Timestamp;
@@ -25,8 +28,17 @@ pub(crate) const BATCH: usize = 500;
 pub(crate) struct Footprint {
     /// Start and end of spans with unreplicated locks; an empty end is the single key.
     locked: Vec<(Bytes, Bytes)>,
-    /// Keys where intents may be, with the sequence of the latest.
-    intents: BTreeMap<Bytes, u32>,
+    /// Keys where intents may be.
+    intents: BTreeMap<Bytes, Writes>,
+}
+
+/// The writes to a key that were sent.
+#[derive(Debug, Clone, Copy)]
+struct Writes {
+    /// Sequence of the latest.
+    latest: u32,
+    /// Sequence of the first that is certain to be there.
+    laid: Option<u32>,
 }
 
 impl Footprint {
@@ -67,15 +79,39 @@ impl Footprint {
 
     /// Notes that an intent is about to be laid.
     pub(crate) fn intent(&mut self, key: Bytes, sequence: u32) {
-        self.intents.insert(key, sequence);
+        let new = Writes { latest: sequence, laid: None };
+        self.intents.entry(key).and_modify(|writes| writes.latest = sequence).or_insert(new);
+    }
+
+    /// Notes that an intent was laid with a sequence.
+    pub(crate) fn laid(&mut self, key: &[u8], sequence: u32) {
+        if let Some(writes) = self.intents.get_mut(key) {
+            writes.laid.get_or_insert(sequence);
+        }
+    }
+
+    /// Whether an intent is at a key.
+    pub(crate) fn is_laid(&self, key: &[u8]) -> bool {
+        self.intents.get(key).is_some_and(|writes| writes.laid.is_some())
+    }
+
+    /// How many intents are in a span.
+    pub(crate) fn count_laid(&self, start: &[u8], end: &[u8]) -> u64 {
+        if self.intents.is_empty() || start >= end {
+            return 0;
+        }
+        let span = (Bound::Included(start), Bound::Excluded(end));
+        let writes = self.intents.range::<[u8], _>(span);
+        writes.filter(|(_, writes)| writes.laid.is_some()).count() as u64
     }
 
     /// What takes back the intents laid above a sequence; they count as laid at it from now on.
     pub(crate) fn revert_to(&mut self, sequence: u32) -> Vec<Request> {
         let mut requests = Vec::new();
-        for (key, latest) in &mut self.intents {
-            if *latest > sequence {
-                *latest = sequence;
+        for (key, writes) in &mut self.intents {
+            if writes.latest > sequence {
+                writes.latest = sequence;
+                writes.laid.take_if(|first| *first > sequence);
                 requests.push(Request {
                     kind: Some(request::Kind::RevertIntent(RevertIntentRequest {
                         start: key.clone(),
@@ -176,6 +212,24 @@ mod tests {
         assert_eq!(footprint.revert_to(3).len(), 1);
         assert_eq!(footprint.revert_to(3).len(), 0);
         assert_eq!(footprint.resolutions(&Bytes::new(), None).len(), 2);
+    }
+
+    #[test]
+    fn intents_count_from_when_they_are_there_until_they_are_taken_back() {
+        let mut footprint = laid(2);
+        assert_eq!(footprint.count_laid(b"k", b"l"), 0);
+        footprint.laid(b"k000000", 1);
+        footprint.intent("k000000".into(), 5);
+        footprint.laid(b"k000000", 5);
+        footprint.intent("k000001".into(), 5);
+        footprint.laid(b"k000001", 5);
+        assert_eq!(footprint.count_laid(b"k", b"l"), 2);
+        assert_eq!(footprint.count_laid(b"k000001", b"l"), 1);
+        assert_eq!(footprint.count_laid(b"l", b"k"), 0);
+        footprint.revert_to(3);
+        assert!(footprint.is_laid(b"k000000") && !footprint.is_laid(b"k000001"));
+        footprint.revert_to(0);
+        assert_eq!(footprint.count_laid(b"k", b"l"), 0);
     }
 
     #[test]

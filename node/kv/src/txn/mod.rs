@@ -49,7 +49,9 @@
 //!    have been written, says ABORTED for as long as it matters.
 //! 5. No intent is resolved as committed before the COMMITTED record is durable.
 //! 6. Whatever it leaves at a leaseholder is noted before it is sent.
-//! 7. A transaction runs again under a new id; there is nothing of the old one to confuse it with.
+//! 7. A transaction that was aborted returns nothing that it read past its own writes: the intents
+//!    that it sent before are found again by each read over them, or the read fails.
+//! 8. A transaction runs again under a new id; there is nothing of the old one to confuse it with.
 
 mod background;
 pub(crate) mod buffer;

@@ -24,7 +24,7 @@ use crdb_proto::kv::{self, LockStrength, error};
 
 use super::{
     EvalError, Evaluation, MAX_INTENTS, MAX_RESPONSE_BYTES, Newer, Writes, check_key, check_span,
-    failed, invalid,
+    failed, invalid, write::Written,
 };
 use crate::{
     Reader, lock,
@@ -65,10 +65,10 @@ impl<R: Reader> Evaluation<'_, R> {
         self.check_threshold(self.read)?;
         let lock = self.lock_strength(get.lock)?;
         if lock.is_some_and(|strength| self.skips_locked(&get.key, strength)) {
-            return Ok(kv::GetResponse { value: None });
+            return Ok(kv::GetResponse::default());
         }
-        let Some(value) = self.visible(&get.key, lock)? else {
-            return Ok(kv::GetResponse { value: None });
+        let Some((value, own_intent)) = self.visible(&get.key, lock)? else {
+            return Ok(kv::GetResponse::default());
         };
         self.served(Span::point(get.key.clone()), self.read);
         if let Some(strength) = lock
@@ -76,21 +76,22 @@ impl<R: Reader> Evaluation<'_, R> {
         {
             self.out.locks.push((get.key.clone(), strength));
         }
-        Ok(kv::GetResponse { value })
+        Ok(kv::GetResponse { value, own_intent })
     }
 
-    /// The value of a key as the batch sees it; the outer `None` if it may not.
+    /// The value of a key as the batch sees it, and whether it is that of an own intent; the outer
+    /// `None` if it may not see it.
     fn visible(
         &mut self,
         key: &Key,
         lock: Option<LockStrength>,
-    ) -> Result<Option<Option<Bytes>>, EvalError> {
+    ) -> Result<Option<(Option<Bytes>, bool)>, EvalError> {
         if let Some(written) = self.written.get(key) {
-            return Ok(Some(written.value.clone()));
+            return Ok(Some((written.value.clone(), written.has_intent())));
         }
         if let Some(intent) = lock::get_intent(self.reader, key)? {
             if self.is_own(&intent) {
-                return Ok(Some(intent.value));
+                return Ok(Some((intent.value, true)));
             }
             if self.is_in_the_way(&intent, lock) {
                 if lock.is_none() || !self.leaves_out_locked() {
@@ -105,8 +106,8 @@ impl<R: Reader> Evaluation<'_, R> {
                 self.met_newer(key, version.timestamp, lock);
                 Ok(None)
             }
-            Some(version) => Ok(Some(version.value)),
-            None => Ok(Some(None)),
+            Some(version) => Ok(Some((version.value, false))),
+            None => Ok(Some((None, false))),
         }
     }
 
@@ -310,6 +311,11 @@ impl<R: Reader> Evaluation<'_, R> {
         Ok(Some(strength))
     }
 
+    /// Whether what a scan sees at a key as its own is, or is above, an intent in the state.
+    fn has_own_intent(&self, key: &[u8]) -> bool {
+        self.written.get(key).is_none_or(Written::has_intent)
+    }
+
     fn leaves_out_locked(&self) -> bool {
         self.header.wait_policy == kv::WaitPolicy::WaitSkip as i32
     }
@@ -398,7 +404,9 @@ impl<'a> Rows<'a> {
             Seen::Version(at, value) => *at <= self.read && value.is_none(),
             Seen::Foreign(_) => self.lock.is_some() && self.leaves_out_locked,
         };
+        let own = u64::from(matches!(seen, Seen::Own(_)) && evaluation.has_own_intent(key));
         if nothing || self.lock.is_some_and(|strength| evaluation.skips_locked(key, strength)) {
+            self.response.own_intents += own;
             return ControlFlow::Continue(());
         }
         if self.response.count >= self.max_rows || self.bytes >= self.max_bytes {
@@ -407,6 +415,7 @@ impl<'a> Rows<'a> {
         }
         // Also what forbids the read: with a bound there is no need to wait for what is behind it.
         self.response.count += 1;
+        self.response.own_intents += own;
         let value = match seen {
             Seen::Foreign(holder) => {
                 self.foreign.insert(Bytes::copy_from_slice(key), (*holder).clone());

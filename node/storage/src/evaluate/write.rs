@@ -28,6 +28,13 @@ pub(super) struct Written {
     intent: Option<Box<Provisional>>,
 }
 
+impl Written {
+    /// Whether it goes above an intent that is there.
+    pub(super) fn has_intent(&self) -> bool {
+        self.intent.as_ref().is_some_and(|intent| intent.own.is_some())
+    }
+}
+
 struct Provisional {
     own: Option<kv::Intent>,
     timestamp: Timestamp,

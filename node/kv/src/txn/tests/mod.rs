@@ -1,5 +1,6 @@
 //! Transactions over one real store.
 
+mod aborted;
 mod bank;
 mod contention;
 mod faults;
