@@ -32,16 +32,17 @@ pub(super) fn lock_rows(query: &ast::Query, plan: &mut Plan) -> Result<()> {
             },
         };
         if clause.of.is_empty() {
-            if mark(plan, None, lock) == Found::Aggregate {
-                return Err(refused(clause, "aggregate functions"));
+            if let Some(what) = mark(plan, None, lock).merged {
+                return Err(refused(clause, what));
             }
             continue;
         }
         for name in &clause.of {
-            match mark(plan, Some(&name.last().value), lock) {
-                Found::Scan => {}
-                Found::Aggregate => return Err(refused(clause, "aggregate functions")),
-                Found::Nothing => {
+            let found = mark(plan, Some(&name.last().value), lock);
+            match found.merged {
+                _ if found.scan => {}
+                Some(what) => return Err(refused(clause, what)),
+                None => {
                     return Err(SqlError::new(
                         SqlState::UNDEFINED_TABLE,
                         format!(
@@ -80,18 +81,29 @@ fn check(query: &ast::Query, clause: &ast::Locking) -> Result<()> {
 }
 
 /// What was met on the way to the tables.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Found {
-    Nothing,
-    Aggregate,
-    Scan,
+#[derive(Clone, Copy, Default)]
+struct Found {
+    /// A scan that locks its rows now.
+    scan: bool,
+    /// Rows that are no rows of a table any more, and what made them so.
+    merged: Option<&'static str>,
+}
+
+impl Found {
+    fn merged(what: &'static str) -> Self {
+        Self { scan: false, merged: Some(what) }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { scan: self.scan || other.scan, merged: self.merged.or(other.merged) }
+    }
 }
 
 fn mark(plan: &mut Plan, name: Option<&str>, lock: RowLock) -> Found {
     match plan {
         Plan::Scan(scan) if name.is_none_or(|name| scan.alias == name) => {
             scan.lock = Some(lock.and(scan.lock));
-            Found::Scan
+            Found { scan: true, merged: None }
         }
         Plan::Filter { input, .. }
         | Plan::Project { input, .. }
@@ -100,16 +112,13 @@ fn mark(plan: &mut Plan, name: Option<&str>, lock: RowLock) -> Found {
         | Plan::Sort { input, .. }
         | Plan::Limit { input, .. }
         | Plan::Apply { input, .. } => mark(input, name, lock),
-        Plan::Join(join) => mark(&mut join.left, name, lock).max(mark(&mut join.right, name, lock)),
+        Plan::Join(join) => mark(&mut join.left, name, lock).and(mark(&mut join.right, name, lock)),
         Plan::LateralJoin(join) => {
-            mark(&mut join.left, name, lock).max(mark(&mut join.right, name, lock))
+            mark(&mut join.left, name, lock).and(mark(&mut join.right, name, lock))
         }
-        Plan::Aggregate { .. } => Found::Aggregate,
-        Plan::Scan(_)
-        | Plan::Values(_)
-        | Plan::Virtual(_)
-        | Plan::Show(_)
-        | Plan::Distinct { .. }
-        | Plan::SetOp { .. } => Found::Nothing,
+        Plan::Aggregate { .. } => Found::merged("aggregate functions"),
+        Plan::Distinct { .. } => Found::merged("DISTINCT clause"),
+        Plan::SetOp { .. } => Found::merged("UNION/INTERSECT/EXCEPT"),
+        Plan::Scan(_) | Plan::Values(_) | Plan::Virtual(_) | Plan::Show(_) => Found::default(),
     }
 }
