@@ -374,6 +374,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     /// Answers an error; a transaction that is open fails with it.
     pub(crate) async fn failed(&mut self, error: &SqlError) {
         self.session.fail().await;
+        let notices = self.session.take_notices();
+        self.aside(&notices, &[]);
         self.output.error(error_fields(error, "ERROR"));
     }
 

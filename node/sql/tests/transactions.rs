@@ -47,7 +47,12 @@ struct Sessions {
 
 async fn answer(mut session: Box<Session>, statement: String) -> (Box<Session>, String) {
     let result = run(&mut session, &statement).await;
-    let text = show(&session, &result);
+    let mut text = String::new();
+    if result.is_err() {
+        let notices = session.take_notices();
+        text.extend(notices.iter().map(|notice| format!("NOTICE: {}\n", notice.message)));
+    }
+    text.push_str(&show(&session, &result));
     (session, text)
 }
 

@@ -559,6 +559,13 @@ impl Session {
         self.show_transaction();
     }
 
+    /// Takes what the client is to be told beside an error: what happened before the statement
+    /// failed, such as that a transaction was committed.
+    #[must_use]
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.untold_notices)
+    }
+
     /// Rolls back what is open. To be called when the client has left.
     pub async fn close(&mut self) {
         drop(self.abandon().await);

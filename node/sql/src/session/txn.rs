@@ -217,6 +217,12 @@ impl Open {
         self.savepoints.truncate(usize::from(first));
     }
 
+    /// Takes back everything; only ROLLBACK helps.
+    pub(super) async fn end(&mut self) {
+        self.restart().await;
+        self.savepoints.clear();
+    }
+
     /// Forgets all but that it was begun with the restart savepoint. Returns the settings to go back
     /// to.
     pub(super) fn start_over(&mut self) -> Vars {

@@ -266,8 +266,9 @@ impl Session {
         Ok(true)
     }
 
-    /// Ends an implicit transaction before a schema change, and refuses one after BEGIN. TRUNCATE
-    /// after BEGIN deletes all rows instead; its answer comes back.
+    /// Commits the open transaction before a schema change; under `autocommit_before_ddl = off` one
+    /// after BEGIN is refused. TRUNCATE after BEGIN deletes all rows instead, as one of the
+    /// statements of the transaction; its answer comes back.
     async fn before_schema_change(
         &mut self,
         what: &'static str,
@@ -287,13 +288,29 @@ impl Session {
         if let Statement::Truncate(truncate) = statement {
             return self.truncate_rows(truncate, cancel).await.map(Some);
         }
+        if matches!(statement, Statement::SetClusterSetting { .. }) {
+            return Err(SqlError::new(
+                SqlState::ACTIVE_TRANSACTION,
+                "SET CLUSTER SETTING cannot be used inside a multi-statement transaction",
+            ));
+        }
         if self.info.vars.get("autocommit_before_ddl")? != "on" {
             return Err(SqlError::unsupported(format!("{what} inside a transaction")).with_hint(
                 "Run it outside of BEGIN and COMMIT, or SET autocommit_before_ddl = on to have \
                  the transaction committed before it.",
             ));
         }
-        drop(self.commit(cancel).await?);
+        match self.commit(cancel).await {
+            Ok(told) => self.untold.extend(told),
+            Err(error) => {
+                // The client does not know that it was to end, so it fails like by any statement.
+                // What did not lose a race is not to be run again from a savepoint.
+                if error.code != SqlState::SERIALIZATION_FAILURE {
+                    self.open_transaction()?.end().await;
+                }
+                return Err(error);
+            }
+        }
         self.untold_notices.push(Notice::new(format!(
             "auto-committing transaction before processing {what} due to autocommit_before_ddl \
              setting"

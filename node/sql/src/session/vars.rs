@@ -45,7 +45,7 @@ const ON_OFF: Kind = Kind::Bool;
 /// Sorted by name.
 const VARIABLES: &[Variable] = &[
     reported("application_name", "application_name", "", Kind::Text),
-    var("autocommit_before_ddl", "off", Kind::OneOf(&["on", "off"])),
+    var("autocommit_before_ddl", "on", Kind::OneOf(&["on", "off"])),
     var("bytea_output", "hex", Kind::OneOf(&["hex"])),
     reported("client_encoding", "client_encoding", "UTF8", Kind::OneOf(&["UTF8"])),
     var(

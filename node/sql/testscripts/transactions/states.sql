@@ -47,22 +47,64 @@ a> INSERT INTO t VALUES (1, 14)
 a> COMMIT
 a> SELECT * FROM t ORDER BY k
 
--- Schema changes, TRUNCATE, settings.
+-- A schema change commits the transaction first.
+a> BEGIN
+a> INSERT INTO t VALUES (8, 80)
+a> SAVEPOINT s
+a> CREATE TABLE u (k INT PRIMARY KEY)
+a> SHOW transaction_status
+a> ROLLBACK TO SAVEPOINT s
+a> COMMIT
+a> SELECT * FROM t WHERE k = 8
 a> BEGIN
 a> CREATE TABLE u (k INT PRIMARY KEY)
+a> SHOW transaction_status
 a> ROLLBACK
+a> BEGIN READ ONLY
+a> DROP TABLE u
+a> DROP TABLE u
+a> ROLLBACK
+a> BEGIN
+a> SELECT 1/0
+a> DROP TABLE u
+a> ROLLBACK
+a> BEGIN
+a> SAVEPOINT cockroach_restart
+a> RELEASE SAVEPOINT cockroach_restart
+a> DROP TABLE u
+a> COMMIT
+a> BEGIN
+a> SET CLUSTER SETTING kv.closed_timestamp.target_duration = '3s'
+a> ROLLBACK
+
+-- If it cannot commit, nothing is changed, and the transaction has failed.
+a> BEGIN
+a> SELECT * FROM t WHERE k = 8
+b> UPDATE t SET v = 81 WHERE k = 8
+a> INSERT INTO t VALUES (9, 90)
+a> DROP TABLE u
+a> SHOW transaction_status
+a> COMMIT
+a> SELECT * FROM u
+a> SELECT * FROM t WHERE k = 9
+
+-- With the setting off it is refused.
+a> SET autocommit_before_ddl = off
+a> BEGIN
+a> INSERT INTO t VALUES (9, 90)
+a> DROP TABLE u
+a> COMMIT
+a> SELECT * FROM u
+a> RESET autocommit_before_ddl
+a> DROP TABLE u
+
+-- TRUNCATE is taken back like the rest; so are settings.
 a> BEGIN
 a> TRUNCATE t
 a> SELECT count(*) FROM t
 a> INSERT INTO t VALUES (7, 70)
 a> ROLLBACK
 a> SELECT count(*) FROM t
-a> SET autocommit_before_ddl = on
-a> BEGIN
-a> INSERT INTO t VALUES (8, 80)
-a> CREATE TABLE u (k INT PRIMARY KEY)
-a> ROLLBACK
-a> SELECT * FROM t WHERE k = 8
 a> BEGIN
 a> SET application_name = 'x'
 a> SET LOCAL statement_timeout = '1s'
