@@ -1,6 +1,6 @@
 //! `put KEY=VALUE`, `insert KEY=VALUE`, `delete KEY`, `savepoint`, `rollback N`, `get KEY`,
 //! `scan SPAN [rows=N] [bytes=N] [reverse] [count] [read=KEY=VALUE,...] [resume=SPAN]`, `send`,
-//! `flush`.
+//! `flush`, `release N`, `sent N`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -48,6 +48,38 @@ fn requests(requests: &[Request]) -> String {
     out
 }
 
+impl Script {
+    fn scan(&self, word: &str, words: &[String], named: &[(String, String)]) -> Outcome {
+        let (start, end) = span(word);
+        let mut scan = ScanRequest { start, end, ..ScanRequest::default() };
+        let mut read = ScanResponse::default();
+        scan.reverse = words.iter().any(|word| word == "reverse");
+        scan.count_only = words.iter().any(|word| word == "count");
+        for (name, value) in named {
+            match name.as_str() {
+                "rows" => scan.max_rows = value.parse()?,
+                "bytes" => scan.max_bytes = value.parse()?,
+                "read" => read.rows = pairs(value),
+                "resume" => {
+                    let (start, end) = span(value);
+                    read.resume = Some(Span { start, end });
+                }
+                other => return Err(format!("no such option: {other}").into()),
+            }
+        }
+        read.count = read.rows.len() as u64;
+        let merged = self.buffer.overlay(&scan, read);
+        let mut out = format!("{}:", merged.count);
+        for row in merged.rows {
+            write!(out, " {}={}", text(&row.key), text(&row.value))?;
+        }
+        if let Some(left) = merged.resume {
+            write!(out, " resume {}", span_text(&left.start, &left.end))?;
+        }
+        Ok(out)
+    }
+}
+
 impl goldenscript::Runner for Script {
     type Command = Command;
 
@@ -82,6 +114,14 @@ impl goldenscript::Runner for Script {
                 self.buffer.keep(self.sequence);
                 Ok(self.sequence.to_string())
             }
+            "release" => {
+                self.buffer.release(word.parse()?);
+                Ok(format!("{:?}", self.buffer.savepoints()))
+            }
+            "sent" => {
+                self.buffer.sent(word.parse()?);
+                Ok(format!("{} keys, {} bytes", self.buffer.len(), self.buffer.bytes()))
+            }
             "rollback" => {
                 self.buffer.rollback_to(word.parse()?);
                 Ok(format!("{} keys, {} bytes", self.buffer.len(), self.buffer.bytes()))
@@ -91,35 +131,7 @@ impl goldenscript::Runner for Script {
                 Some(None) => "deleted".to_owned(),
                 Some(Some(value)) => text(value),
             }),
-            "scan" => {
-                let (start, end) = span(&word);
-                let mut scan = ScanRequest { start, end, ..ScanRequest::default() };
-                let mut read = ScanResponse::default();
-                scan.reverse = words.iter().any(|word| word == "reverse");
-                scan.count_only = words.iter().any(|word| word == "count");
-                for (name, value) in &named {
-                    match name.as_str() {
-                        "rows" => scan.max_rows = value.parse()?,
-                        "bytes" => scan.max_bytes = value.parse()?,
-                        "read" => read.rows = pairs(value),
-                        "resume" => {
-                            let (start, end) = span(value);
-                            read.resume = Some(Span { start, end });
-                        }
-                        other => return Err(format!("no such option: {other}").into()),
-                    }
-                }
-                read.count = read.rows.len() as u64;
-                let merged = self.buffer.overlay(&scan, read);
-                let mut out = format!("{}:", merged.count);
-                for row in merged.rows {
-                    write!(out, " {}={}", text(&row.key), text(&row.value))?;
-                }
-                if let Some(left) = merged.resume {
-                    write!(out, " resume {}", span_text(&left.start, &left.end))?;
-                }
-                Ok(out)
-            }
+            "scan" => self.scan(&word, &words, &named),
             "send" => Ok(format!("{}:{}", self.sequence, requests(&self.buffer.requests()))),
             "flush" => {
                 let mut out = String::new();

@@ -42,8 +42,9 @@ pub(crate) struct WriteBuffer {
     entries: BTreeMap<Bytes, Entry>,
     /// Bytes of keys and values held.
     bytes: usize,
-    /// Sequences of the savepoints, ascending: what is not above one is kept for it.
-    kept: Vec<u32>,
+    /// Sequences of the savepoints, ascending, and how many are there: what is not above one is
+    /// kept for it.
+    kept: Vec<(u32, u32)>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,25 +109,38 @@ impl WriteBuffer {
             return;
         };
         // No savepoint goes back to what was written since the latest one.
-        if let Some((last, old)) = entry.writes.last_mut()
-            && *last > self.kept.last().copied().unwrap_or_default()
-        {
+        let kept = self.kept.last().map_or(0, |(latest, _)| *latest);
+        while let Some((_, old)) = entry.writes.pop_if(|(at, _)| *at > kept) {
             self.bytes -= size(&key, old.as_ref());
-            *last = sequence;
-            *old = value;
-        } else {
-            entry.writes.push((sequence, value));
         }
+        entry.writes.push((sequence, value));
     }
 
-    /// Keeps what was written so far for a savepoint at `sequence`.
+    /// Keeps what was written so far for one more savepoint at `sequence`, the latest so far.
     pub(crate) fn keep(&mut self, sequence: u32) {
-        if self.kept.last().is_none_or(|last| *last < sequence) {
-            self.kept.push(sequence);
+        match self.kept.last_mut() {
+            Some((latest, count)) if *latest >= sequence => *count += 1,
+            _ => self.kept.push((sequence, 1)),
         }
     }
 
-    /// Takes back what was written above `sequence`.
+    /// One savepoint at `sequence` less: what is kept for none is let go as its key is written.
+    pub(crate) fn release(&mut self, sequence: u32) {
+        let Ok(at) = self.kept.binary_search_by_key(&sequence, |(kept, _)| *kept) else { return };
+        if let Some((_, count)) = self.kept.get_mut(at) {
+            *count -= 1;
+            if *count == 0 {
+                self.kept.remove(at);
+            }
+        }
+    }
+
+    /// The sequences of the savepoints, ascending.
+    pub(crate) fn savepoints(&self) -> Vec<u32> {
+        self.kept.iter().map(|(kept, _)| *kept).collect()
+    }
+
+    /// Takes back what was written above `sequence`, where a savepoint is and stays.
     pub(crate) fn rollback_to(&mut self, sequence: u32) {
         let mut bytes = 0;
         self.entries.retain(|key, entry| {
@@ -135,7 +149,10 @@ impl WriteBuffer {
             !entry.writes.is_empty()
         });
         self.bytes = bytes;
-        self.kept.retain(|kept| *kept <= sequence);
+        self.kept.retain(|(kept, _)| *kept <= sequence);
+        if self.kept.last().is_none_or(|(latest, _)| *latest < sequence) {
+            self.kept.push((sequence, 1));
+        }
     }
 
     /// What the transaction wrote to `key`: `None` if nothing, `Some(None)` if it deleted it.
@@ -211,13 +228,25 @@ impl WriteBuffer {
         for (key, entry) in &self.entries {
             let mut absent = entry.absent;
             for (sequence, value) in &entry.writes {
-                let level = self.kept.partition_point(|kept| kept < sequence);
+                let level = self.kept.partition_point(|(kept, _)| kept < sequence);
                 let (latest, requests) = levels.entry(level).or_default();
                 *latest = (*latest).max(*sequence);
                 add_write(requests, key, value.as_ref(), std::mem::take(&mut absent));
             }
         }
         levels.into_values().collect()
+    }
+
+    /// Forgets what was written up to `sequence`: it is sent, and needs no second time.
+    pub(crate) fn sent(&mut self, sequence: u32) {
+        let mut bytes = 0;
+        self.entries.retain(|key, entry| {
+            entry.absent &= entry.writes.first().is_none_or(|(first, _)| *first > sequence);
+            entry.writes.retain(|(at, _)| *at > sequence);
+            bytes += entry.writes.iter().map(|(_, v)| size(key, v.as_ref())).sum::<usize>();
+            !entry.writes.is_empty()
+        });
+        self.bytes = bytes;
     }
 
     /// Forgets all writes, not the savepoints.

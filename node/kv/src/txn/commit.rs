@@ -4,7 +4,7 @@ use bytes::Bytes;
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, Isolation, Request,
-    TxnStatus, request, response,
+    Savepoints, TxnStatus, request, response,
 };
 
 use super::committer::{Committer, Event, Step};
@@ -24,13 +24,15 @@ impl Txn {
         self.check_writable()?;
         for (sequence, requests) in self.buffer.batches() {
             self.prepare_intents(sequence);
-            let header = self.write_header(sequence);
+            let mut header = self.write_header(sequence);
+            header.savepoints = Some(Savepoints { sequences: self.buffer.savepoints() });
             let keys: Vec<Bytes> = requests.iter().filter_map(written_key).collect();
             let batch = BatchRequest { header: Some(header), requests };
             add(&self.client.metrics().flushes, 1);
             match self.client.sender().send(batch).await {
                 Ok(response) => {
                     keys.iter().for_each(|key| self.footprint.laid(key, sequence));
+                    self.buffer.sent(sequence);
                     let at = response.write_timestamp.map(Timestamp::from).unwrap_or_default();
                     self.raise_write_timestamp(at);
                 }
@@ -46,7 +48,6 @@ impl Txn {
                 }
             }
         }
-        self.buffer.clear();
         Ok(())
     }
 
@@ -97,7 +98,6 @@ impl Txn {
     pub async fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
         self.check_active()?;
         self.buffer.rollback_to(savepoint.0);
-        self.buffer.keep(savepoint.0);
         let reverts = self.footprint.revert_to(savepoint.0);
         if reverts.is_empty() {
             return Ok(());

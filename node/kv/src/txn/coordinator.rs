@@ -488,8 +488,9 @@ impl Txn {
         Ok(())
     }
 
-    /// Writes a value to a key that must not exist. A key that the transaction itself wrote is
-    /// found out at once, one of others by [`Txn::flush`] or [`Txn::commit`].
+    /// Writes a value to a key that must not exist. A value that the transaction itself wrote there
+    /// and that is still buffered is found out at once; one that was flushed before, or that others
+    /// wrote, by [`Txn::flush`] or [`Txn::commit`].
     pub fn insert(&mut self, key: Bytes, value: Bytes) -> Result<(), TxnError> {
         self.make_room()?;
         let sequence = self.next_sequence();
@@ -510,6 +511,12 @@ impl Txn {
     pub fn savepoint(&mut self) -> SavepointId {
         self.buffer.keep(self.sequence);
         SavepointId(self.sequence)
+    }
+
+    /// Gives a savepoint up, once for each time that [`Txn::savepoint`] returned it: nothing more
+    /// is kept for it. The transaction must not go back to it any more.
+    pub fn release(&mut self, savepoint: SavepointId) {
+        self.buffer.release(savepoint.0);
     }
 }
 

@@ -241,12 +241,14 @@ impl Session {
         let txn = StatementTxn::new(&mut *kv, false, run.lock_timeout);
         let result = run.plan(&plan.statement, txn).await;
         match (result, mark) {
-            (Ok(mut result), _) => {
+            (Ok(mut result), mark) => {
+                mark.into_iter().for_each(|mark| kv.release(mark));
                 result.columns.clone_from(&prepared.columns);
                 Ok(result)
             }
             (Err(error), Some(mark)) if error.code == CONFLICT => {
                 kv.rollback_to(mark).await.map_err(crate::kv::txn_error)?;
+                kv.release(mark);
                 Err(error)
             }
             (Err(error), _) => Err(error),

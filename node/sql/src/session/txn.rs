@@ -288,7 +288,10 @@ impl Open {
     /// Forgets a savepoint and those after it.
     pub(super) fn release(&mut self, name: &str) -> Result<(), SqlError> {
         let at = self.find(name)?;
-        self.savepoints.truncate(at);
+        let released = self.savepoints.split_off(at);
+        if let Some(kv) = self.begun() {
+            released.iter().filter_map(|s| s.id).for_each(|id| kv.release(id));
+        }
         Ok(())
     }
 

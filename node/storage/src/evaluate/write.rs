@@ -1,8 +1,10 @@
 //! Writes of keys: as versions at once, or as intents of a transaction.
 //!
-//! An intent keeps the earlier writes of its transaction to the key, each with its sequence
-//! number, for savepoints and for batches that come twice: one with a number that is there is
-//! answered as the first time and changes nothing.
+//! An intent keeps earlier writes of its transaction to the key, each with its sequence number, for
+//! savepoints and for batches that come twice: one with a number that is there is answered as the
+//! first time and changes nothing. What no savepoint goes back to is let go, but for the write
+//! before the latest: the batch of the latest, if it comes again, has to find what it found.
+//! A batch that is older than that and comes again is refused.
 
 use std::ops::ControlFlow;
 
@@ -267,7 +269,9 @@ impl<R: Reader> Evaluation<'_, R> {
         for (key, Written { value, intent }) in written {
             match (self.writes, intent) {
                 (Writes::Intents(txn), Some(provisional)) => {
-                    if let Some(intent) = next_intent(&key, txn, *provisional, value)? {
+                    if let Some(intent) =
+                        next_intent(&key, txn, self.savepoints(), *provisional, value)?
+                    {
                         lock::put_intent(&mut self.out.batch, &key, &intent);
                     }
                 }
@@ -280,6 +284,11 @@ impl<R: Reader> Evaluation<'_, R> {
             }
         }
         Ok(())
+    }
+
+    /// The sequences that the transaction may go back to, if it says so.
+    fn savepoints(&self) -> Option<&[u32]> {
+        self.header.savepoints.as_ref().map(|savepoints| savepoints.sequences.as_slice())
     }
 
     /// Whether this batch changes a key, other than by a write that was there before.
@@ -312,6 +321,7 @@ fn value_below(intent: &kv::Intent, below: u32) -> Option<&Option<Bytes>> {
 fn next_intent(
     key: &Key,
     txn: &kv::TxnMeta,
+    savepoints: Option<&[u32]>,
     Provisional { own, timestamp }: Provisional,
     value: Option<Bytes>,
 ) -> Result<Option<kv::Intent>, EvalError> {
@@ -335,10 +345,24 @@ fn next_intent(
             )));
         }
         history = own.history;
+        if let Some(savepoints) = savepoints {
+            let_go(&mut history, latest, savepoints);
+        }
         history.push(kv::SequencedValue { sequence: latest, value: own.value });
     }
     let txn = kv::TxnMeta { write_timestamp: Some(timestamp.into()), ..txn.clone() };
     Ok(Some(kv::Intent { txn: Some(txn), value, history }))
+}
+
+/// Removes the writes, of those before `latest`, that are the newest for no savepoint.
+fn let_go(history: &mut Vec<kv::SequencedValue>, latest: u32, savepoints: &[u32]) {
+    let ends: Vec<u32> = history.iter().skip(1).map(|w| w.sequence).chain([latest]).collect();
+    let mut ends = ends.into_iter();
+    history.retain(|write| {
+        let above = ends.next().unwrap_or(latest);
+        let first = savepoints.partition_point(|savepoint| *savepoint < write.sequence);
+        savepoints.get(first).is_some_and(|savepoint| *savepoint < above)
+    });
 }
 
 fn one_phase_with_intents() -> EvalError {

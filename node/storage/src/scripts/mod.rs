@@ -7,7 +7,7 @@
 //! | `version at=TS KEY [VALUE]` | writes one version, without a value a tombstone |
 //! | `mvget`, `mvscan`, `mvscan_reverse` `[snap=NAME] at=TS KEY [END]` | reads versions |
 //! | `txn NAME [anchor=KEY] [min=TS] [ts=TS] [seq=N] [priority=low]` | names a transaction |
-//! | `batch [read=TS] [write=TS] [now=TS] [threshold=TS] HEADER REQUEST...` | evaluates and writes; `HEADER` is `deadline=TS`, `limit=TS`, `txn=NAME [ts=TS] [seq=N]`, `with=OPTION,...` |
+//! | `batch [read=TS] [write=TS] [now=TS] [threshold=TS] HEADER REQUEST...` | evaluates and writes; `HEADER` is `deadline=TS`, `limit=TS`, `txn=NAME [ts=TS] [seq=N]`, `savepoints=N,...`, `with=OPTION,...` |
 //! | `floor KEY TS`, `locked KEY...` | what later batches hear of the key from the leaseholder |
 //! | `locks START END`, `versions START END`, `stats START END` | all there is |
 //! | `snapshot NAME`, `flush`, `crash [keep=N]`, `fail_next_write` | what they say |
@@ -213,6 +213,11 @@ impl<E: Engine> Runner<E> {
             let mut txn = self.txns.get(name).ok_or("no such transaction")?.clone();
             change(&mut txn, args)?;
             header.txn = Some(txn);
+        }
+        if let Some(sequences) = args.take_key("savepoints") {
+            let sequences = sequences.split_terminator(',').map(str::parse);
+            header.savepoints =
+                Some(kv::Savepoints { sequences: sequences.collect::<Result<_, _>>()? });
         }
         for option in args.take_key("with").unwrap_or_default().split_terminator(',') {
             match option {

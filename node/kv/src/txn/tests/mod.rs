@@ -6,6 +6,7 @@ mod contention;
 mod faults;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod rewrites;
 
 use std::sync::Arc;
 use std::time::Duration;
