@@ -4,7 +4,6 @@
 //! can tell whose session a request is about.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
@@ -13,26 +12,9 @@ use parking_lot::Mutex;
 use pgwire::messages::startup::SecretKey;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use tokio::sync::Notify;
 
 /// Bits of the process id that number the sessions of a node; the node's id is above them.
 const SESSION_BITS: u32 = 20;
-
-/// Interrupts the statement of one session.
-#[derive(Debug, Default)]
-pub(crate) struct Interrupt {
-    /// What the executor looks at between batches of rows.
-    pub(crate) flag: CancelFlag,
-    /// Wakes the connection that awaits the statement.
-    pub(crate) notify: Notify,
-}
-
-impl Interrupt {
-    fn fire(&self) {
-        self.flag.cancel();
-        self.notify.notify_waiters();
-    }
-}
 
 /// The sessions of a node that can be cancelled.
 pub(crate) struct Registry {
@@ -42,7 +24,7 @@ pub(crate) struct Registry {
 }
 
 struct State {
-    sessions: HashMap<i32, (Bytes, Arc<Interrupt>)>,
+    sessions: HashMap<i32, (Bytes, CancelFlag)>,
     rng: StdRng,
 }
 
@@ -51,7 +33,6 @@ pub(crate) struct Registered<'a> {
     registry: &'a Registry,
     pub(crate) pid: i32,
     pub(crate) key: SecretKey,
-    pub(crate) interrupt: Arc<Interrupt>,
 }
 
 impl Registry {
@@ -61,8 +42,7 @@ impl Registry {
     }
 
     /// Adds a session; protocol 3.2 has room for a key that cannot be guessed.
-    pub(crate) fn register(&self, long_key: bool) -> Registered<'_> {
-        let interrupt = Arc::new(Interrupt::default());
+    pub(crate) fn register(&self, flag: CancelFlag, long_key: bool) -> Registered<'_> {
         let mut state = self.state.lock();
         let mut bytes = vec![0_u8; if long_key { 32 } else { 4 }];
         state.rng.fill_bytes(&mut bytes);
@@ -77,17 +57,16 @@ impl Registry {
             Ok(short) => SecretKey::I32(i32::from_be_bytes(short)),
             Err(_) => SecretKey::Bytes(Bytes::copy_from_slice(&bytes)),
         };
-        state.sessions.insert(pid, (Bytes::from(bytes), Arc::clone(&interrupt)));
-        Registered { registry: self, pid, key, interrupt }
+        state.sessions.insert(pid, (Bytes::from(bytes), flag));
+        Registered { registry: self, pid, key }
     }
 
     /// Interrupts a session's statement if the key is right; says nothing if not, as anyone may ask.
     pub(crate) fn cancel(&self, pid: i32, key: &[u8]) -> bool {
-        let interrupt = match self.state.lock().sessions.get(&pid) {
-            Some((known, interrupt)) if equal(known, key) => Arc::clone(interrupt),
+        match self.state.lock().sessions.get(&pid) {
+            Some((known, flag)) if equal(known, key) => flag.cancel(),
             _ => return false,
-        };
-        interrupt.fire();
+        }
         true
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use crdb_sql::{
-    Column, Effect, ExecResult, Prepared, Row, Session, SessionArgs, SqlError, SqlState,
-    TransactionStatus, WriteFlag,
+    CancelFlag, Column, Effect, ExecResult, Prepared, Row, Session, SessionArgs, SqlError,
+    SqlState, TransactionStatus, WriteFlag,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::OUTPUT_HIGH_WATER;
-use crate::cancel::Interrupt;
 use crate::extended::{Portal, Statement};
 use crate::frame::{FrameError, Message};
 use crate::inbox::{Inbox, QUEUE_MESSAGES, Queued, READ_BYTES, Reading, read};
@@ -156,7 +155,6 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (mut reader, writer) = tokio::io::split(stream);
-    let registered = server.registry.register(startup.minor >= 2);
     let closed = CancellationToken::new();
     let args = SessionArgs {
         user: startup.user,
@@ -188,6 +186,7 @@ where
             return writer.last(&mut output).await;
         }
     };
+    let registered = server.registry.register(session.cancel_flag(), startup.minor >= 2);
     output.authentication_ok();
     for (name, value) in session.parameters() {
         output.parameter(&name, &value);
@@ -195,7 +194,7 @@ where
     output.key(registered.pid, registered.key.clone());
     output.ready(session.status());
     let guard = Guard {
-        interrupt: Arc::clone(&registered.interrupt),
+        flag: session.cancel_flag(),
         write: session.write_flag(),
         closed: closed.clone(),
         stopping: server.stopping.clone(),
@@ -280,7 +279,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 /// What may interrupt a statement.
 #[derive(Clone)]
 pub(crate) struct Guard {
-    pub(crate) interrupt: Arc<Interrupt>,
+    /// Raised by whoever cancels the statement or the session.
+    pub(crate) flag: CancelFlag,
     write: WriteFlag,
     closed: CancellationToken,
     stopping: CancellationToken,
@@ -294,24 +294,33 @@ impl Guard {
         statement: impl Future<Output = Result<T, SqlError>>,
     ) -> Step<T> {
         let mut statement = pin!(statement);
-        let cancelled = self.interrupt.notify.notified();
         let end = tokio::select! {
             biased;
-            result = &mut statement => return Ok(result?),
-            () = cancelled => End::Sql(canceled()),
+            result = &mut statement => return self.ended(result),
+            () = self.flag.cancelled() => self.cancelled(),
             () = self.closed.cancelled() => End::Gone,
             () = self.stopping.cancelled() => End::Fatal(shutting_down()),
         };
-        self.interrupt.flag.cancel();
+        self.flag.cancel();
         if self.write.in_flight() {
-            return Ok(statement.await?);
+            return self.ended(statement.await);
         }
         Err(end)
     }
-}
 
-pub(crate) fn canceled() -> SqlError {
-    SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+    /// How a statement ended by itself, or because it saw the flag.
+    fn ended<T>(&self, result: Result<T, SqlError>) -> Step<T> {
+        result.map_err(|error| {
+            let closed = self.flag.is_closed() && error.code == SqlState::ADMIN_SHUTDOWN;
+            if closed { End::Fatal(Fatal(error)) } else { End::Sql(error) }
+        })
+    }
+
+    /// What becomes of a statement whose flag is raised.
+    pub(crate) fn cancelled(&self) -> End {
+        let error = self.flag.error();
+        if self.flag.is_closed() { End::Fatal(Fatal(error)) } else { End::Sql(error) }
+    }
 }
 
 /// Answers the messages of one client.
@@ -385,8 +394,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         if !self.session.is_unfinished() {
             return Ok(());
         }
-        self.guard.interrupt.flag.reset();
-        let flag = self.guard.interrupt.flag.clone();
+        self.guard.flag.reset();
+        let flag = self.guard.flag.clone();
         let finished = self.guard.run(self.session.finish(&flag)).await;
         if let (Err(End::Sql(_)), Some(at)) = (&finished, self.answer.take()) {
             self.output.buffer.truncate(at);
@@ -418,6 +427,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         tokio::select! {
             biased;
             () = self.server.stopping.cancelled() => Err(End::Fatal(shutting_down())),
+            () = self.guard.flag.closed() => Err(self.guard.cancelled()),
             () = self.server.draining.cancelled(), if !self.in_batch && !in_transaction => {
                 Err(End::Fatal(shutting_down()))
             }
@@ -518,8 +528,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         params: &[crdb_sql::Datum],
         last: bool,
     ) -> Step<ExecResult> {
-        self.guard.interrupt.flag.reset();
-        let flag = self.guard.interrupt.flag.clone();
+        self.guard.flag.reset();
+        let flag = self.guard.flag.clone();
         let result = self.guard.run(self.session.execute(prepared, params, &flag, last)).await?;
         self.answer = Some(self.output.buffer.len());
         self.aside(&result.notices, &result.parameters);
@@ -569,8 +579,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             count += 1;
             if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
                 self.flush().await?;
-                if self.guard.interrupt.flag.is_cancelled() {
-                    return Err(canceled().into());
+                if self.guard.flag.is_cancelled() {
+                    return Err(self.guard.cancelled());
                 }
             }
         }

@@ -1,13 +1,11 @@
 //! COPY on the wire: the stream of a client into a table, and the lines of a query to a client.
 
-use std::sync::Arc;
-
 use crdb_sql::{CopyOut, SqlError, SqlState};
 use crdb_sqlfront::ast;
 use tokio::io::AsyncWrite;
 
 use crate::OUTPUT_HIGH_WATER;
-use crate::connection::{End, Step, Worker, canceled, shutting_down};
+use crate::connection::{End, Step, Worker, shutting_down};
 use crate::frame::Message;
 use crate::inbox::Inbox;
 use crate::report::violation;
@@ -15,7 +13,7 @@ use crate::report::violation;
 impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     /// Carries out a COPY; `last` says that a Sync is next, or that no statement follows.
     pub(crate) async fn copy(&mut self, copy: &ast::Copy, last: bool, inbox: &mut Inbox) -> Step {
-        self.guard.interrupt.flag.reset();
+        self.guard.flag.reset();
         let tag = if copy.from {
             self.copy_from(copy, inbox).await?
         } else {
@@ -26,7 +24,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     }
 
     async fn copy_to(&mut self, copy: &ast::Copy, last: bool) -> Step<String> {
-        let flag = self.guard.interrupt.flag.clone();
+        let flag = self.guard.flag.clone();
         let CopyOut { width, lines, tag } =
             self.guard.run(self.session.copy_out(copy, &flag, last)).await?;
         self.answer = Some(self.output.buffer.len());
@@ -36,7 +34,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
                 self.flush().await?;
                 if flag.is_cancelled() {
-                    return Err(canceled().into());
+                    return Err(self.guard.cancelled());
                 }
             }
         }
@@ -48,13 +46,12 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         let mut rows = self.guard.run(self.session.copy_in(copy)).await?;
         self.output.copy_in(rows.width());
         self.flush().await?;
-        let flag = self.guard.interrupt.flag.clone();
+        let flag = self.guard.flag.clone();
         loop {
-            let interrupt = Arc::clone(&self.guard.interrupt);
             let queued = tokio::select! {
                 biased;
                 () = self.server.stopping.cancelled() => return Err(End::Fatal(shutting_down())),
-                () = interrupt.notify.notified() => return Err(canceled().into()),
+                () = flag.cancelled() => return Err(self.guard.cancelled()),
                 queued = inbox.next() => queued.ok_or(End::Gone)?,
             };
             match queued.message {

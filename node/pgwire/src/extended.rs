@@ -89,6 +89,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             return Err(SqlError::syntax(message).into());
         }
         let Some(parsed) = parsed.pop().map(Arc::new) else { return Ok(None) };
+        self.guard.flag.reset();
         let prepared = Arc::new(self.guard.run(self.session.prepare(&parsed, types)).await?);
         self.session.keep(query, types, &prepared);
         Ok(Some(prepared))

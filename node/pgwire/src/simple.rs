@@ -81,8 +81,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         parse: Duration,
         last: bool,
     ) -> Step {
-        self.guard.interrupt.flag.reset();
-        let flag = self.guard.interrupt.flag.clone();
+        self.guard.flag.reset();
+        let flag = self.guard.flag.clone();
         let session = &mut self.session;
         let began = Instant::now();
         let (result, planned) = self

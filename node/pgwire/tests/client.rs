@@ -414,3 +414,101 @@ async fn random_bytes_do_no_harm() {
     }
     client(port).await.simple_query("SELECT 1").await.unwrap();
 }
+
+/// The first column of the rows of a query.
+async fn column(client: &Client, query: &str) -> Vec<String> {
+    let messages = client.simple_query(query).await.expect("an answer");
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// Asks until the answer is as wished.
+async fn until(client: &Client, query: &str, wished: &[&str]) {
+    let mut last = Vec::new();
+    let asking = async {
+        while last != wished {
+            last = column(client, query).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(20), asking).await;
+    in_time.unwrap_or_else(|_| panic!("{query}: {last:?} is not {wished:?}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_query_of_another_session_is_seen_and_cancelled() {
+    let (_node, port) = started().await;
+    let (owner, waiter, operator) = (client(port).await, client(port).await, client(port).await);
+    owner.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    owner.batch_execute("INSERT INTO t VALUES (1, 1); BEGIN; UPDATE t SET b = 2").await.unwrap();
+    waiter.batch_execute("SET application_name = 'waiter'").await.unwrap();
+    let theirs = "FROM [SHOW CLUSTER QUERIES] WHERE application_name = 'waiter'";
+    let cancelled = async {
+        until(&operator, &format!("SELECT query {theirs}"), &["UPDATE t SET b = $1"]).await;
+        let id = column(&operator, &format!("SELECT query_id {theirs}")).await.remove(0);
+        operator.simple_query(&format!("CANCEL QUERY '{id}'")).await.unwrap();
+        id
+    };
+    let waiting = waiter.execute("UPDATE t SET b = $1", &[&3_i64]);
+    let (error, id) = tokio::join!(waiting, cancelled);
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    assert!(error.as_db_error().unwrap().message() == "query execution canceled", "{error:?}");
+    // It is over: the next statement of the session has another id.
+    let error = operator.simple_query(&format!("CANCEL QUERY '{id}'")).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::UNDEFINED_OBJECT));
+    assert_eq!(column(&waiter, "SELECT 7").await, ["7"]);
+    owner.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waiter.execute("UPDATE t SET b = $1", &[&3_i64]).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_closed_whether_busy_or_idle() {
+    let (_node, port) = started().await;
+    let (idle, busy, operator) = (client(port).await, client(port).await, client(port).await);
+    operator.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    operator.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    idle.batch_execute("SET application_name = 'idle'; BEGIN; UPDATE t SET b = 2").await.unwrap();
+    busy.batch_execute("SET application_name = 'busy'").await.unwrap();
+    let own = column(&operator, "SHOW session_id").await.remove(0);
+    let sessions = format!("FROM [SHOW SESSIONS] WHERE session_id <> '{own}'");
+    let close =
+        |name: &str| format!("SELECT session_id {sessions} AND application_name = '{name}'");
+    let closed = async {
+        let running = format!("SELECT active_queries {sessions} AND application_name = 'busy'");
+        until(&operator, &running, &["UPDATE t SET b = 3"]).await;
+        operator.simple_query(&format!("CANCEL SESSIONS {}", close("busy"))).await.unwrap();
+    };
+    let (error, ()) = tokio::join!(busy.simple_query("UPDATE t SET b = 3"), closed);
+    assert_eq!(error.unwrap_err().code(), Some(&SqlState::ADMIN_SHUTDOWN));
+    until(&operator, &format!("SELECT application_name {sessions}"), &["idle"]).await;
+    operator.simple_query(&format!("CANCEL SESSIONS {}", close("idle"))).await.unwrap();
+    // Its transaction goes with it.
+    until(&operator, &format!("SELECT application_name {sessions}"), &[]).await;
+    assert!(idle.simple_query("COMMIT").await.is_err());
+    operator.simple_query("UPDATE t SET b = b + 10").await.unwrap();
+    assert_eq!(column(&operator, "SELECT b FROM t").await, ["11"]);
+    // Whoever closes itself is answered before.
+    operator.simple_query(&format!("CANCEL SESSION '{own}'")).await.unwrap();
+    assert!(operator.simple_query("SELECT 1").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_one_statement_until_it_is_cancelled() {
+    let (node, port) = started().await;
+    let (copier, operator) = (client(port).await, client(port).await);
+    operator.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    let sink = copier.copy_in::<_, bytes::Bytes>("COPY t FROM STDIN").await.unwrap();
+    let copies = "FROM crdb_internal.node_queries WHERE query LIKE 'COPY%'";
+    until(&operator, &format!("SELECT query {copies}"), &["COPY t FROM STDIN"]).await;
+    assert_eq!(node.sql.activity_counts().0, 1);
+    operator.simple_query(&format!("CANCEL QUERIES SELECT query_id {copies}")).await.unwrap();
+    let mut sink = Box::pin(sink);
+    let error = sink.as_mut().finish().await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    drop((copier, sink));
+    until(&operator, "SELECT count(*) FROM crdb_internal.node_sessions", &["1"]).await;
+}

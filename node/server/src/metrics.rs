@@ -41,6 +41,10 @@ pub struct Reading {
     pub log_syncs: u64,
     /// Open SQL connections.
     pub sql_connections: u64,
+    /// SQL statements that run.
+    pub sql_statements: u64,
+    /// SQL transactions that are open.
+    pub sql_transactions: u64,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// Bytes the store's file system could hold.
@@ -126,6 +130,10 @@ impl Default for Metrics {
         metrics.add("raft_commandsproposed", "Number of commands proposed", |r| r.proposals);
         metrics.add("raft_log_syncs", "Number of synced writes of the log", |r| r.log_syncs);
         metrics.add("sql_conns", "Number of open SQL connections", |r| r.sql_connections);
+        metrics.add("sql_statements_active", "Number of SQL statements that run", |r| {
+            r.sql_statements
+        });
+        metrics.add("sql_txns_open", "Number of open SQL transactions", |r| r.sql_transactions);
         metrics.add("sys_uptime", "Process uptime in seconds", |r| r.uptime_seconds);
         metrics.add("capacity", "Total storage capacity in bytes", |r| r.capacity_bytes);
         metrics.add("capacity_available", "Available storage in bytes", |r| r.available_bytes);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crdb_server::address::{Address, JoinList};
 use crdb_server::{HttpAddress, Node, NodeConfig, NodeError, StartMode, StartStatus, StoreDir};
+use tokio_util::task::TaskTracker;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,4 +110,87 @@ async fn a_node_that_waits_for_its_cluster_drains_at_once() {
     let node = start(dir.path(), join(&[&nobody]));
     assert!(!node.is_member());
     tokio::time::timeout(Duration::from_secs(10), node.drain()).await.unwrap();
+}
+
+/// Connects as a SQL client.
+async fn client(node: &Node) -> (tokio_postgres::Client, tokio::task::JoinHandle<()>) {
+    let url = node.sql_url();
+    let connecting = tokio_postgres::connect(&url, tokio_postgres::NoTls);
+    let (client, connection) = in_time(connecting).await.unwrap();
+    (client, TaskTracker::new().spawn(async move { drop(connection.await) }))
+}
+
+/// The first column of the rows of a query.
+async fn column(client: &tokio_postgres::Client, query: &str) -> Vec<String> {
+    let messages = in_time(client.simple_query(query)).await.unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// Asks until there is one answer, and it is as wished.
+async fn until(
+    client: &tokio_postgres::Client,
+    query: &str,
+    wished: impl Fn(&str) -> bool,
+) -> String {
+    in_time(async {
+        loop {
+            if let [one] = &*column(client, query).await
+                && wished(one)
+            {
+                return one.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_waits_on_one_node_is_cancelled_from_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+    let first = start(&first, StartMode::SingleNode);
+    in_time(first.serving()).await.unwrap();
+    let second = start(&second, join(&[first.rpc_address()]));
+    in_time(second.serving()).await.unwrap();
+
+    let (owner, _owner) = client(&first).await;
+    let (waiter, waiting) = client(&first).await;
+    let (operator, _operator) = client(&second).await;
+    owner.batch_execute("CREATE TABLE t (k INT PRIMARY KEY, v INT)").await.unwrap();
+    owner.batch_execute("INSERT INTO t VALUES (1, 1); BEGIN; UPDATE t SET v = 2").await.unwrap();
+    waiter.batch_execute("SET application_name = 'waiter'").await.unwrap();
+    let theirs = "FROM [SHOW CLUSTER QUERIES] WHERE application_name = 'waiter' AND node_id = 1";
+    let cancelled = async {
+        let id = until(&operator, &format!("SELECT query_id {theirs}"), |_| true).await;
+        let found = column(&operator, &format!("SELECT query {theirs}")).await;
+        assert_eq!(found, ["UPDATE t SET v = 3"]);
+        assert!(column(&operator, "SELECT query FROM [SHOW LOCAL QUERIES]").await.len() == 1);
+        operator.simple_query(&format!("CANCEL QUERY '{id}'")).await.unwrap();
+        id
+    };
+    let (error, id) = tokio::join!(in_time(waiter.simple_query("UPDATE t SET v = 3")), cancelled);
+    let error = error.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!((error.code().code(), error.message()), ("57014", "query execution canceled"));
+    let error = operator.simple_query(&format!("CANCEL QUERY '{id}'")).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "42704");
+
+    let session = "SELECT session_id FROM [SHOW SESSIONS] WHERE application_name = 'waiter'";
+    operator.simple_query(&format!("CANCEL SESSIONS {session}")).await.unwrap();
+    in_time(waiting).await.unwrap();
+    owner.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(column(&owner, "SELECT v FROM t").await, ["2"]);
+
+    // A node that is gone has a row that says so.
+    second.stop_now().await;
+    let silent = "SELECT active_queries FROM [SHOW SESSIONS] WHERE node_id = 2";
+    until(&owner, silent, |said| said.starts_with("-- ")).await;
+    let error = owner.simple_query(&format!("CANCEL QUERY '{:032x}'", 2)).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "58000");
+    first.stop_now().await;
 }

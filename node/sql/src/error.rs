@@ -105,6 +105,7 @@ states! {
     QUERY_CANCELED = "57014", "Canceled by the user or by statement_timeout.";
     ADMIN_SHUTDOWN = "57P01", "The node is shutting down.";
     CANNOT_CONNECT_NOW = "57P03", "The node cannot serve now.";
+    SYSTEM_ERROR = "58000", "Another node cannot be asked.";
     INTERNAL = "XX000", "A defect of the program.";
     DATA_CORRUPTED = "XX001", "Stored data does not decode.";
 }

@@ -19,6 +19,7 @@
 //! 3. A commit whose fate is unknown is reported as such (40003) and never sent again.
 //! 4. What is not served answers 0A000 and names the feature.
 
+mod activity;
 mod analyze;
 mod cast;
 pub mod catalog;
@@ -39,11 +40,12 @@ mod stack;
 mod types;
 mod vtable;
 
+pub use activity::{CancelFlag, SessionPeers, Target};
 pub use datum::{ArrayValue, Datum, Decimal, FormatSettings, Interval, Row};
 pub use error::{ErrorFields, Result, SqlError, SqlState};
 pub use node::{Limits, SqlNode, SqlNodeConfig, Timer};
 pub use session::{
-    CancelFlag, Column, CopyIn, CopyOut, Effect, ExecResult, Notice, Prepared, Session,
-    SessionArgs, Severity, TransactionStatus, WriteFlag,
+    Column, CopyIn, CopyOut, Effect, ExecResult, Notice, Prepared, Session, SessionArgs, Severity,
+    TransactionStatus, WriteFlag,
 };
 pub use types::{Category, SqlType, TypeSpec};

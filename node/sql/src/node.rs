@@ -1,18 +1,20 @@
 //! What the SQL layer of a node shares between its sessions.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, Timestamp};
 use crdb_kv::TxnClient;
+use crdb_proto::peer::SqlSession;
 use crdb_settings::Settings;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::activity::{Registry, SessionPeers, Target};
 use crate::catalog::Catalog;
 use crate::kv::Kv;
 use crate::session::cache::PlanCache;
@@ -85,6 +87,8 @@ pub struct SqlNode {
     /// How often statements and transactions ran again, unseen by their clients.
     auto_retries: AtomicU64,
     pub(crate) plans: PlanCache,
+    pub(crate) activity: Arc<Registry>,
+    peers: OnceLock<Arc<dyn SessionPeers>>,
     catalog: Catalog,
     random: Mutex<RandomState>,
 }
@@ -114,6 +118,8 @@ impl SqlNode {
             txns: config.txns,
             auto_retries: AtomicU64::new(0),
             plans: PlanCache::default(),
+            activity: Registry::new(config.node_id),
+            peers: OnceLock::new(),
             random: Mutex::new(RandomState {
                 rng: StdRng::seed_from_u64(config.seed),
                 last_row_id_time: 0,
@@ -136,6 +142,34 @@ impl SqlNode {
 
     pub(crate) fn count_auto_retry(&self) {
         self.auto_retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Shows the way to the sessions of the other nodes. Before, the node believes that it is alone;
+    /// after the first, further calls change nothing.
+    pub fn connect_peers(&self, peers: Arc<dyn SessionPeers>) {
+        drop(self.peers.set(peers));
+    }
+
+    pub(crate) fn peers(&self) -> Option<&dyn SessionPeers> {
+        self.peers.get().map(|peers| &**peers)
+    }
+
+    /// The sessions of this node, oldest first.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SqlSession> {
+        self.activity.list()
+    }
+
+    /// Cancels a statement or a session of this node; false when nothing of that id is here.
+    #[must_use]
+    pub fn cancel(&self, target: Target) -> bool {
+        self.activity.cancel(target)
+    }
+
+    /// How many statements of this node run, and how many transactions are open.
+    #[must_use]
+    pub fn activity_counts(&self) -> (u64, u64) {
+        self.activity.counts()
     }
 
     /// Tells the SQL layer until when this node's liveness record is valid, as soon as the record

@@ -150,4 +150,4 @@ macro_rules! scripts {
     };
 }
 
-scripts! { catalog states conflicts locking savepoints read_committed modes as_of implicit }
+scripts! { catalog states conflicts locking savepoints read_committed modes as_of implicit activity }

@@ -10,9 +10,10 @@ use crdb_proto::admin::{ClusterStatusResponse, InitResponse};
 use crdb_proto::kv::{BatchRequest, BatchResponse, Error, Unavailable, error::Kind};
 use crdb_proto::peer::{
     GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
-    SnapshotFrame, SnapshotResult,
+    SnapshotFrame, SnapshotResult, SqlSession,
 };
 use crdb_raftstore::{Input, ReceivedSnapshot};
+use crdb_sql::Target;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
@@ -99,6 +100,14 @@ impl PeerHandler for Shared {
         }
         gossip::take_in(self, message);
         Ok(gossip::outgoing(self))
+    }
+
+    fn sql_sessions(&self) -> Vec<SqlSession> {
+        self.running.get().map(|running| running.sql.sessions()).unwrap_or_default()
+    }
+
+    fn cancel_sql(&self, target: Target) -> bool {
+        self.running.get().is_some_and(|running| running.sql.cancel(target))
     }
 
     fn unreachable(&self, store: StoreId) {
@@ -257,6 +266,8 @@ impl HttpSource for Shared {
             .map_or(0, |stat| stat.f_frsize.saturating_mul(stat.f_bavail));
         let up = self.clock.wall_nanos().saturating_sub(self.started_at.wall_nanos);
         let counts = self.running.get().map(|running| running.store.counts()).unwrap_or_default();
+        let activity = self.running.get().map(|running| running.sql.activity_counts());
+        let (sql_statements, sql_transactions) = activity.unwrap_or_default();
         self.metrics.encode(&Reading {
             live_nodes: u64::try_from(live).unwrap_or(0),
             ranges: self.range_total(),
@@ -268,6 +279,8 @@ impl HttpSource for Shared {
             proposals: counts.proposals,
             log_syncs: counts.log_syncs,
             sql_connections: self.running.get().map_or(0, |running| running.pg.connections()),
+            sql_statements,
+            sql_transactions,
             uptime_seconds: up / 1_000_000_000,
             capacity_bytes: stats.capacity_bytes,
             available_bytes: available,

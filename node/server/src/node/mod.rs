@@ -28,6 +28,7 @@ mod pg;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod running;
+mod sessions;
 mod shared;
 mod store_thread;
 mod transport;

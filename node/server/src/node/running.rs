@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, error, info, warn};
 
 use super::kv_client::OwnBatch;
+use super::sessions::PeerSessions;
 use super::shared::{Running, Shared};
 use super::store_thread::{Inbox, StoreThread};
 use super::transport::{NodeSite, NodeTransport};
@@ -65,6 +66,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     let inbox = Arc::new(Inbox::default());
     let site = Arc::new(NodeSite::new(Arc::clone(&inbox)));
     let handler: Arc<dyn PeerHandler> = Arc::<Shared>::clone(shared);
+    let peers = PeerSessions::new(identity.clone(), Arc::clone(&shared.view));
     let links = Arc::new(PeerLinks::new(
         identity,
         Arc::<crate::cluster_view::ClusterView>::clone(&shared.view),
@@ -106,6 +108,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         limits: crdb_sql::Limits::default(),
         settings: Arc::clone(&shared.settings),
     });
+    sql.connect_peers(Arc::new(peers));
     let pg = super::pg::server(Arc::clone(&sql), node_id, rand::random());
     let thread = start_thread(shared, store, &inbox, &links)?;
     let running = Running { store: handle, inbox, site, sender, txns, sql, pg };

@@ -28,8 +28,9 @@ use crdb_keys::{NodeId, StoreId};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_proto::peer::{
     GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
-    SnapshotFrame, SnapshotResult,
+    SnapshotFrame, SnapshotResult, SqlSession,
 };
+use crdb_sql::Target;
 use futures::future::BoxFuture;
 use tonic::Status;
 
@@ -89,6 +90,12 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// Takes in what another node knows and answers with what this one does.
     fn gossip(&self, message: GossipMessage) -> Result<GossipMessage, Status>;
+
+    /// The SQL sessions of this node; none before it can serve any.
+    fn sql_sessions(&self) -> Vec<SqlSession>;
+
+    /// Cancels a statement or a session of this node; false when nothing of that id is here.
+    fn cancel_sql(&self, target: Target) -> bool;
 
     /// Hears that messages to a store were lost.
     fn unreachable(&self, store: StoreId);

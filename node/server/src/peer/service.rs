@@ -8,9 +8,11 @@ use crdb_keys::{NodeId, StoreId};
 use crdb_proto::kv::{BatchResponse, Error, Unavailable, error::Kind};
 use crdb_proto::peer::peer_server::{Peer, PeerServer};
 use crdb_proto::peer::{
-    GossipMessage, Hello, JoinRequest, JoinResponse, KvFrame, PromiseRequest, PromiseResponse,
-    RaftFrame, RaftFrameAck, SnapshotFrame, SnapshotResult,
+    CancelSqlRequest, CancelSqlResponse, GossipMessage, Hello, JoinRequest, JoinResponse, KvFrame,
+    ListSqlSessionsRequest, ListSqlSessionsResponse, PromiseRequest, PromiseResponse, RaftFrame,
+    RaftFrameAck, SnapshotFrame, SnapshotResult,
 };
+use crdb_sql::Target;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -243,5 +245,26 @@ impl Peer for PeerService {
         let message = request.into_inner();
         self.check(message.hello.as_ref())?;
         self.handler.gossip(message).map(Response::new)
+    }
+
+    async fn list_sql_sessions(
+        &self,
+        request: Request<ListSqlSessionsRequest>,
+    ) -> Result<Response<ListSqlSessionsResponse>, Status> {
+        self.check(request.get_ref().hello.as_ref())?;
+        let sessions = self.handler.sql_sessions();
+        Ok(Response::new(ListSqlSessionsResponse { sessions }))
+    }
+
+    async fn cancel_sql(
+        &self,
+        request: Request<CancelSqlRequest>,
+    ) -> Result<Response<CancelSqlResponse>, Status> {
+        let request = request.get_ref();
+        self.check(request.hello.as_ref())?;
+        let id = <[u8; 16]>::try_from(&*request.id).map(u128::from_be_bytes);
+        let id = id.map_err(|_| Status::invalid_argument("an id has 16 bytes"))?;
+        let target = if request.session { Target::Session(id) } else { Target::Query(id) };
+        Ok(Response::new(CancelSqlResponse { found: self.handler.cancel_sql(target) }))
     }
 }

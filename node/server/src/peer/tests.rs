@@ -8,8 +8,9 @@ use crdb_kv::TransportError;
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_proto::peer::{
     GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
-    SnapshotFrame, SnapshotResult,
+    SnapshotFrame, SnapshotResult, SqlSession,
 };
+use crdb_sql::Target;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -77,6 +78,14 @@ impl PeerHandler for Notes {
 
     fn gossip(&self, message: GossipMessage) -> Result<GossipMessage, Status> {
         Ok(message)
+    }
+
+    fn sql_sessions(&self) -> Vec<SqlSession> {
+        Vec::new()
+    }
+
+    fn cancel_sql(&self, _: Target) -> bool {
+        false
     }
 
     fn unreachable(&self, _: StoreId) {}

@@ -21,12 +21,12 @@ use crdb_kv::SendError;
 
 use super::ddl::{Change, Decision, TableName, mark_table, undefined_table};
 use super::desc::{DescState, KeyColumn, TableDesc};
+use crate::activity::CancelFlag;
 use crate::datum::{Datum, FormatSettings, Row};
 use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
 use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, sql, to_sql_error};
 use crate::node::SqlNode;
-use crate::session::CancelFlag;
 
 /// Rows copied by one batch.
 const CHUNK_ROWS: u64 = 4000;

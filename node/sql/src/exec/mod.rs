@@ -22,12 +22,13 @@ pub(crate) use op::Op;
 pub(crate) use txn::StatementTxn;
 pub(crate) use write::{WriteOutcome, commit_alone, run_delete, run_insert, run_update};
 
+use crate::activity::CancelFlag;
 use crate::datum::{Datum, Row};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{EvalCtx, SlotRows, SlotValue};
 use crate::node::Limits;
 use crate::plan::{Plan, QueryPlan, SlotKind};
-use crate::session::{CancelFlag, SessionInfo, WriteFlag};
+use crate::session::{SessionInfo, WriteFlag};
 
 /// Rows an operator hands on at once, roughly.
 pub(crate) const BATCH_ROWS: usize = 1024;

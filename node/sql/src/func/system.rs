@@ -189,7 +189,7 @@ pub(super) const TABLE: &[Builtin] = &[
     Builtin::new("current_setting", &[TEXT], S::Text, current_setting).stable(),
     Builtin::new("current_setting", &[TEXT, BOOL], S::Text, current_setting).stable(),
     Builtin::new("pg_backend_pid", &[], S::Int4, |c, _| {
-        Ok(Datum::Int(i64::try_from(c.info.session_id & 0x7fff_ffff).unwrap_or(0)))
+        Ok(Datum::Int(i64::from(crate::session::backend_pid(c.info.session_id))))
     })
     .stable(),
     Builtin::new("gen_random_uuid", &[], S::Uuid, |c, _| {

@@ -7,7 +7,7 @@ use crdb_sqlfront::Parsed;
 use parking_lot::Mutex;
 
 use crate::datum::Row;
-use crate::error::{SqlError, SqlState};
+use crate::error::SqlState;
 use crate::plan::CachedPlan;
 use crate::types::SqlType;
 
@@ -20,7 +20,7 @@ pub struct SessionArgs {
     pub database: String,
     /// Address of the client, host:port.
     pub client_address: String,
-    /// Number of the session, unique on its node.
+    /// Number of the session, unique on its node: what `pg_backend_pid()` is made of.
     pub session_id: u64,
     /// Settings of the startup packet, such as `application_name`.
     pub settings: Vec<(String, String)>,
@@ -135,44 +135,6 @@ pub struct ExecResult {
     pub parameters: Vec<(String, String)>,
     /// What the connection has to do.
     pub effect: Effect,
-}
-
-/// Asks a running statement to stop. Clones share one flag.
-#[derive(Clone, Debug, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    /// A flag that is not raised.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks the statement to stop at the next batch of rows.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Lowers the flag for the next statement.
-    pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the statement was asked to stop.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn check(&self) -> Result<(), SqlError> {
-        if self.is_cancelled() {
-            return Err(SqlError::new(
-                SqlState::QUERY_CANCELED,
-                "canceling statement due to user request",
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// Whether a batch with writes of a session is on its way. While it is, dropping the statement's

@@ -305,6 +305,7 @@ impl Session {
         let at = open.find(name)?;
         let vars = if open.savepoints.get(at).is_some_and(|s| s.id.is_none()) {
             open.restart().await;
+            self.seat.restarted();
             open.start_over()
         } else {
             if open.failed {

@@ -11,6 +11,7 @@ use crdb_sqlfront::Parsed;
 use crdb_sqlfront::ast::{self, CopyWhat, Statement};
 
 use super::{CancelFlag, Column, ExecResult, Prepared, Session};
+use crate::activity::{Busy, Text};
 use crate::analyze::user_table;
 use crate::copy::{Format, Reader, write_header, write_row};
 use crate::datum::Datum;
@@ -33,6 +34,8 @@ pub struct CopyIn {
     /// The INSERT of some number of rows.
     prepared: Option<(usize, Arc<Prepared>)>,
     count: u64,
+    /// Others see it as one statement.
+    _listed: Busy,
 }
 
 impl CopyIn {
@@ -65,6 +68,7 @@ pub struct CopyOut {
 impl Session {
     /// Begins a COPY ... FROM STDIN.
     pub async fn copy_in(&mut self, copy: &ast::Copy) -> Result<CopyIn> {
+        let listed = self.listed_copy(copy);
         let format = Format::new(&copy.options)?;
         let CopyWhat::Table(name, named) = &copy.what else {
             return Err(SqlError::syntax("COPY FROM STDIN takes a table"));
@@ -106,7 +110,12 @@ impl Session {
             columns.iter().map(|(name, _)| crate::names::quote_ident(name)).collect();
         let insert = format!("INSERT INTO {name} ({}) VALUES ", names.join(", "));
         let reader = Reader::new(format, &table.name, columns);
-        Ok(CopyIn { reader, insert, values: Vec::new(), prepared: None, count: 0 })
+        Ok(CopyIn { reader, insert, values: Vec::new(), prepared: None, count: 0, _listed: listed })
+    }
+
+    /// Lets others see a COPY as a whole, not what it is made of.
+    fn listed_copy(&self, copy: &ast::Copy) -> Busy {
+        self.listed(Text::Made(copy.to_string().into()), false)
     }
 
     /// Takes a piece of the stream; writes rows when there are enough.
@@ -172,6 +181,7 @@ impl Session {
         cancel: &CancelFlag,
         last: bool,
     ) -> Result<CopyOut> {
+        let _listed = self.listed_copy(copy);
         let format = Format::new(&copy.options)?;
         let text = match &copy.what {
             CopyWhat::Query(query) => query.to_string(),

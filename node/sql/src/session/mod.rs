@@ -10,6 +10,7 @@
 mod api;
 mod as_of;
 pub(crate) mod cache;
+mod cancel;
 mod control;
 mod copy;
 mod modes;
@@ -29,15 +30,14 @@ use crdb_sqlfront::ast::{self, Statement};
 use futures::future::{Either, select};
 use parking_lot::Mutex;
 
-pub use api::{
-    CancelFlag, Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag,
-};
+pub use api::{Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag};
 pub(crate) use as_of::{FOLLOWER_READ_LAG, logical_text};
 pub use copy::{CopyIn, CopyOut};
 pub(crate) use show::{key_list, show_columns, show_rows};
 pub use txn::TransactionStatus;
 pub(crate) use vars::Vars;
 
+use crate::activity::{Busy, CancelFlag, Seat, Text, Who, shown_id};
 use crate::analyze::{self, Analyzed, OFFLINE};
 use crate::catalog::{DEFAULT_DATABASE, Snapshot};
 use crate::datum::datetime::parse_zone;
@@ -103,6 +103,8 @@ impl SessionInfo {
 /// A client's session.
 pub struct Session {
     info: SessionInfo,
+    /// Where others see what it does.
+    seat: Seat,
     write_flag: WriteFlag,
     /// What of the session its plans depend on.
     plan_settings: Arc<PlanSettings>,
@@ -130,7 +132,13 @@ impl Session {
         vars.set_fixed("session_authorization", args.user.clone());
         vars.set_fixed("session_user", args.user.clone());
         vars.set_fixed("crdb_version", format!("CockroachDB crdb {}", node.build_tag));
-        vars.set_fixed("session_id", format!("{:016x}", args.session_id));
+        let who = Who {
+            user: args.user.clone(),
+            client_address: args.client_address,
+            backend_pid: backend_pid(args.session_id),
+        };
+        let seat = node.activity.register(who, node.clock.wall_nanos());
+        vars.set_fixed("session_id", shown_id(seat.id()));
         let database =
             if args.database.is_empty() { DEFAULT_DATABASE.to_owned() } else { args.database };
         vars.set("database", &database)?;
@@ -145,6 +153,7 @@ impl Session {
                 statement_micros: 0,
                 shown: Shown::none(),
             },
+            seat,
             write_flag: WriteFlag::default(),
             plan_settings: Arc::default(),
             statement_timeout: 0,
@@ -198,6 +207,12 @@ impl Session {
         self.write_flag.clone()
     }
 
+    /// What stops the session's statements, or the session. Whoever runs it watches the flag.
+    #[must_use]
+    pub fn cancel_flag(&self) -> CancelFlag {
+        self.seat.cancel_flag()
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> &str {
@@ -248,6 +263,7 @@ impl Session {
         self.transaction_timeout = vars.milliseconds("transaction_timeout")?;
         self.lock_timeout = Duration::from_millis(vars.milliseconds("lock_timeout")?);
         self.defaults = Modes::defaults(vars)?;
+        self.seat.name(vars.get("application_name")?, &self.info.database);
         self.follower_reads = vars.get("default_transaction_use_follower_reads")? == "on";
         let settings = PlanSettings {
             database: self.info.database.clone(),
@@ -269,6 +285,7 @@ impl Session {
     /// Analyzes a statement. `param_oids` are the types the client gave for `$1`, `$2`, ...; 0 asks
     /// to infer.
     pub async fn prepare(&mut self, parsed: &Arc<Parsed>, param_oids: &[u32]) -> Result<Prepared> {
+        let _listed = self.listed(Text::Parsed(Arc::clone(parsed)), true);
         let prepared = self.try_prepare(parsed, param_oids).await;
         if prepared.is_err() {
             self.fail().await;
@@ -408,6 +425,7 @@ impl Session {
         cancel: &CancelFlag,
         last: bool,
     ) -> Result<ExecResult> {
+        let _listed = self.listed(Text::Parsed(Arc::clone(&prepared.parsed)), false);
         // Whatever has timed out can be rolled back.
         let limit = match &prepared.parsed.statement {
             Statement::Rollback { .. } => None,
@@ -443,6 +461,11 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    /// Lets others see a statement until what is returned is dropped.
+    fn listed(&self, text: Text, preparing: bool) -> Busy {
+        self.seat.begin(text, self.info.node.clock.wall_nanos(), preparing)
     }
 
     /// How long the statement may take, and what is said when it takes longer.
@@ -526,6 +549,7 @@ impl Session {
         if !self.is_unfinished() {
             return Ok(());
         }
+        let _listed = self.listed(Text::Fixed("COMMIT"), false);
         match self.commit(cancel).await {
             Ok(mut told) => {
                 self.untold.append(&mut told);
@@ -576,6 +600,11 @@ impl Session {
     pub fn status(&self) -> TransactionStatus {
         self.txn.as_ref().map_or(TransactionStatus::Idle, Open::status)
     }
+}
+
+/// What `pg_backend_pid()` says in the session of a number.
+pub(crate) fn backend_pid(session: u64) -> u32 {
+    u32::try_from(session & 0x7fff_ffff).unwrap_or(0)
 }
 
 /// Whether two results look the same to a client.

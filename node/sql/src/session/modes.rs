@@ -89,6 +89,7 @@ impl Session {
                 .and_then(|open| open.kv.as_ref())
                 .and_then(crdb_kv::Txn::read_timestamp),
         };
+        self.seat.open(self.txn.as_ref().map(super::txn::Open::info));
     }
 
     /// Changes modes as a BEGIN or SET TRANSACTION asks for. `used` says that the transaction read

@@ -51,6 +51,7 @@ impl Tries {
             self.cause.clone_from(&error.message);
         }
         session.info.node.count_auto_retry();
+        session.seat.retried(&error.message);
         if self.count > session.info.node.limits.retries { Err(self.give_up()) } else { Ok(()) }
     }
 
@@ -90,6 +91,7 @@ impl Session {
             self.check_read_only(&plan.statement, modes.read_only)?;
             let mut kv = self.info.node.txns.begin(modes.options(true));
             kv.bind_to_lease(snapshot.lease());
+            self.seat.alone(modes.info(Some(&kv), self.info.statement_micros));
             let run = self.run_with(params, cancel);
             let txn = StatementTxn::new(&mut kv, true, run.lock_timeout);
             let error = match run.plan(&plan.statement, txn).await {
@@ -227,6 +229,7 @@ impl Session {
         let kv = open.txn(&client);
         kv.begin_statement();
         let mark = committed.then(|| kv.savepoint());
+        self.seat.in_open(open.info());
         self.check_read_only(&plan.statement, read_only)?;
         let run = Run {
             info: &self.info,

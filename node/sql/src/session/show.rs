@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crdb_sqlfront::ast;
 
 use super::{Column, SessionInfo, settings};
+use crate::activity;
 use crate::analyze::{shown, user_table};
 use crate::catalog::{CatalogData, TableDesc};
 use crate::datum::{Datum, Row};
@@ -92,7 +93,8 @@ pub(crate) fn show_columns(show: &ast::Show) -> Result<Vec<Column>> {
             vec![settings::column(name).map_err(|error| error.with_position(pos.0))?]
         }
         ast::Show::ClusterSettings { .. } => columns(&settings::COLUMNS),
-        ast::Show::Locality | ast::Show::Activity { .. } | ast::Show::Types => {
+        ast::Show::Activity { what, .. } => activity::show_columns(*what),
+        ast::Show::Locality | ast::Show::Types => {
             return Err(unavailable(show));
         }
     })
@@ -111,7 +113,6 @@ fn column_of(name: &str) -> &str {
 fn unavailable(show: &ast::Show) -> SqlError {
     let what = match show {
         ast::Show::Locality => "SHOW LOCALITY",
-        ast::Show::Activity { .. } => "SHOW SESSIONS",
         _ => "SHOW TYPES",
     };
     SqlError::unsupported(what).with_hint("It comes with a later version.")
@@ -126,6 +127,9 @@ pub(crate) async fn show_rows(info: &SessionInfo, show: &ast::Show) -> Result<Ve
         ast::Show::RangeForRow { of, values, pos } => {
             let rows = super::ranges::range_of_row(info, &catalog, of, values).await;
             rows.map_err(|error| error.with_position(pos.0))
+        }
+        ast::Show::Activity { what, local, all } => {
+            Ok(activity::show_rows(info, *what, *local, *all).await)
         }
         show => catalog_rows(info, &catalog, show),
     }

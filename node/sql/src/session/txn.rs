@@ -31,6 +31,7 @@ use crdb_kv::{AsOf, SavepointId, TxnClient, TxnOptions};
 use crdb_proto::kv::{Isolation, TxnPriority};
 
 use super::{Prepared, Vars};
+use crate::activity::TxnInfo;
 use crate::catalog::Snapshot;
 use crate::datum::{Datum, Row};
 use crate::error::{SqlError, SqlState};
@@ -73,6 +74,16 @@ impl Modes {
             TxnPriority::PriorityNormal => "normal",
             TxnPriority::PriorityLow => "low",
             TxnPriority::PriorityHigh => "high",
+        }
+    }
+
+    /// What others see of a transaction of these modes.
+    pub(super) fn info(self, kv: Option<&crdb_kv::Txn>, started_micros: i64) -> TxnInfo {
+        TxnInfo {
+            id: kv.and_then(|kv| <[u8; 16]>::try_from(&*kv.meta().id).ok()),
+            started_micros,
+            isolation: self.isolation_name(),
+            priority: self.priority_name(),
         }
     }
 
@@ -183,6 +194,11 @@ impl Open {
             (true, false) => TransactionStatus::Open,
             (true, true) => TransactionStatus::Failed,
         }
+    }
+
+    /// What others see of it.
+    pub(super) fn info(&self) -> TxnInfo {
+        self.modes.info(self.kv.as_ref(), self.micros)
     }
 
     /// Makes the transaction use a catalog version until it ends.

@@ -86,6 +86,7 @@ impl Session {
                 let set = super::settings::set(&node, name, value.as_ref()).await;
                 set.map_err(|error| error.with_position(pos.0))
             }
+            Statement::Cancel(ids) => self.cancel(ids, cancel).await,
             other => Err(refused(other)),
         }
     }
@@ -395,7 +396,6 @@ fn refused(statement: &Statement) -> SqlError {
                 None => error,
             }
         }
-        Statement::Cancel(_) => SqlError::unsupported("CANCEL"),
         Statement::Copy(_) => SqlError::unsupported("COPY inside another statement"),
         _ => SqlError::unsupported("this statement"),
     }

@@ -1,8 +1,10 @@
 //! `crdb_internal`: what ranges and nodes say of themselves.
 
+use crdb_sqlfront::ast::Activity;
 use futures::FutureExt as _;
 
 use super::{Rows, VirtualTable};
+use crate::activity::{QUERIES, SESSIONS, TRANSACTIONS, table_rows};
 use crate::func::system_names::CRDB_INTERNAL;
 use crate::ranges::list::{INTERNAL, internal_rows};
 use crate::ranges::locks;
@@ -51,7 +53,20 @@ const SETTINGS: [(&str, S); settings::COLUMNS.len()] = {
     columns
 };
 
+/// The rows of a list of what sessions do.
+macro_rules! activity {
+    ($what:ident, $local:literal) => {
+        Rows::Fetched(|info| table_rows(info, Activity::$what, $local).map(Ok).boxed())
+    };
+}
+
 pub(super) const TABLES: &[VirtualTable] = &[
+    table(14_005, "cluster_queries", QUERIES, activity!(Queries, false)),
+    table(14_006, "cluster_sessions", SESSIONS, activity!(Sessions, false)),
+    table(14_007, "cluster_transactions", TRANSACTIONS, activity!(Transactions, false)),
+    table(14_008, "node_queries", QUERIES, activity!(Queries, true)),
+    table(14_009, "node_sessions", SESSIONS, activity!(Sessions, true)),
+    table(14_010, "node_transactions", TRANSACTIONS, activity!(Transactions, true)),
     table(
         14_004,
         "cluster_locks",

@@ -18,12 +18,13 @@ use crdb_kv::local::LocalSender;
 use crdb_kv::{SendError, Sender, TxnClient, TxnClientConfig};
 use crdb_liveness::LivenessRecord;
 use crdb_proto::kv;
+use crdb_proto::peer::SqlSession;
 use crdb_sql::{
-    CancelFlag, Datum, ExecResult, Limits, Session, SessionArgs, Severity, SqlError, SqlNode,
-    SqlNodeConfig, Timer,
+    CancelFlag, Datum, ExecResult, Limits, Session, SessionArgs, SessionPeers, Severity, SqlError,
+    SqlNode, SqlNodeConfig, Target, Timer,
 };
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -93,6 +94,43 @@ impl Timer for TestTimer {
     }
 }
 
+/// The way of a gateway to the sessions of the others.
+struct Peers {
+    own: NodeId,
+    cluster: Weak<Cluster>,
+}
+
+fn at(node: NodeId) -> usize {
+    usize::try_from(node.get()).expect("few nodes") - 1
+}
+
+impl Peers {
+    async fn ask<T>(&self, node: NodeId, what: impl Fn(&SqlNode) -> T) -> Result<T, String> {
+        turn().await;
+        let cluster = self.cluster.upgrade().ok_or("the test is over")?;
+        if cluster.down[at(node)].load(Ordering::Relaxed) {
+            return Err(format!("{node} is down"));
+        }
+        Ok(what(&cluster.nodes[at(node)]))
+    }
+}
+
+impl SessionPeers for Peers {
+    fn nodes(&self) -> Vec<NodeId> {
+        let nodes = self.cluster.upgrade().map_or(0, |cluster| cluster.nodes.len());
+        let all = (1..).map(NodeId).take(nodes);
+        all.filter(|node| *node != self.own).collect()
+    }
+
+    fn sessions(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<SqlSession>, String>> {
+        self.ask(node, SqlNode::sessions).boxed()
+    }
+
+    fn cancel(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<bool, String>> {
+        self.ask(node, move |sql| sql.cancel(target)).boxed()
+    }
+}
+
 impl Cluster {
     pub fn new(gateways: u32) -> Arc<Self> {
         Self::over(gateways, |local| Arc::new(TurningSender(local)))
@@ -130,6 +168,10 @@ impl Cluster {
         let down = (0..gateways).map(|_| AtomicBool::new(false)).collect();
         let cluster = Arc::new(Self { nodes, down, local, wall, clock });
         timer.0.set(Arc::downgrade(&cluster)).expect("the timer is set once");
+        for node in 1..=gateways {
+            let peers = Peers { own: NodeId(node), cluster: Arc::downgrade(&cluster) };
+            cluster.nodes[at(NodeId(node))].connect_peers(Arc::new(peers));
+        }
         block_on(cluster.heartbeat());
         cluster
     }
@@ -210,8 +252,28 @@ pub async fn run(session: &mut Session, sql: &str) -> Result<ExecResult, SqlErro
         }
     };
     assert_eq!(parsed.len(), 1, "one statement at a time: {sql}");
-    let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
-    session.execute(&Arc::new(prepared), &[], &CancelFlag::new(), true).await
+    let (flag, write) = (session.cancel_flag(), session.write_flag());
+    flag.reset();
+    let ended = {
+        let statement = async {
+            let prepared = session.prepare(&Arc::new(parsed.remove(0)), &[]).await?;
+            session.execute(&Arc::new(prepared), &[], &flag, true).await
+        };
+        let cancelled = std::pin::pin!(flag.cancelled());
+        match select(std::pin::pin!(statement), cancelled).await {
+            Either::Left((result, _)) => Some(result),
+            // A write on its way decides by itself how the statement ends.
+            Either::Right(((), statement)) if write.in_flight() => Some(statement.await),
+            Either::Right(((), _)) => None,
+        }
+    };
+    match ended {
+        Some(result) => result,
+        None => {
+            session.fail().await;
+            Err(flag.error())
+        }
+    }
 }
 
 /// Runs one statement with parameters given as text.
