@@ -34,6 +34,7 @@ pub use error::SendError;
 pub use meta::update_meta;
 pub use planted::PlantedTxnBug;
 pub use range_cache::{CachedRange, RangeCache};
+pub use recovery::clean_up_after;
 pub use transport::{Transport, TransportError};
 pub use txn::{
     AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, Sleep, Txn, TxnClient,

@@ -5,21 +5,30 @@
 //!            (and can it come any more: no)   └ one is missing, for ever ─────▶ ABORTED
 //! ```
 //!
+//! An abandoned record, which says COMMITTED or STAGING and which nobody cares for, is cleaned away
+//! in the same order as by a coordinator: its end is found out, then all its intents are resolved,
+//! then it goes.
+//!
 //! Invariants:
 //! 1. A query that finds a write missing prevents it for good, so that two recoveries and a
 //!    coordinator that is late cannot come to different ends.
 //! 2. The record decides: if it moved meanwhile, that is the answer.
+//! 3. A record is removed only once none of the intents that it lists is left, wherever they are:
+//!    without it, they would be those of an aborted transaction.
 
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchRequest, PushTxnRequest, PushTxnResponse, QueryIntentRequest, QueryTxnRequest,
-    QueryTxnResponse, RecoverTxnRequest, Request, TxnMeta, TxnRecord, TxnStatus, request, response,
+    QueryTxnResponse, RecoverTxnRequest, RemoveTxnRecordRequest, Request, ResolveIntentRequest,
+    Span, TxnMeta, TxnRecord, TxnStatus, request, response,
 };
 
 use crate::{SendError, Sender};
 
 /// Writes asked for in one batch.
 const BATCH: usize = 200;
+/// Intents resolved by one request.
+const RESOLVE_KEYS: u64 = 1000;
 
 /// Ends the transaction of a STAGING record by what of it is there. The record that comes back has
 /// ended, or was staged anew meanwhile; `None` if all of it is gone.
@@ -100,6 +109,43 @@ pub(crate) async fn outcome(
         Some((TxnStatus::Aborted, _)) => Ok(None),
         _ => Err(strange()),
     }
+}
+
+/// Cleans up after the transaction of a record that nobody cares for any more, see
+/// [`crdb_storage::evaluate::ABANDONED_AFTER`]. Returns whether the record is gone; it stays if the
+/// transaction moved on.
+pub async fn clean_up_after(sender: &dyn Sender, record: &TxnRecord) -> Result<bool, SendError> {
+    let recovered = match record.status() {
+        TxnStatus::Staging => recover(sender, record).await?,
+        _ => Some(record.clone()),
+    };
+    let Some(record) = recovered else { return Ok(true) };
+    let commit = match (record.status(), commit_timestamp(&record)) {
+        (TxnStatus::Committed, Some(at)) => Some(at),
+        (TxnStatus::Aborted, _) => None,
+        _ => return Ok(false),
+    };
+    let meta = record.meta.clone().unwrap_or_default();
+    for span in &record.intents {
+        let mut left = Some(span.clone());
+        while let Some(Span { start, end }) = left {
+            let resolve = request::Kind::ResolveIntent(ResolveIntentRequest {
+                start,
+                max_keys: if end.is_empty() { 0 } else { RESOLVE_KEYS },
+                end,
+                txn_id: meta.id.clone(),
+                status: record.status,
+                commit_timestamp: commit.map(Into::into),
+            });
+            left = match send(sender, [resolve]).await?.pop().flatten() {
+                Some(response::Kind::ResolveIntent(done)) => done.resume,
+                _ => return Err(strange()),
+            };
+        }
+    }
+    let remove = RemoveTxnRecordRequest { anchor: meta.anchor, txn_id: meta.id };
+    send(sender, [request::Kind::RemoveTxnRecord(remove)]).await?;
+    Ok(true)
 }
 
 /// Timestamp of the versions of a transaction that has committed.

@@ -437,6 +437,8 @@ impl Work {
                 }
                 (Answer::Gc(all), Answer::Gc(more)) => {
                     all.removed += more.removed;
+                    all.abandoned.extend(more.abandoned);
+                    all.records_left |= more.records_left;
                     all.resume = all.resume.take().or(more.resume);
                 }
                 (Answer::QueryLocks(all), Answer::QueryLocks(more)) => {

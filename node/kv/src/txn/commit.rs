@@ -7,8 +7,10 @@ use crdb_proto::kv::{
     Savepoints, TxnStatus, request, response,
 };
 
+use crdb_storage::evaluate::RECORD_WINDOW;
+
 use super::committer::{Committer, Event, Step};
-use super::coordinator::{State, Txn, aborted};
+use super::coordinator::{State, Txn, aborted, after};
 use super::footprint::in_flight;
 use super::metrics::add;
 use super::types::{CommitInfo, CommitKind, SavepointId, TxnError};
@@ -160,6 +162,7 @@ impl Txn {
             self.deadline(),
         );
         let mut rounds = 0;
+        let started = self.client.clock().now();
         loop {
             self.raise_write_timestamp(committer.write_timestamp());
             let event = match &step {
@@ -177,7 +180,7 @@ impl Txn {
                 },
                 Step::Stage => self.send_stage().await,
                 Step::Commit => self.send_commit().await,
-                Step::Learn => Event::Learned(self.learn().await),
+                Step::Learn => Event::Learned(self.learn(started).await),
                 Step::Done(kind, at) => {
                     return Ok(CommitInfo { timestamp: Some(*at), kind: *kind, rounds });
                 }
@@ -284,10 +287,16 @@ impl Txn {
         }
     }
 
-    /// Asks the record what became of the commit; `None` if it cannot be asked.
-    async fn learn(&self) -> Option<Option<Timestamp>> {
+    /// Asks the record what became of the commit that began at `started`; `None` if it cannot be
+    /// asked. Later than [`RECORD_WINDOW`] after that, as when this process was stopped meanwhile,
+    /// that there is no record does not say any more that the transaction was aborted: somebody else
+    /// may have cleaned up after its commit.
+    pub(super) async fn learn(&self, started: Timestamp) -> Option<Option<Timestamp>> {
         for _ in 0..MAX_QUESTIONS {
             match recovery::outcome(&**self.client.sender(), &self.meta).await {
+                Ok(None) if after(started, RECORD_WINDOW) < self.client.clock().now() => {
+                    return None;
+                }
                 Ok(outcome) => return Some(outcome),
                 Err(error) => tracing::debug!(%error, "the fate of a commit is not known yet"),
             }

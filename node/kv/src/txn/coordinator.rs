@@ -534,7 +534,7 @@ pub(super) fn aborted() -> TxnError {
     TxnError::Retry { cause: RetryCause::Aborted(ABORTED.to_owned()) }
 }
 
-fn after(timestamp: Timestamp, duration: std::time::Duration) -> Timestamp {
+pub(super) fn after(timestamp: Timestamp, duration: std::time::Duration) -> Timestamp {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     Timestamp::new(timestamp.wall_nanos.saturating_add(nanos), timestamp.logical)
 }

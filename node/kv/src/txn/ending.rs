@@ -13,7 +13,8 @@
 //!    on its way.
 //! 3. Nothing is cleaned up after an ambiguous commit: whoever meets its intents finds out.
 //!
-//! A step that fails ends the work: whoever meets what is left asks the record and goes on.
+//! A step that fails ends the work: whoever meets what is left asks the record and goes on, and the
+//! record itself, with what nobody meets, is collected hours later.
 
 use std::sync::atomic::Ordering;
 

@@ -56,8 +56,7 @@
 //!    looks at the timestamps it ends with.
 //! 6. An evaluation that was proposed ends in success, in the certainty that it had no effect, or
 //!    as ambiguous.
-//! 7. Dropped before that, it leaves its place in every queue and nothing of it happens. Whoever
-//!    lost interest in the answer drops it, so that only those wait whose caller does.
+//! 7. Dropped before that, it leaves its place in every queue and nothing of it happens.
 //! 8. What an applied command does to the lock table happens whether anybody waits for it or not,
 //!    before its latches go.
 
@@ -232,8 +231,7 @@ impl<E: Engine> Evaluation<E> {
         self.header()?.txn.as_ref()
     }
 
-    /// When the wait for the lock of a key ends without it, if the request says so and it has
-    /// begun. Each key that is waited for has its own time.
+    /// When the wait for the lock of a key ends without it, if the request says so and waits.
     #[must_use]
     pub fn lock_deadline(&self) -> Option<Mono> {
         self.lock_deadline.as_ref().map(|(_, deadline)| *deadline)

@@ -13,16 +13,20 @@
 //! threshold, is refused with an error, like any read of what was collected; it never reads a
 //! wrong answer. A node that is not alive protects nothing: its transactions cannot commit.
 //!
+//! *Records of transactions.* Records that say COMMITTED or STAGING, whose coordinator died before
+//! it cleaned up, are found by the same commands. Their intents are resolved, in whatever range, and
+//! then they are removed; one at a time, in the order found. What fails is found again.
+//!
 //! A run does a bounded piece of work. A range that was swept is left alone until the threshold
 //! has moved on by a tenth of the time versions are kept, and for good while nothing is written to
-//! it.
+//! it and no record is left in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_keys::{RangeId, Timestamp};
-use crdb_kv::contention;
+use crdb_kv::{Sender, clean_up_after, contention};
 use crdb_proto::kv::{self, BatchHeader, BatchRequest, request, response};
 use crdb_raftstore::RangeStatus;
 use crdb_settings::GC_TTL;
@@ -48,6 +52,8 @@ struct Sweep {
     /// The last index applied when the range was looked at, and since when it is that.
     index: u64,
     unchanged_since: Timestamp,
+    /// The sweep left records of transactions that were not old enough to go.
+    records_left: bool,
     /// The newest write was below the threshold of the last sweep, and it is done.
     clean: bool,
 }
@@ -79,11 +85,20 @@ impl Sweep {
     }
 
     /// Notes how far a sweep came.
-    fn swept(&mut self, threshold: Timestamp, resume: Option<bytes::Bytes>, index: u64) {
+    fn swept(
+        &mut self,
+        threshold: Timestamp,
+        resume: Option<bytes::Bytes>,
+        index: u64,
+        records_left: bool,
+    ) {
+        // A sweep that goes on remembers what its earlier parts left.
+        self.records_left = records_left || !self.resume.is_empty() && self.records_left;
         self.threshold = threshold;
         let done = resume.is_none();
         self.resume = resume.unwrap_or_default();
-        self.clean = done && index == self.index && self.unchanged_since < threshold;
+        self.clean =
+            done && !self.records_left && index == self.index && self.unchanged_since < threshold;
     }
 }
 
@@ -145,21 +160,35 @@ async fn sweep(
     else {
         return Ok(());
     };
-    let mut removed = 0;
+    let (mut removed, mut records_left) = (0, false);
     for _ in 0..COMMANDS_PER_RANGE {
         let collected = collect(running, range, start, threshold).await?;
         removed += collected.removed;
+        records_left |= collected.records_left;
+        clean_up(running, &collected.abandoned).await;
         match collected.resume {
             Some(resume) => start = resume.start,
             None => {
-                known.swept(threshold, None, range.applied_index);
+                known.swept(threshold, None, range.applied_index, records_left);
                 debug!(range = %id, removed, %threshold, "collected garbage");
                 return Ok(());
             }
         }
     }
-    known.swept(threshold, Some(start), range.applied_index);
+    known.swept(threshold, Some(start), range.applied_index, records_left);
     Ok(())
+}
+
+/// Cleans up after transactions whose coordinators died. Those that cannot be reached stay.
+async fn clean_up(running: &Running, abandoned: &[kv::TxnRecord]) {
+    for record in abandoned {
+        let sender = running.sender.as_ref() as &dyn Sender;
+        match clean_up_after(sender, record).await {
+            Ok(true) => debug!("cleaned up after a transaction whose coordinator is gone"),
+            Ok(false) => debug!("a transaction that seemed abandoned goes on"),
+            Err(error) => debug!(%error, "cleans up after a transaction later"),
+        }
+    }
 }
 
 async fn collect(
@@ -215,17 +244,32 @@ mod tests {
         let mut sweep = Sweep::default();
         let start = |due: Option<(bytes::Bytes, Timestamp)>| due.map(|(start, _)| start);
         assert_eq!(start(sweep.due(&range(7), at(50), at(150), ttl)), Some("b".into()));
-        sweep.swept(at(50), Some("c".into()), 7);
+        sweep.swept(at(50), Some("c".into()), 7, false);
         // The rest, with the threshold of the sweep.
         assert_eq!(sweep.due(&range(9), at(60), at(160), ttl), Some(("c".into(), at(50))));
-        sweep.swept(at(50), None, 9);
+        sweep.swept(at(50), None, 9, false);
         assert_eq!(sweep.due(&range(9), at(59), at(159), ttl), None);
         assert_eq!(sweep.due(&range(9), at(61), at(161), ttl), Some(("b".into(), at(61))));
-        sweep.swept(at(61), None, 9);
+        sweep.swept(at(61), None, 9, false);
         // What was written since 160 is above the threshold.
         assert_eq!(start(sweep.due(&range(9), at(170), at(270), ttl)), Some("b".into()));
-        sweep.swept(at(170), None, 9);
+        sweep.swept(at(170), None, 9, false);
         assert_eq!(sweep.due(&range(9), at(900), at(1000), ttl), None);
         assert_eq!(start(sweep.due(&range(10), at(901), at(1001), ttl)), Some("b".into()));
+    }
+
+    #[test]
+    fn a_range_with_records_left_is_looked_at_again() {
+        let ttl = Duration::from_secs(100);
+        let mut sweep = Sweep::default();
+        assert!(sweep.due(&range(7), at(50), at(150), ttl).is_some());
+        // Its first half has some, its second half none.
+        sweep.swept(at(50), Some("c".into()), 7, true);
+        assert!(sweep.due(&range(7), at(160), at(260), ttl).is_some());
+        sweep.swept(at(160), None, 7, false);
+        assert!(sweep.due(&range(7), at(165), at(265), ttl).is_none());
+        assert!(sweep.due(&range(7), at(171), at(271), ttl).is_some());
+        sweep.swept(at(171), None, 7, false);
+        assert!(sweep.due(&range(7), at(900), at(1000), ttl).is_none());
     }
 }

@@ -5,9 +5,11 @@
 //! hides nothing once the older ones are gone, and goes with the last of them, never before.
 //!
 //! Intents are not touched. Records go only where their absence says the same: those of
-//! transactions that were aborted, or given up, and are too old to make a record again.
+//! transactions that were aborted, or given up, and are too old to make a record again. A COMMITTED
+//! record says what its absence does not, and a STAGING one may: those that nobody seems to care
+//! for any more are told to the caller, who resolves the intents first and removes the record then.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
 
 use bytes::Bytes;
 use crdb_keys::{Key, Span, Timestamp};
@@ -25,6 +27,15 @@ use crate::{
 
 /// Versions removed by one command, unless the request says otherwise.
 const DEFAULT_MAX_VERSIONS: u64 = 1_000;
+
+/// Abandoned records told by one command: each may list many intents.
+const MAX_ABANDONED: usize = 16;
+
+/// Silence after which nobody will clean up after a transaction. A record is made within
+/// [`RECORD_WINDOW`] after the begin, and says when its coordinator was heard of last, with the
+/// commit at the latest; so another window has passed since then, in which a coordinator that got
+/// no answer asked the record, or gave up asking.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * RECORD_WINDOW.as_secs());
 
 /// Versions looked at by one command, give or take those of one key.
 const MAX_LOOKED_AT: u64 = 50_000;
@@ -125,26 +136,36 @@ impl<R: Reader> Evaluation<'_, R> {
             self.out.batch.delete(Family::State, version);
         }
         let end = sweep.resume.clone().unwrap_or_else(|| span.end.clone());
+        let (mut abandoned, mut records_left) = (Vec::new(), false);
         if span.start < end {
-            self.gc_records(&Span::new(span.start, end), threshold, max_versions)?;
+            let span = Span::new(span.start, end);
+            (abandoned, records_left) = self.gc_records(&span, threshold, max_versions)?;
         }
         let resume = sweep.resume.map(|start| kv::Span { start, end: span.end });
-        Ok(kv::GcResponse { removed, resume })
+        Ok(kv::GcResponse { removed, resume, abandoned, records_left })
     }
 
+    /// Removes records that are forgotten; answers those that are abandoned, and whether any stays.
     fn gc_records(
         &mut self,
         span: &Span,
         threshold: Timestamp,
         max_records: u64,
-    ) -> Result<(), EvalError> {
+    ) -> Result<(Vec<kv::TxnRecord>, bool), EvalError> {
         let now = self.args.now;
         let mut doomed = Vec::new();
+        let (mut abandoned, mut left) = (Vec::new(), false);
         lock::scan(self.reader, span, Direction::Forward, &mut |lock| {
-            if let Lock::Record { anchor, txn_id, record } = lock
-                && is_forgotten(&record, threshold, now)
-            {
+            let Lock::Record { anchor, txn_id, record } = lock else {
+                return ControlFlow::Continue(());
+            };
+            if is_forgotten(&record, threshold, now) {
                 doomed.push((anchor, txn_id));
+            } else {
+                left = true;
+                if is_abandoned(&record, now) && abandoned.len() < MAX_ABANDONED {
+                    abandoned.push(record);
+                }
             }
             if (doomed.len() as u64) < max_records {
                 ControlFlow::Continue(())
@@ -152,18 +173,33 @@ impl<R: Reader> Evaluation<'_, R> {
                 ControlFlow::Break(())
             }
         })?;
+        // The scan stopped there, for all that is known.
+        left |= doomed.len() as u64 >= max_records;
         for (anchor, txn_id) in doomed {
             lock::delete_record(&mut self.out.batch, &anchor, &txn_id);
         }
-        Ok(())
+        Ok((abandoned, left))
     }
+}
+
+/// When a transaction began, and when it was heard of last.
+fn life(record: &kv::TxnRecord) -> (Timestamp, Timestamp) {
+    let began = record.meta.as_ref().and_then(|meta| meta.min_timestamp);
+    let began = began.map_or(Timestamp::ZERO, Timestamp::from);
+    (began, record.last_heartbeat.map_or(began, |heard| began.max(heard.into())))
+}
+
+/// Whether nobody will clean up after a transaction that has committed, or may have.
+fn is_abandoned(record: &kv::TxnRecord, now: Timestamp) -> bool {
+    let ends = matches!(record.status(), TxnStatus::Committed | TxnStatus::Staging);
+    let written = record.meta.as_ref().and_then(|meta| meta.write_timestamp);
+    let heard = life(record).1.max(written.map_or(Timestamp::ZERO, Timestamp::from));
+    ends && after(heard, ABANDONED_AFTER) < now
 }
 
 /// Whether a transaction would be aborted without its record, too.
 fn is_forgotten(record: &kv::TxnRecord, threshold: Timestamp, now: Timestamp) -> bool {
-    let began = record.meta.as_ref().and_then(|meta| meta.min_timestamp);
-    let began = began.map_or(Timestamp::ZERO, Timestamp::from);
-    let heard = record.last_heartbeat.map_or(began, |heard| began.max(heard.into()));
+    let (began, heard) = life(record);
     let too_old = began < threshold && after(began, RECORD_WINDOW) < now;
     match record.status() {
         TxnStatus::Aborted => too_old,

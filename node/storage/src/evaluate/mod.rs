@@ -48,7 +48,7 @@ use crdb_proto::kv::{self, BatchRequest, error, request, response};
 
 use self::write::Written;
 pub use self::{
-    gc::range_stats,
+    gc::{ABANDONED_AFTER, range_stats},
     record::{EXPIRES_AFTER, RECORD_WINDOW},
     spans::{is_read_only, latch_spans, out_of_bounds},
 };

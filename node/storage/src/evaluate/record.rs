@@ -84,7 +84,10 @@ impl<R: Reader> Evaluation<'_, R> {
             )));
         }
         let record = if action == EndTxnAction::EndCommit {
-            ended(meta, TxnStatus::Committed, end.intents.clone(), record)
+            // Who commits is alive: its record is not taken for an abandoned one right away.
+            let last_heartbeat = heard_of(record.as_ref(), self.args.now);
+            let committed = ended(meta, TxnStatus::Committed, end.intents.clone(), record);
+            TxnRecord { last_heartbeat, ..committed }
         } else {
             TxnRecord {
                 meta: Some(meta),

@@ -122,7 +122,16 @@ pub(super) fn response(txns: &Txns, answer: &Answer) -> String {
         Answer::ResolveIntent(done) => {
             format!("resolved {}{}", done.resolved, resume(&done.resume))
         }
-        Answer::Gc(done) => format!("removed {}{}", done.removed, resume(&done.resume)),
+        Answer::Gc(done) => {
+            let mut out = format!("removed {}{}", done.removed, resume(&done.resume));
+            if done.records_left {
+                out += ", records left";
+            }
+            for record in &done.abandoned {
+                out += &format!("\nabandoned: {}", self::record(txns, record));
+            }
+            out
+        }
         other => format!("{other:?}"),
     }
 }

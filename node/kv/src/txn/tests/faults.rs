@@ -240,3 +240,88 @@ async fn a_transaction_that_says_nothing_loses_its_locks_and_intents() {
     txn.rollback().await;
     assert_eq!(world.read("z").await, None);
 }
+
+/// The records that are left.
+fn records(world: &World) -> Vec<crdb_proto::kv::TxnRecord> {
+    use crdb_storage::{Engine as _, lock, mvcc::Direction};
+    let mut records = Vec::new();
+    let all = crdb_keys::Span::new(Bytes::new(), Bytes::from_static(&[0xfe; 8]));
+    let snapshot = world.local.engine().snapshot();
+    lock::scan(&snapshot, &all, Direction::Forward, &mut |lock| {
+        if let lock::Lock::Record { record, .. } = lock {
+            records.push(record);
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    records
+}
+
+#[tokio::test]
+async fn what_a_dead_coordinator_left_is_cleaned_up_and_the_commit_stays() {
+    for (fate, there) in [(Fate::Vanishes, Some("new")), (Fate::VanishesHalf, None)] {
+        let world = world();
+        world.vanish(world.txn(&["a", "b", "z"], fate)).await;
+        world.wall.advance(Duration::from_secs(2 * 3600 + 10));
+        let [record] = records(&world).try_into().unwrap();
+        assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+        assert_eq!(left_behind(&world.local), Vec::<String>::new());
+        for name in ["a", "b", "z"] {
+            assert_eq!(world.read(name).await.as_deref(), there, "{name}");
+        }
+        // A second collector finds nothing left to do.
+        assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+        assert_eq!(world.read("z").await.as_deref(), there);
+    }
+}
+
+#[tokio::test]
+async fn a_record_stays_while_an_intent_cannot_be_resolved() {
+    let world = world();
+    world.vanish(world.txn(&["a", "z"], Fate::Vanishes)).await;
+    world.wall.advance(Duration::from_secs(2 * 3600 + 10));
+    let [record] = records(&world).try_into().unwrap();
+    let unreachable = Unreachable(world.local.clone());
+    crate::clean_up_after(&unreachable, &record).await.unwrap_err();
+    let [record] = records(&world).try_into().unwrap();
+    assert_eq!(record.status(), crdb_proto::kv::TxnStatus::Committed);
+    assert_eq!(world.read("z").await.as_deref(), Some("new"));
+    assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+    assert_eq!(left_behind(&world.local), Vec::<String>::new());
+}
+
+/// A sender that cannot resolve intents in the second range.
+struct Unreachable(LocalSender);
+
+impl Sender for Unreachable {
+    fn send(
+        &self,
+        batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<crdb_proto::kv::BatchResponse, SendError>> {
+        let lost = batch.requests.iter().any(|request| {
+            matches!(&request.kind, Some(request::Kind::ResolveIntent(r)) if r.start >= key("m"))
+        });
+        Box::pin(async move {
+            if lost {
+                return Err(SendError::Unavailable { message: "scripted".to_owned() });
+            }
+            self.0.send(batch).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_slept_too_long_does_not_take_a_missing_record_for_an_abort() {
+    let world = world();
+    let mut txn = world.txn(&["a", "z"], Fate::Vanishes);
+    let mut commit = Box::pin(txn.commit());
+    assert!(futures::poll!(commit.as_mut()).is_pending());
+    drop(commit);
+    let started = world.local.clock().now();
+    world.wall.advance(Duration::from_secs(2 * 3600 + 10));
+    let [record] = records(&world).try_into().unwrap();
+    assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+    assert_eq!(txn.learn(started).await, None);
+    // As it would be if its commit had begun just now and were not there.
+    assert_eq!(txn.learn(world.local.clock().now()).await, Some(None));
+}
