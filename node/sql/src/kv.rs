@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use crdb_keys::{Span, Timestamp};
-use crdb_kv::{RetryCause, SendError, TxnClient, TxnError};
+use crdb_kv::{AsOf, ReadOptions, RetryCause, SendError, TxnClient, TxnError, TxnOptions};
 use crdb_proto::kv;
 
 use crate::error::{Result, SqlError, SqlState};
@@ -157,6 +157,17 @@ impl Kv {
         read_at: Option<Timestamp>,
         deadline: Option<Timestamp>,
     ) -> std::result::Result<Reply, SendError> {
+        self.send_timed(batch, read_at, deadline).await.map(|(reply, _)| reply)
+    }
+
+    /// The same; says also at which time reads were served, which holds for all of them if they are
+    /// of one range.
+    pub(crate) async fn send_timed(
+        &self,
+        batch: Batch,
+        read_at: Option<Timestamp>,
+        deadline: Option<Timestamp>,
+    ) -> std::result::Result<(Reply, Timestamp), SendError> {
         let expected = batch.requests.len();
         let request = kv::BatchRequest {
             header: Some(kv::BatchHeader {
@@ -179,7 +190,22 @@ impl Kv {
                 ),
             });
         }
-        Ok(Reply { responses: response.responses })
+        let at = response.read_timestamp.map(Timestamp::from).unwrap_or_default();
+        Ok((Reply { responses: response.responses }, at))
+    }
+
+    /// Reads at a time in the past.
+    pub(crate) async fn read_past(&self, batch: Batch, as_of: AsOf) -> Result<Reply> {
+        let options = TxnOptions {
+            read_only: true,
+            as_of: Some(as_of),
+            implicit: true,
+            ..TxnOptions::default()
+        };
+        let mut txn = self.0.begin(options);
+        let read = txn.read(batch.into_requests(), ReadOptions::default()).await;
+        txn.rollback().await;
+        Ok(Reply { responses: read.map_err(txn_error)? })
     }
 }
 

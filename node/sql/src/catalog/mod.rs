@@ -1,7 +1,8 @@
 //! The catalog: databases and tables, their versions, and how they change under running statements.
 //!
 //! What it is: a cached snapshot of all descriptors at one catalog version, the account of which
-//! versions statements of this node still use, and the schema changes (`ddl`). What it is not: it
+//! versions statements of this node still use, the versions of the past that are read (`past`), and the
+//! schema changes (`ddl`). What it is not: it
 //! does not watch anything by itself; the server calls [`Catalog::adopt_latest`] every 250 ms and
 //! writes [`Catalog::min_version_in_use`] into the node's liveness record.
 //!
@@ -30,6 +31,7 @@ mod bootstrap;
 pub(crate) mod ddl;
 mod desc;
 mod gc;
+mod past;
 mod rekey;
 
 use std::collections::{BTreeMap, HashMap};
@@ -48,7 +50,7 @@ pub use desc::{
 };
 
 use crate::error::{Result, SqlError, SqlState};
-use crate::kv::{Batch, Kv, sql};
+use crate::kv::{Batch, Kv, Reply, sql};
 use crate::node::Timer;
 
 /// All descriptors at one catalog version.
@@ -86,6 +88,7 @@ pub struct Catalog {
     pub(crate) clock: Clock,
     pub(crate) timer: Arc<dyn Timer>,
     state: Mutex<State>,
+    past: past::Past,
 }
 
 impl CatalogData {
@@ -135,6 +138,51 @@ impl CatalogData {
             .filter_map(|(_, id)| self.tables.get(id))
     }
 
+    /// Reads all of it.
+    fn batch() -> Batch {
+        let mut batch = Batch::new();
+        batch.get(layout::catalog_version_key());
+        for span in [layout::descriptor_span(), layout::namespace_span()] {
+            batch.scan(&span, 0, 0, false);
+        }
+        batch
+    }
+
+    /// What [`Self::batch`] found; none where there is no catalog.
+    fn decode(reply: &mut Reply) -> Result<Option<Arc<Self>>> {
+        let Some(record_bytes) = reply.value(0) else { return Ok(None) };
+        let mut data = Self {
+            record: VersionRecord::decode(&record_bytes)?,
+            record_bytes,
+            databases: BTreeMap::new(),
+            tables: HashMap::new(),
+            names: BTreeMap::new(),
+        };
+        for row in reply.rows(1).0 {
+            match Descriptor::decode(&row.value)? {
+                Descriptor::Database(db) => {
+                    data.databases.insert(db.name.clone(), db);
+                }
+                Descriptor::Table(table) => {
+                    data.tables.insert(table.id, table);
+                }
+            }
+        }
+        for row in reply.rows(2).0 {
+            if let Some((parent @ 1.., name)) = layout::parse_namespace_key(&row.key) {
+                let id = <[u8; 8]>::try_from(row.value.as_ref()).map(u64::from_be_bytes);
+                let id = id.map_err(|_| {
+                    SqlError::new(
+                        SqlState::DATA_CORRUPTED,
+                        format!("stored name {name} is damaged"),
+                    )
+                })?;
+                data.names.insert((parent, name.to_owned()), id);
+            }
+        }
+        Ok(Some(Arc::new(data)))
+    }
+
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = &Arc<TableDesc>> {
         self.tables.values().filter(|t| t.state != DescState::Public)
     }
@@ -173,7 +221,7 @@ impl std::ops::Deref for Snapshot {
 impl Catalog {
     pub(crate) fn new(kv: Kv, clock: Clock, timer: Arc<dyn Timer>) -> Self {
         let state = State { current: None, older: Vec::new(), lease: LeaseCell::default() };
-        Self { kv, clock, timer, state: Mutex::new(state) }
+        Self { kv, clock, timer, state: Mutex::new(state), past: past::Past::default() }
     }
 
     /// See [`crate::SqlNode::set_liveness_expiration`].
@@ -256,55 +304,20 @@ impl Catalog {
 
     /// The catalog at its newest version; `known` if nothing changed.
     async fn read(&self, known: Option<Arc<CatalogData>>) -> Result<Arc<CatalogData>> {
-        let version_key = layout::catalog_version_key();
         let missing = || {
             SqlError::new(SqlState::OBJECT_NOT_IN_STATE, "the cluster has no catalog")
                 .with_hint("The cluster is not initialized; run `crdb init`.")
         };
         if let Some(known) = known {
             let mut batch = Batch::new();
-            batch.get(version_key.clone());
-            let bytes = sql(self.kv.send(batch, None, None).await)?.value(0).ok_or_else(missing)?;
-            if bytes == known.record_bytes {
+            batch.get(layout::catalog_version_key());
+            let (mut reply, at) = sql(self.kv.send_timed(batch, None, None).await)?;
+            if reply.value(0).ok_or_else(missing)? == known.record_bytes {
+                self.past.confirm(&known, at);
                 return Ok(known);
             }
         }
-        let mut batch = Batch::new();
-        batch.get(version_key);
-        for span in [layout::descriptor_span(), layout::namespace_span()] {
-            batch.scan(&span, 0, 0, false);
-        }
-        let mut reply = sql(self.kv.send(batch, None, None).await)?;
-        let record_bytes = reply.value(0).ok_or_else(missing)?;
-        let mut data = CatalogData {
-            record: VersionRecord::decode(&record_bytes)?,
-            record_bytes,
-            databases: BTreeMap::new(),
-            tables: HashMap::new(),
-            names: BTreeMap::new(),
-        };
-        for row in reply.rows(1).0 {
-            match Descriptor::decode(&row.value)? {
-                Descriptor::Database(db) => {
-                    data.databases.insert(db.name.clone(), db);
-                }
-                Descriptor::Table(table) => {
-                    data.tables.insert(table.id, table);
-                }
-            }
-        }
-        for row in reply.rows(2).0 {
-            if let Some((parent @ 1.., name)) = layout::parse_namespace_key(&row.key) {
-                let id = <[u8; 8]>::try_from(row.value.as_ref()).map(u64::from_be_bytes);
-                let id = id.map_err(|_| {
-                    SqlError::new(
-                        SqlState::DATA_CORRUPTED,
-                        format!("stored name {name} is damaged"),
-                    )
-                })?;
-                data.names.insert((parent, name.to_owned()), id);
-            }
-        }
-        Ok(Arc::new(data))
+        let mut reply = sql(self.kv.send(CatalogData::batch(), None, None).await)?;
+        CatalogData::decode(&mut reply)?.ok_or_else(missing)
     }
 }

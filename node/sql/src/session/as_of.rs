@@ -1,6 +1,7 @@
 //! AS OF SYSTEM TIME: which time an expression means.
 //!
-//! The catalog is the present one all the same: a table that was dropped since cannot be read.
+//! A statement of the past is analyzed by the catalog of that time (`catalog::past`): a table that
+//! was dropped since can be read, one that was created since is not there.
 
 use std::time::Duration;
 
@@ -36,6 +37,23 @@ impl Session {
             None => Ok(None),
             Some(e) => self.as_of(e).await.map(Some),
         }
+    }
+
+    /// The time in the past that a statement is going to read at if it runs as things are now; which
+    /// catalog it is prepared by.
+    pub(super) async fn prepared_as_of(&mut self, statement: &Statement) -> Result<Option<AsOf>> {
+        if let Some(as_of) = self.txn_as_of() {
+            return Ok(Some(as_of));
+        }
+        let as_of = self.statement_as_of(statement).await?;
+        let plain = matches!(statement, Statement::Query(query) if query.locking.is_empty());
+        let follower = || self.follower_read().filter(|_| plain && self.txn.is_none());
+        Ok(as_of.or_else(follower))
+    }
+
+    /// The time in the past that the open transaction reads at.
+    pub(super) fn txn_as_of(&self) -> Option<AsOf> {
+        self.txn.as_ref().and_then(|open| open.modes.as_of)
     }
 
     /// Where reads go that say nothing of their time, if the session asked to have them served by

@@ -25,6 +25,7 @@ mod vars;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crdb_kv::AsOf;
 use crdb_sqlfront::Parsed;
 use crdb_sqlfront::ast::{self, Statement};
 use futures::future::{Either, select};
@@ -320,8 +321,9 @@ impl Session {
             });
         }
         self.set_transaction_time(self.txn.as_ref().map(|open| open.micros));
+        let as_of = self.prepared_as_of(&parsed.statement).await?;
         loop {
-            let snapshot = self.begin_statement().await?;
+            let snapshot = self.begin_statement_at(as_of).await?;
             match self.analyze(&snapshot, parsed, &given) {
                 Ok(prepared) => return Ok(prepared),
                 Err(error) if error.code == OFFLINE => {
@@ -333,9 +335,17 @@ impl Session {
         }
     }
 
-    /// Pins the catalog.
+    /// Pins the catalog, as it is or as it was when the open transaction reads.
     async fn begin_statement(&mut self) -> Result<Arc<Snapshot>> {
-        let snapshot = self.info.node.catalog().pin().await?;
+        self.begin_statement_at(self.txn_as_of()).await
+    }
+
+    async fn begin_statement_at(&mut self, as_of: Option<AsOf>) -> Result<Arc<Snapshot>> {
+        let catalog = self.info.node.catalog();
+        let snapshot = match as_of {
+            None => catalog.pin().await?,
+            Some(as_of) => catalog.at(as_of).await?,
+        };
         self.info.format.catalog = Some(snapshot.data());
         Ok(snapshot)
     }
@@ -398,13 +408,23 @@ impl Session {
         let node = &self.info.node;
         let found = node.plans.get(text, param_oids, &self.plan_settings)?;
         let plan = found.plan();
-        let holds = plan.version == ANY_VERSION || self.is_current(node.catalog().version(), &plan);
-        holds.then_some(found)
+        if plan.version == ANY_VERSION {
+            return Some(found);
+        }
+        let version = match self.txn_as_of().or_else(|| self.follower_read()) {
+            None => node.catalog().version(),
+            Some(as_of) => node.catalog().version_at(as_of.timestamp)?,
+        };
+        self.is_current(version, &plan).then_some(found)
     }
 
     /// Keeps a statement for whoever sends the same text: one that is prepared now and is all there
     /// is in the text.
     pub fn keep(&self, text: &str, param_oids: &[u32], prepared: &Arc<Prepared>) {
+        // The time that it reads at is another one at each execution, and so may be the catalog.
+        if matches!(&prepared.parsed.statement, Statement::Query(query) if query.as_of.is_some()) {
+            return;
+        }
         let plan = prepared.plan();
         // What else runs from the syntax tree is rare or quick to parse.
         if !matches!(plan.statement, StatementPlan::Utility) || plan.version == ANY_VERSION {

@@ -87,7 +87,7 @@ impl Session {
         modes.read_only |= as_of.is_some();
         loop {
             cancel.check()?;
-            let (snapshot, plan) = self.plan_of(prepared, cancel).await?;
+            let (snapshot, plan) = self.plan_of(prepared, cancel, as_of).await?;
             self.check_read_only(&plan.statement, modes.read_only)?;
             let mut kv = self.info.node.txns.begin(modes.options(true));
             kv.bind_to_lease(snapshot.lease());
@@ -219,7 +219,8 @@ impl Session {
         params: &[Datum],
         cancel: &CancelFlag,
     ) -> Result<ExecResult> {
-        let (snapshot, plan) = self.plan_of(prepared, cancel).await?;
+        let as_of = self.txn_as_of();
+        let (snapshot, plan) = self.plan_of(prepared, cancel, as_of).await?;
         let client = self.info.node.txns.clone();
         let open = self.txn.as_mut().ok_or_else(no_transaction)?;
         open.used = true;
@@ -274,15 +275,16 @@ impl Session {
         open.note(step);
     }
 
-    /// Pins the catalog, and makes a plan for it if the one at hand is of another version.
+    /// Pins the catalog, that of a time in the past if it is read, and makes a plan for it if the one at hand is of another version.
     async fn plan_of(
         &mut self,
         prepared: &Prepared,
         cancel: &CancelFlag,
+        as_of: Option<AsOf>,
     ) -> Result<(Arc<Snapshot>, Arc<CachedPlan>)> {
         loop {
             cancel.check()?;
-            let snapshot = self.begin_statement().await?;
+            let snapshot = self.begin_statement_at(as_of).await?;
             let plan = prepared.plan();
             if self.is_current(snapshot.version(), &plan) {
                 return Ok((snapshot, plan));

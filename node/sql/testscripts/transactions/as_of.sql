@@ -36,3 +36,47 @@ a> COMMIT
 a> BEGIN
 a> SELECT v FROM t
 a> COMMIT
+
+-- The catalog is that of the time that is read at.
+a> RESET default_transaction_use_follower_reads
+advance 10000
+a> CREATE TABLE later (k INT PRIMARY KEY)
+a> INSERT INTO later VALUES (1)
+a> SELECT * FROM later AS OF SYSTEM TIME '-5s'
+a> BEGIN AS OF SYSTEM TIME '-5s'
+a> SELECT * FROM later
+a> ROLLBACK
+advance 10000
+a> SELECT * FROM later AS OF SYSTEM TIME '-5s'
+a> DROP TABLE later
+a> CREATE TABLE later (name TEXT PRIMARY KEY, n INT)
+a> INSERT INTO later VALUES ('x', 1)
+a> SELECT * FROM later
+a> SELECT * FROM later AS OF SYSTEM TIME '-5s'
+b> SELECT * FROM later AS OF SYSTEM TIME '-5s'
+a> SELECT name FROM later AS OF SYSTEM TIME '-5s'
+a> BEGIN AS OF SYSTEM TIME '-5s'
+a> SELECT * FROM later
+a> SELECT count(*) FROM pg_attribute WHERE attrelid = 'later'::regclass AND attnum > 0
+a> SHOW TABLES
+a> COMMIT
+a> SET default_transaction_use_follower_reads = on
+a> SELECT * FROM later
+advance 10000
+a> SELECT * FROM later
+a> RESET default_transaction_use_follower_reads
+a> TRUNCATE later
+a> SELECT * FROM later
+a> SELECT * FROM later AS OF SYSTEM TIME '-5s'
+a> DROP TABLE later
+a> SELECT * FROM later
+a> SELECT * FROM later AS OF SYSTEM TIME '-5s'
+a> SELECT * FROM t AS OF SYSTEM TIME '-100h'
+
+-- A gateway that was counted out can read what was before.
+down 0
+advance 20000
+a> SELECT v FROM t
+a> SELECT v FROM t AS OF SYSTEM TIME '-30s'
+a> SELECT v FROM t AS OF SYSTEM TIME '-15s'
+up 0
