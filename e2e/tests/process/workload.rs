@@ -24,6 +24,8 @@ async fn workloads_see_what_is_promised_under_a_mix_of_faults() -> Result<()> {
         let plan = Plan {
             nemesis: "mix".parse()?,
             time: Duration::from_secs(3),
+            // Until each kind of call succeeded and a fault took effect, on a slow machine.
+            patience: Duration::from_secs(60),
             most_calls: u64::MAX,
             least_calls: 10,
             clients: 12,

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -151,6 +152,11 @@ impl Cluster {
         self.links.cut(from, to);
     }
 
+    /// Makes the way from one node to another take longer, in that direction.
+    pub fn delay(&mut self, from: usize, to: usize, delay: Duration) {
+        self.links.delay(from, to, delay);
+    }
+
     /// Heals all links.
     pub fn heal_links(&self) {
         self.links.heal();
@@ -197,16 +203,26 @@ impl Cluster {
                 why = format!("{have} replicas of {ranges} ranges");
             }
             ensure!(Instant::now() < deadline, "{why}");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
-/// Fails early, and with the remedy, when the binary was built without what is needed.
-fn check_features(options: &ClusterOptions) -> Result<()> {
+/// The features for tests that the binary was built with, as it lists them.
+///
+/// # Errors
+///
+/// There is no such program.
+pub fn test_features() -> Result<String> {
     let output = Command::new(binary()?).arg("version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find(|line| line.starts_with("Test features:")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Test features:"));
+    Ok(line.unwrap_or_default().to_owned())
+}
+
+/// Fails early, and with the remedy, when the binary was built without what is needed.
+fn check_features(options: &ClusterOptions) -> Result<()> {
+    let line = test_features()?;
     let wanted =
         [("test-clock", options.test_clock), ("planted-bugs", options.planted_bug.is_some())];
     for (feature, _) in wanted.iter().filter(|(_, wanted)| *wanted) {

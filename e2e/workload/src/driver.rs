@@ -11,17 +11,20 @@
 //! 3. A run in which too few calls succeeded, of any kind that the workload has, or no fault took
 //!    effect, is no evidence: it is reported as unknown.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::history::{Call, Order, Outcome};
+use crate::report::kind;
 use crate::session::{Failure, Isolation, Session, Style};
 use crate::workload::Workload;
 
@@ -99,6 +102,8 @@ pub struct Shared<W> {
     stop: AtomicBool,
     processes: AtomicU64,
     succeeded: AtomicU64,
+    /// The kinds of calls that were made, and whether any of a kind succeeded.
+    kinds: Mutex<BTreeMap<String, bool>>,
 }
 
 impl<W: Workload> Shared<W> {
@@ -112,6 +117,7 @@ impl<W: Workload> Shared<W> {
             stop: AtomicBool::new(false),
             processes: AtomicU64::new(0),
             succeeded: AtomicU64::new(0),
+            kinds: Mutex::default(),
         })
     }
 
@@ -133,6 +139,11 @@ impl<W: Workload> Shared<W> {
     /// How many calls succeeded so far.
     pub fn succeeded(&self) -> u64 {
         self.succeeded.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many calls succeeded, and of each kind that was made at least one.
+    pub fn shows_enough(&self, least: u64) -> bool {
+        self.succeeded() >= least && self.kinds.lock().values().all(|ok| *ok)
     }
 
     /// Starts the clients. They call until [`Self::stop`], or until so many calls were made.
@@ -206,6 +217,7 @@ impl<W: Workload> Shared<W> {
             }
             Err(failure) => (Outcome::Fail, asked.clone(), Some(failure.to_string())),
         };
+        *self.kinds.lock().entry(kind(&asked)).or_default() |= outcome == Outcome::Ok;
         if outcome == Outcome::Ok {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
         }

@@ -8,10 +8,13 @@
 //!
 //! A node advertises its front instead of its own address. A cut link loses nothing and refuses
 //! nothing: bytes, and the end of a connection, are held back until it is healed, as by a network that
-//! drops packets of connections that then send them again.
+//! drops packets of connections that then send them again. A slow link holds each of them back for a
+//! time, as a long way does: what follows it is not held back for longer.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
@@ -19,14 +22,25 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-/// Which links are cut: `cut[from][to]`.
-type Cuts = Vec<Vec<bool>>;
+/// So many bytes a slow link holds; more wait where they come from.
+const MOST_HELD: usize = 1024 * 1024;
+
+/// What is wrong with a link.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    cut: bool,
+    delay: Duration,
+}
+
+/// What is wrong with each link: `[from][to]`.
+type State = Vec<Vec<Link>>;
 
 /// The fronts of all nodes.
 #[derive(Debug)]
 pub struct Links {
-    cuts: watch::Sender<Cuts>,
+    state: watch::Sender<State>,
     pids: Arc<Mutex<Vec<Option<u32>>>>,
     ports: Vec<u16>,
     /// Ends with this.
@@ -40,17 +54,17 @@ impl Links {
     ///
     /// There is no free port.
     pub async fn open(nodes: &[u16]) -> Result<Links> {
-        let whole = vec![vec![false; nodes.len()]; nodes.len()];
-        let (cuts, seen) = watch::channel(whole);
+        let whole = vec![vec![Link::default(); nodes.len()]; nodes.len()];
+        let (state, seen) = watch::channel(whole);
         let pids = Arc::new(Mutex::new(vec![None; nodes.len()]));
         let (mut fronts, mut ports) = (JoinSet::new(), Vec::new());
         for (to, port) in nodes.iter().enumerate() {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             ports.push(listener.local_addr()?.port());
-            let front = Front { to, target: *port, pids: Arc::clone(&pids), cuts: seen.clone() };
+            let front = Front { to, target: *port, pids: Arc::clone(&pids), state: seen.clone() };
             fronts.spawn(front.serve(listener));
         }
-        Ok(Links { cuts, pids, ports, _fronts: fronts })
+        Ok(Links { state, pids, ports, _fronts: fronts })
     }
 
     /// The port of the front of a node.
@@ -68,16 +82,26 @@ impl Links {
 
     /// Cuts the link from one node to another, in that direction.
     pub fn cut(&self, from: usize, to: usize) {
-        self.cuts.send_modify(|cuts| {
-            if let Some(cut) = cuts.get_mut(from).and_then(|row| row.get_mut(to)) {
-                *cut = true;
+        self.change(from, to, |link| link.cut = true);
+    }
+
+    /// Makes the way from one node to another take longer, in that direction.
+    pub fn delay(&self, from: usize, to: usize, delay: Duration) {
+        self.change(from, to, |link| link.delay = delay);
+    }
+
+    fn change(&self, from: usize, to: usize, change: impl FnOnce(&mut Link)) {
+        self.state.send_modify(|state| {
+            if let Some(link) = state.get_mut(from).and_then(|row| row.get_mut(to)) {
+                change(link);
             }
         });
     }
 
     /// Heals all links.
     pub fn heal(&self) {
-        self.cuts.send_modify(|cuts| cuts.iter_mut().flatten().for_each(|cut| *cut = false));
+        let whole = |link: &mut Link| *link = Link::default();
+        self.state.send_modify(|state| state.iter_mut().flatten().for_each(whole));
     }
 }
 
@@ -86,7 +110,7 @@ struct Front {
     to: usize,
     target: u16,
     pids: Arc<Mutex<Vec<Option<u32>>>>,
-    cuts: watch::Receiver<Cuts>,
+    state: watch::Receiver<State>,
 }
 
 impl Front {
@@ -97,8 +121,8 @@ impl Front {
                 accepted = listener.accept() => {
                     let Ok((stream, peer)) = accepted else { continue };
                     let from = self.caller(peer.port());
-                    let cuts = self.cuts.clone();
-                    connections.spawn(carry(stream, self.target, from, self.to, cuts));
+                    let state = self.state.clone();
+                    connections.spawn(carry(stream, self.target, from, self.to, state));
                 }
                 Some(_) = connections.join_next() => {}
             }
@@ -140,9 +164,9 @@ async fn carry(
     target: u16,
     from: Option<usize>,
     to: usize,
-    cuts: watch::Receiver<Cuts>,
+    state: watch::Receiver<State>,
 ) -> Result<()> {
-    let mut whole = cuts.clone();
+    let mut whole = state.clone();
     // A connection is not even made over a link that is cut.
     passes(&mut whole, from.map(|from| (from, to))).await?;
     passes(&mut whole, from.map(|from| (to, from))).await?;
@@ -151,8 +175,8 @@ async fn carry(
     node.set_nodelay(true)?;
     let (caller_in, caller_out) = caller.into_split();
     let (node_in, node_out) = node.into_split();
-    let there = pump(caller_in, node_out, from.map(|from| (from, to)), cuts.clone());
-    let back = pump(node_in, caller_out, from.map(|from| (to, from)), cuts);
+    let there = pump(caller_in, node_out, from.map(|from| (from, to)), state.clone());
+    let back = pump(node_in, caller_out, from.map(|from| (to, from)), state);
     // An error on one way, a reset, ends the other.
     tokio::try_join!(there, back)?;
     Ok(())
@@ -162,26 +186,54 @@ async fn pump(
     mut input: tokio::net::tcp::OwnedReadHalf,
     mut output: tokio::net::tcp::OwnedWriteHalf,
     link: Option<(usize, usize)>,
-    mut cuts: watch::Receiver<Cuts>,
+    mut state: watch::Receiver<State>,
 ) -> Result<()> {
     let mut buffer = vec![0; 64 * 1024];
+    // What is on its way, and when it is there; nothing at all is the end of the connection.
+    let mut held: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let (mut bytes, mut ended) = (0, false);
     loop {
-        let outcome = input.read(&mut buffer).await;
-        passes(&mut cuts, link).await?;
-        let count = outcome?;
-        if count == 0 {
-            output.shutdown().await?;
-            return Ok(());
+        let due = held.front().map(|(due, _)| *due);
+        tokio::select! {
+            outcome = input.read(&mut buffer), if !ended && bytes < MOST_HELD => {
+                passes(&mut state, link).await?;
+                let read = buffer.get(..outcome?).unwrap_or_default();
+                ended = read.is_empty();
+                let delay = link_of(&state.borrow(), link).delay;
+                if delay.is_zero() && held.is_empty() && !ended {
+                    output.write_all(read).await?;
+                    continue;
+                }
+                let due = Instant::now() + delay;
+                // Nothing overtakes what was sent before it.
+                let due = held.back().map_or(due, |(last, _)| due.max(*last));
+                bytes += read.len();
+                held.push_back((due, read.to_vec()));
+            }
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                passes(&mut state, link).await?;
+                let Some((_, there)) = held.pop_front() else { continue };
+                if there.is_empty() {
+                    output.shutdown().await?;
+                    return Ok(());
+                }
+                bytes -= there.len();
+                output.write_all(&there).await?;
+            }
         }
-        output.write_all(buffer.get(..count).unwrap_or_default()).await?;
     }
 }
 
+fn link_of(state: &State, link: Option<(usize, usize)>) -> Link {
+    let found = link.and_then(|(from, to)| state.get(from)?.get(to));
+    found.copied().unwrap_or_default()
+}
+
 /// Waits until a link is whole.
-async fn passes(cuts: &mut watch::Receiver<Cuts>, link: Option<(usize, usize)>) -> Result<()> {
-    let Some((from, to)) = link else { return Ok(()) };
-    let whole = |cuts: &Cuts| !cuts.get(from).and_then(|row| row.get(to)).copied().unwrap_or(false);
-    cuts.wait_for(whole).await?;
+async fn passes(state: &mut watch::Receiver<State>, link: Option<(usize, usize)>) -> Result<()> {
+    if link.is_some() {
+        state.wait_for(|state| !link_of(state, link).cut).await?;
+    }
     Ok(())
 }
 
@@ -209,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_holds_back_one_way_until_it_is_healed() {
+    async fn a_cut_or_slow_link_holds_back_one_way() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut server = JoinSet::new();
@@ -227,6 +279,16 @@ mod tests {
             links.heal();
             assert!(answers(&mut stream).await, "{from} to {to} is healed");
         }
+        // A slow link brings everything in its order, only later.
+        let delay = Duration::from_millis(400);
+        links.delay(1, 0, delay);
+        let sent = Instant::now();
+        stream.write_all(b"12").await.unwrap();
+        assert!(!answers(&mut stream).await);
+        links.heal();
+        stream.write_all(b"34").await.unwrap();
+        assert!(answers(&mut stream).await && answers(&mut stream).await);
+        assert!(sent.elapsed() >= delay, "{:?}", sent.elapsed());
         // Another's cut does not matter.
         links.cut(0, 0);
         stream.write_all(b"ef").await.unwrap();

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
-use crdb_workload::cluster::{Cluster, ClusterOptions};
+use crdb_workload::cluster::{Cluster, ClusterOptions, test_features};
 use crdb_workload::nemesis::{Faults, Pace};
 use crdb_workload::planted::{HUNTS, hunt};
 use crdb_workload::postgres::Postgres;
-use crdb_workload::report::{AsTable, RunReport};
+use crdb_workload::report::{AsTable, RunReport, head};
 use crdb_workload::run::{NAMES, Plan, Target, run};
 use crdb_workload::session::Isolation;
 use crdb_workload::workload::Workload as _;
@@ -41,12 +41,12 @@ struct Args {
     /// Nemeses, `all`, or several at a time as `leases+skew`
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "none")]
     nemesis: Vec<String>,
-    /// For how long clients call, in each run
-    #[arg(long, value_name = "N", default_value_t = 30)]
-    seconds: u64,
-    /// End a run after so many calls that succeeded
+    /// For how long clients call, in each run: 30, or as long as `--transactions` need, at most an hour
     #[arg(long, value_name = "N")]
-    calls: Option<u64>,
+    seconds: Option<u64>,
+    /// End a run after so many calls that succeeded; one that does not get there is no evidence
+    #[arg(long, value_name = "N")]
+    transactions: Option<u64>,
     /// Clients at once
     #[arg(long, value_name = "N", default_value_t = 30)]
     clients: usize,
@@ -59,9 +59,6 @@ struct Args {
     /// The isolation level that transactions ask for
     #[arg(long, value_enum, default_value = "serializable")]
     level: Level,
-    /// Give the nodes clocks that can be set; the crdb has to be built with the feature test-clock
-    #[arg(long)]
-    test_clock: bool,
     /// Plant a bug; the crdb has to be built with the feature planted-bugs
     #[arg(long, value_name = "NAME")]
     planted_bug: Option<String>,
@@ -85,30 +82,29 @@ async fn main() -> Result<ExitCode> {
     let mut workloads = chosen(&args.workload, &NAMES)?;
     // PostgreSQL does not read the past.
     workloads.retain(|name| args.on == On::Crdb || name != AsOf::NAME);
-    let names = if args.nemesis.iter().any(|name| name == "all") {
-        Faults::names()
-    } else {
-        args.nemesis.clone()
-    };
-    let nemeses: Result<Vec<Faults>> = names.iter().map(|name| name.parse()).collect();
-    let nemeses = nemeses?;
+    // Clocks that can be set, if there are any.
+    let test_clock = args.on == On::Crdb && test_features()?.contains("test-clock");
+    let nemeses = nemeses(&args.nemesis, test_clock)?;
     let seed = args.seed.map_or_else(drawn_seed, Ok)?;
     println!("seed {seed}");
     if args.find_planted {
         return find_planted(&args, seed).await;
     }
     let mut reports = Vec::new();
+    println!("{}", head());
     for nemesis in nemeses {
         for (n, workload) in (0..).zip(&workloads) {
             // A cluster of its own: a failure leaves nothing to the next run.
-            let mut target = start(&args).await?;
+            let mut target = start(&args, test_clock).await?;
             let plan = plan(&args, nemesis.clone(), seed.wrapping_add(n));
             let report = run(workload, &mut target, &plan).await?;
             tell(&report);
             reports.push(report);
         }
     }
-    println!("\n{}", AsTable(&reports));
+    if reports.len() > 1 {
+        println!("\n{}", AsTable(&reports));
+    }
     let path = write(&args, &reports)?;
     println!("report: {}", path.display());
     let as_expected = reports.iter().filter(|report| {
@@ -122,11 +118,11 @@ async fn main() -> Result<ExitCode> {
 async fn find_planted(args: &Args, seed: u64) -> Result<ExitCode> {
     let mut missed = 0;
     let chosen = |bug: &str| args.planted_bug.as_ref().is_none_or(|wanted| wanted == bug);
-    let hunts: Vec<_> = HUNTS.into_iter().filter(|(bug, ..)| chosen(bug)).collect();
+    let hunts: Vec<_> = HUNTS.iter().filter(|hunt| chosen(hunt.bug)).collect();
     ensure!(!hunts.is_empty(), "there is no such bug to look for");
     let total = hunts.len();
     for looked_for in hunts {
-        let seconds = args.seconds.min(20);
+        let seconds = args.seconds().min(20);
         let hunted = hunt(looked_for, seconds, args.rounds, seed, args.out.clone()).await?;
         println!("{hunted}");
         missed += usize::from(hunted.finding.is_none());
@@ -138,27 +134,50 @@ async fn find_planted(args: &Args, seed: u64) -> Result<ExitCode> {
 fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
     Plan {
         nemesis,
-        time: Duration::from_secs(args.seconds),
-        most_calls: args.calls.unwrap_or(u64::MAX),
-        least_calls: (args.seconds * 5).max(50),
+        time: Duration::from_secs(args.seconds()),
+        patience: Duration::from_secs(if args.transactions.is_some() { 0 } else { 60 }),
+        most_calls: args.transactions.unwrap_or(u64::MAX),
+        least_calls: args.transactions.unwrap_or((args.seconds() * 5).max(50)),
         clients: args.clients,
         isolation: match args.level {
             Level::Serializable => Isolation::Serializable,
             Level::ReadCommitted => Isolation::ReadCommitted,
         },
-        pace: if args.seconds < 20 { Pace::short() } else { Pace::long() },
+        pace: if args.seconds() < 20 { Pace::short() } else { Pace::long() },
         seed,
         keep: args.out.clone(),
     }
 }
 
-async fn start(args: &Args) -> Result<Target> {
-    let options =
-        ClusterOptions { test_clock: args.test_clock, planted_bug: args.planted_bug.clone() };
+async fn start(args: &Args, test_clock: bool) -> Result<Target> {
+    let options = ClusterOptions { test_clock, planted_bug: args.planted_bug.clone() };
     Ok(match args.on {
         On::Crdb => Target::Cluster(Cluster::start(&options).await.context("start the cluster")?),
         On::Postgres => Target::Postgres(Postgres::start(0).await?),
     })
+}
+
+impl Args {
+    fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(if self.transactions.is_some() { 3600 } else { 30 })
+    }
+}
+
+fn nemeses(wanted: &[String], has_clocks: bool) -> Result<Vec<Faults>> {
+    let all = wanted.iter().any(|name| name == "all");
+    let names = if all { Faults::names() } else { wanted.to_vec() };
+    let mut nemeses: Vec<Faults> = Vec::new();
+    for name in names {
+        let faults: Faults = name.parse()?;
+        if has_clocks || !faults.needs_clocks() {
+            nemeses.push(faults);
+        } else {
+            // One that was asked for by its name is no choice of ours to leave out.
+            ensure!(all, "{name} needs a crdb that is built with --features test-clock");
+            println!("left out: {name}, which needs a crdb built with --features test-clock");
+        }
+    }
+    Ok(nemeses)
 }
 
 fn chosen(wanted: &[String], known: &[&str]) -> Result<Vec<String>> {
@@ -178,17 +197,10 @@ fn drawn_seed() -> Result<u64> {
 }
 
 fn tell(report: &RunReport) {
-    println!(
-        "{} under {}: {} ({} ok, {} fail, {} info, {} ok during faults, faults {:?})",
-        report.workload,
-        report.nemesis,
-        report.verdict,
-        report.calls.ok,
-        report.calls.fail,
-        report.calls.info,
-        report.ok_during_faults,
-        report.faults
-    );
+    println!("{report}");
+    if !report.faults.is_empty() {
+        println!("    faults {:?}, {} ok during them", report.faults, report.ok_during_faults);
+    }
     let refused = report.refused.iter().map(|(kind, why)| format!("refused {kind}: {why}"));
     let failures = report.failures.iter().map(|(why, n)| format!("{n} x {why}"));
     for line in report.findings.iter().chain(&report.notes).cloned().chain(refused).chain(failures)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -15,10 +15,15 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::cluster::{Cluster, LOGIN};
 use crate::history::{Fault, Order};
+use crate::run::Course;
 use crate::workload::Table;
 
 /// The furthest a clock is set off: two clocks stay below 80 % of the default maximum of 500 ms.
 const MOST_SKEW_NS: i64 = 170_000_000;
+/// By how much a slow link delays, in milliseconds: by less than the time that a lease lasts.
+const SLOW_MS: std::ops::Range<u64> = 100..400;
+/// Between attempts to do anything at all, once the time of the run is over.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How long a statement of the nemesis may take.
 const STATEMENT: Duration = Duration::from_secs(5);
 
@@ -31,6 +36,8 @@ pub enum FaultKind {
     Pause,
     /// Links are cut: of one node, one way, or a single one.
     Partition,
+    /// The ways to one node take longer, or the ways from it too.
+    Slow,
     /// Clocks are set apart, within the bound.
     Skew,
     /// One clock jumps to and fro.
@@ -43,10 +50,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [FaultKind; 7] = [
+    pub const ALL: [FaultKind; 8] = [
         FaultKind::Kill,
         FaultKind::Pause,
         FaultKind::Partition,
+        FaultKind::Slow,
         FaultKind::Skew,
         FaultKind::Strobe,
         FaultKind::Splits,
@@ -62,6 +70,7 @@ impl FaultKind {
             FaultKind::Kill => "kill",
             FaultKind::Pause => "pause",
             FaultKind::Partition => "partition",
+            FaultKind::Slow => "slow",
             FaultKind::Skew => "skew",
             FaultKind::Strobe => "strobe",
             FaultKind::Splits => "splits",
@@ -186,31 +195,30 @@ impl<'a> Nemesis<'a> {
         Nemesis { cluster, order, tables, rng, pace, deeds, splits }
     }
 
-    /// Goes on until the deadline, or until the clients ended, then heals everything.
+    /// Goes on until the time is over and anything was done, or until the clients ended, then heals
+    /// everything.
     ///
     /// # Errors
     ///
     /// A process cannot be started, stopped or signalled.
-    pub async fn run(
-        mut self,
-        faults: &Faults,
-        deadline: Instant,
-        ended: &AtomicBool,
-    ) -> Result<Deeds> {
+    pub async fn run(mut self, faults: &Faults, course: &Course) -> Result<Deeds> {
         let mut kinds = faults.kinds.clone();
         ensure!(
             !faults.needs_clocks() || self.cluster.has_clocks(),
             "the nodes have no test clocks"
         );
         kinds.retain(|kind| !kind.needs_clocks() || self.cluster.has_clocks());
-        let over = || Instant::now() >= deadline || ended.load(Ordering::Acquire);
-        while !kinds.is_empty() && !over() {
+        let deadline = course.deadline;
+        while !kinds.is_empty() && !course.is_over_for_faults() {
             self.wait(self.pace.rest.clone(), deadline).await;
             let place = self.rng.random_range(0..kinds.len());
             let Some(kind) = kinds.get(place).copied() else { break };
             let from = self.order.stamp().0;
             match self.strike(kind, deadline).await {
-                Ok(()) => *self.deeds.done.entry(kind.name().to_owned()).or_default() += 1,
+                Ok(()) => {
+                    *self.deeds.done.entry(kind.name().to_owned()).or_default() += 1;
+                    course.struck.store(true, Ordering::Release);
+                }
                 Err(error) => {
                     let reason = format!("{error:#}");
                     self.deeds.refused.entry(kind.name().to_owned()).or_insert(reason);
@@ -227,6 +235,7 @@ impl<'a> Nemesis<'a> {
             FaultKind::Kill => self.kill(deadline).await,
             FaultKind::Pause => self.pause(deadline).await,
             FaultKind::Partition => self.partition(deadline).await,
+            FaultKind::Slow => self.slow(deadline).await,
             FaultKind::Skew => self.skew(deadline).await,
             FaultKind::Strobe => self.strobe(deadline).await,
             FaultKind::Splits => self.split().await,
@@ -245,7 +254,8 @@ impl<'a> Nemesis<'a> {
 
     async fn wait(&mut self, span: std::ops::Range<u64>, deadline: Instant) {
         let time = Duration::from_millis(self.rng.random_range(span));
-        tokio::time::sleep_until((Instant::now() + time).min(deadline)).await;
+        let latest = deadline.max(Instant::now() + AGAIN);
+        tokio::time::sleep_until((Instant::now() + time).min(latest)).await;
     }
 
     async fn hold(&mut self, deadline: Instant) {
@@ -301,9 +311,32 @@ impl<'a> Nemesis<'a> {
         Ok(())
     }
 
+    async fn slow(&mut self, deadline: Instant) -> Result<()> {
+        let (victim, size) = (self.any_node(), self.cluster.size());
+        let (delay, both) = (self.rng.random_range(SLOW_MS), self.rng.random_bool(0.3));
+        let ways = if both { "to and from" } else { "to" };
+        self.note(format!("slow {ways} {victim}: {delay} ms"));
+        let delay = Duration::from_millis(delay);
+        for other in (0..size).filter(|n| *n != victim) {
+            self.cluster.delay(other, victim, delay);
+            if both {
+                self.cluster.delay(victim, other, delay);
+            }
+        }
+        self.hold(deadline).await;
+        self.cluster.heal_links();
+        self.note("heal".to_owned());
+        Ok(())
+    }
+
     async fn skew(&mut self, deadline: Instant) -> Result<()> {
         for n in 0..self.cluster.size() {
-            let offset = self.rng.random_range(-MOST_SKEW_NS..=MOST_SKEW_NS);
+            // As far as they may be, often: that is where the bound matters.
+            let offset = match self.rng.random_range(0..4) {
+                0 => -MOST_SKEW_NS,
+                1 => MOST_SKEW_NS,
+                _ => self.rng.random_range(-MOST_SKEW_NS..=MOST_SKEW_NS),
+            };
             self.cluster.set_clock(n, offset)?;
             self.note(format!("clock of {n} off by {} us", offset / 1000));
         }
@@ -351,10 +384,7 @@ impl<'a> Nemesis<'a> {
     async fn move_lease(&mut self) -> Result<()> {
         let place = self.rng.random_range(0..self.tables.len());
         let table = self.tables.get(place).context("no tables")?.name.clone();
-        let ranges = self.statement(&format!("SHOW RANGES FROM TABLE {table}")).await?;
-        let ids: Vec<String> =
-            ranges.iter().filter_map(|row| row.get("range_id").cloned()).collect();
-        ensure!(!ids.is_empty(), "SHOW RANGES shows no range_id");
+        let ids = timeout(STATEMENT, ranges_of(self.any_port(), &table)).await??;
         let range = ids.get(self.rng.random_range(0..ids.len())).cloned().unwrap_or_default();
         let target = self.any_node() + 1;
         let sql = format!("ALTER RANGE {range} RELOCATE LEASE TO {target}");
@@ -365,10 +395,13 @@ impl<'a> Nemesis<'a> {
 
     /// Runs a statement at any node.
     async fn statement(&mut self, sql: &str) -> Result<Vec<BTreeMap<String, String>>> {
-        let node = self.any_node();
-        let port = self.cluster.ports().get(node).copied().unwrap_or_default();
-        let ask = ask(port, sql);
+        let ask = ask(self.any_port(), sql);
         timeout(STATEMENT, ask).await.map_err(|_| anyhow!("no answer in {STATEMENT:?}"))?
+    }
+
+    fn any_port(&mut self) -> u16 {
+        let node = self.any_node();
+        self.cluster.nodes().get(node).map(|node| node.port).unwrap_or_default()
     }
 
     fn heal_all(&mut self) -> Result<()> {
@@ -384,6 +417,14 @@ impl<'a> Nemesis<'a> {
         self.note("all healed".to_owned());
         Ok(())
     }
+}
+
+/// The ranges of a table, in the order of their keys.
+pub(crate) async fn ranges_of(port: u16, table: &str) -> Result<Vec<String>> {
+    let ranges = ask(port, &format!("SHOW RANGES FROM TABLE {table}")).await?;
+    let ids: Vec<String> = ranges.iter().filter_map(|row| row.get("range_id").cloned()).collect();
+    ensure!(!ids.is_empty(), "SHOW RANGES shows no range_id");
+    Ok(ids)
 }
 
 /// Asks one node, by the simple protocol; rows by column names.

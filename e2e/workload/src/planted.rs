@@ -13,14 +13,43 @@ use crate::nemesis::Pace;
 use crate::run::{Plan, Target, run};
 use crate::session::Isolation;
 
-/// A bug, and how it is looked for: the workload and the nemesis.
-pub const HUNTS: [(&str, &str, &str); 6] = [
-    ("skip-uncertainty-restart", "comments", "splits+leases+skew"),
-    ("skip-refresh", "monotonic", "none"),
-    ("skip-tscache-on-transfer", "list-append", "splits+leases+skew"),
-    ("staging-is-aborted", "bank", "splits"),
-    ("retry-ambiguous", "sets", "kill"),
-    ("follower-read-above-closed", "as-of", "partition"),
+/// A bug, and how it is looked for.
+#[derive(Clone, Debug)]
+pub struct Hunt {
+    /// The bug, as it is planted.
+    pub bug: &'static str,
+    /// The workload whose checker finds it.
+    pub workload: &'static str,
+    /// What makes it likely.
+    pub nemesis: &'static str,
+    /// Milliseconds between faults, and of a fault.
+    pace: [std::ops::Range<u64>; 2],
+    clients: usize,
+}
+
+const fn hunt_of(
+    bug: &'static str,
+    workload: &'static str,
+    nemesis: &'static str,
+    pace: [std::ops::Range<u64>; 2],
+    clients: usize,
+) -> Hunt {
+    Hunt { bug, workload, nemesis, pace, clients }
+}
+
+/// One hunt for each bug.
+pub const HUNTS: [Hunt; 6] = [
+    // A leaseholder whose clock is late hears of later timestamps late, too: what it reads first gives
+    // a transaction a timestamp below that of what was acknowledged elsewhere. Few clients, so that
+    // little time passes between.
+    hunt_of("skip-uncertainty-restart", "comments", "leases+skew+slow", [20..100, 500..2000], 9),
+    hunt_of("skip-refresh", "monotonic", "none", [200..600, 300..1500], 30),
+    // A lease moves between a read by one of a pair and the write of the other below it.
+    hunt_of("skip-tscache-on-transfer", "g2", "leases", [10..60, 10..60], 30),
+    hunt_of("staging-is-aborted", "bank", "splits", [200..600, 300..1500], 30),
+    hunt_of("retry-ambiguous", "sets", "kill", [200..600, 300..1500], 30),
+    // A follower that is cut off lacks what was acknowledged meanwhile.
+    hunt_of("follower-read-above-closed", "as-of", "partition", [200..600, 1000..4000], 30),
 ];
 
 /// What became of a hunt.
@@ -60,13 +89,14 @@ impl fmt::Display for Hunted {
 ///
 /// A cluster does not start.
 pub async fn hunt(
-    (bug, workload, nemesis): (&'static str, &'static str, &'static str),
+    looked_for: &Hunt,
     seconds: u64,
     most: u64,
     seed: u64,
     keep: PathBuf,
 ) -> Result<Hunted> {
     let began = Instant::now();
+    let Hunt { bug, workload, nemesis, pace: [rest, hold], clients } = looked_for.clone();
     let mut hunted =
         Hunted { bug, workload, nemesis, took: Duration::ZERO, rounds: 0, finding: None };
     while hunted.rounds < most && hunted.finding.is_none() {
@@ -76,14 +106,12 @@ pub async fn hunt(
         let plan = Plan {
             nemesis: nemesis.parse()?,
             time: Duration::from_secs(seconds),
+            patience: Duration::ZERO,
             most_calls: u64::MAX,
             least_calls: 1,
-            clients: 30,
+            clients,
             isolation: Isolation::Serializable,
-            pace: Pace {
-                rest: 200..600,
-                hold: if nemesis == "partition" { 7000..9000 } else { 300..1500 },
-            },
+            pace: Pace { rest: rest.clone(), hold: hold.clone() },
             seed: seed.wrapping_add(hunted.rounds),
             keep: keep.clone(),
         };

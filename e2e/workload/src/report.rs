@@ -105,7 +105,7 @@ pub fn reasons<O>(calls: &[Call<O>]) -> BTreeMap<String, u64> {
     for call in calls {
         if let Some(error) = &call.error {
             // Without keys and numbers, so that equal reasons are equal.
-            let words: String = error.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
+            let words: String = error.chars().filter(|c| !c.is_ascii_digit()).take(120).collect();
             let state: String = error.chars().take(5).collect();
             let known = state.chars().all(|c| c.is_ascii_alphanumeric());
             let key = if known && error.get(5..6) == Some(":") {
@@ -140,17 +140,22 @@ pub fn too_little(
         .then(|| format!("no call of these kinds succeeded: {}", missing.join(", ")))
 }
 
+/// The kind of a call: the name of the variant.
+#[must_use]
+pub fn kind<O: Serialize>(op: &O) -> String {
+    let value = serde_json::to_value(op).unwrap_or_default();
+    match value.as_object().and_then(|object| object.keys().next()) {
+        Some(kind) => kind.clone(),
+        None => "transaction".to_owned(),
+    }
+}
+
 /// Which kinds of calls were made, and whether any of a kind succeeded.
 #[must_use]
 pub fn kinds<O: Serialize>(calls: &[Call<O>]) -> BTreeMap<String, bool> {
     let mut kinds = BTreeMap::new();
     for call in calls {
-        let value = serde_json::to_value(&call.asked).unwrap_or_default();
-        let kind = match value.as_object().and_then(|object| object.keys().next()) {
-            Some(kind) => kind.clone(),
-            None => "transaction".to_owned(),
-        };
-        *kinds.entry(kind).or_default() |= call.is_ok();
+        *kinds.entry(kind(&call.asked)).or_default() |= call.is_ok();
     }
     kinds
 }
@@ -159,40 +164,55 @@ pub fn kinds<O: Serialize>(calls: &[Call<O>]) -> BTreeMap<String, bool> {
 #[derive(Debug)]
 pub struct AsTable<'a>(pub &'a [RunReport]);
 
+/// The head of the table.
+#[must_use]
+pub fn head() -> String {
+    line([
+        "workload",
+        "nemesis",
+        "s",
+        "ok",
+        "ok/s",
+        "fail",
+        "info",
+        "faults",
+        "judged ms",
+        "verdict",
+        "seed",
+    ])
+}
+
+fn line<T: fmt::Display>(cells: [T; 11]) -> String {
+    let [workload, nemesis, seconds, ok, rate, fail, info, faults, judged, verdict, seed] = cells;
+    format!(
+        "{workload:<12} {nemesis:<18} {seconds:>6} {ok:>8} {rate:>7} {fail:>8} {info:>6} \
+         {faults:>6} {judged:>9} {verdict:>8}  {seed}"
+    )
+}
+
+/// A run as a row of the table.
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line([
+            self.workload.clone(),
+            self.nemesis.clone(),
+            format!("{:.1}", self.seconds),
+            self.calls.ok.to_string(),
+            format!("{:.0}", self.calls.ok as f64 / self.seconds.max(0.1)),
+            self.calls.fail.to_string(),
+            self.calls.info.to_string(),
+            self.faults.values().sum::<u64>().to_string(),
+            self.checker_ms.to_string(),
+            self.verdict.clone(),
+            self.seed.to_string(),
+        ]))
+    }
+}
+
 impl fmt::Display for AsTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<12} {:<10} {:>6} {:>9} {:>8} {:>8} {:>6} {:>7} {:>9} {:>8}  seed",
-            "workload",
-            "nemesis",
-            "s",
-            "attempted",
-            "ok",
-            "fail",
-            "info",
-            "faults",
-            "verdict",
-            "check ms"
-        )?;
-        for run in self.0 {
-            writeln!(
-                f,
-                "{:<12} {:<10} {:>6.1} {:>9} {:>8} {:>8} {:>6} {:>7} {:>9} {:>8}  {}",
-                run.workload,
-                run.nemesis,
-                run.seconds,
-                run.calls.attempted,
-                run.calls.ok,
-                run.calls.fail,
-                run.calls.info,
-                run.faults.values().sum::<u64>(),
-                run.verdict,
-                run.checker_ms,
-                run.seed
-            )?;
-        }
-        Ok(())
+        writeln!(f, "{}", head())?;
+        self.0.iter().try_for_each(|run| writeln!(f, "{run}"))
     }
 }
 

@@ -13,17 +13,20 @@ use tokio::time::Instant;
 use crate::cluster::{self, Cluster};
 use crate::driver::{Clients, Shared};
 use crate::history::{Call, to_json_lines};
-use crate::nemesis::{Deeds, Faults, Nemesis, Pace};
+use crate::nemesis::{Deeds, Faults, Nemesis, Pace, ranges_of};
 use crate::postgres::{self, Postgres};
 use crate::report::{RunReport, Tally, kinds, reasons, too_little, verdict_name};
 use crate::session::Isolation;
 use crate::verdict::{Validity, Verdict};
-use crate::workload::Workload;
+use crate::workload::{Table, Workload};
 use crate::workloads::{
     as_of::AsOf, bank::Bank, comments::Comments, g2::G2, list_append::ListAppend,
     long_fork::LongFork, monotonic::Monotonic, register::Register, sequential::Sequential,
     sets::Sets,
 };
+
+/// How often a run whose time is over is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What calls are made to.
 #[derive(Debug)]
@@ -57,6 +60,9 @@ pub struct Plan {
     pub nemesis: Faults,
     /// For how long clients call.
     pub time: Duration,
+    /// How much longer they call while the run does not show enough yet: too few calls succeeded, none
+    /// of some kind, or no fault took effect.
+    pub patience: Duration,
     /// After so many calls that succeeded the clients end, too.
     pub most_calls: u64,
     /// Fewer calls that succeeded are no evidence.
@@ -71,6 +77,44 @@ pub struct Plan {
     pub seed: u64,
     /// Where the history of a run that is not valid is kept.
     pub keep: PathBuf,
+}
+
+/// How far a run is.
+#[derive(Debug)]
+pub struct Course {
+    /// When its time is over.
+    pub deadline: Instant,
+    /// When it ends even if it does not show enough.
+    pub last: Instant,
+    /// Whether any fault took effect.
+    pub struck: AtomicBool,
+    /// Whether the clients ended.
+    pub ended: AtomicBool,
+}
+
+impl Course {
+    fn new(plan: &Plan) -> Course {
+        let deadline = Instant::now() + plan.time;
+        let struck = AtomicBool::new(plan.nemesis.is_none());
+        Course { deadline, last: deadline + plan.patience, struck, ended: AtomicBool::new(false) }
+    }
+
+    /// Whether no more faults are due.
+    #[must_use]
+    pub fn is_over_for_faults(&self) -> bool {
+        let end = if self.struck.load(Ordering::Acquire) { self.deadline } else { self.last };
+        Instant::now() >= end || self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until clients should end.
+    async fn is_over<W: Workload>(&self, shared: &Shared<W>, plan: &Plan) {
+        tokio::time::sleep_until(self.deadline).await;
+        while Instant::now() < self.last
+            && !(self.struck.load(Ordering::Acquire) && shared.shows_enough(plan.least_calls))
+        {
+            tokio::time::sleep(POLL).await;
+        }
+    }
 }
 
 /// The workloads by name.
@@ -113,7 +157,7 @@ async fn run_one<W: Workload>(target: &mut Target, plan: &Plan) -> Result<RunRep
         ports: target.ports(),
         login: target.login(plan.isolation),
         count: plan.clients,
-        call_timeout: Duration::from_secs(10),
+        call_timeout: W::CALL_TIMEOUT,
         isolation: plan.isolation,
         seed: plan.seed,
     };
@@ -121,13 +165,13 @@ async fn run_one<W: Workload>(target: &mut Target, plan: &Plan) -> Result<RunRep
     let prefix = format!("r{}_{}_", std::process::id(), plan.seed);
     let shared = Shared::new(W::new(&prefix), clients);
     shared.set_up().await.with_context(|| format!("set up {}", W::NAME))?;
+    if let Target::Cluster(cluster) = target {
+        spread(cluster, &shared.workload.tables()).await?;
+    }
     let began = Instant::now();
-    let deadline = began + plan.time;
-    let ended = AtomicBool::new(false);
-    let (calls, deeds) = tokio::join!(
-        until_ended(&shared, plan, deadline, &ended),
-        suffer(&shared, target, plan, deadline, &ended)
-    );
+    let course = Course::new(plan);
+    let (calls, deeds) =
+        tokio::join!(until_ended(&shared, plan, &course), suffer(&shared, target, plan, &course));
     let (mut calls, deeds) = (calls?, deeds?);
     let seconds = began.elapsed().as_secs_f64();
     let mut verdict = Verdict::valid();
@@ -141,19 +185,20 @@ async fn run_one<W: Workload>(target: &mut Target, plan: &Plan) -> Result<RunRep
     Ok(conclude(&shared.workload, plan, seconds, &calls, &deeds, verdict))
 }
 
-/// Lets the clients call until the deadline, or until they have made their calls.
+/// Lets the clients call until the run is over, or until they have made their calls.
 async fn until_ended<W: Workload>(
     shared: &Arc<Shared<W>>,
     plan: &Plan,
-    deadline: Instant,
-    ended: &AtomicBool,
+    course: &Course,
 ) -> Result<Vec<Call<W::Op>>> {
     let mut running = shared.start(plan.most_calls);
     let mut calls = Vec::new();
     let mut stopped = false;
+    let over = course.is_over(shared, plan);
+    tokio::pin!(over);
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(deadline), if !stopped => {
+            () = &mut over, if !stopped => {
                 shared.stop();
                 stopped = true;
             }
@@ -163,22 +208,40 @@ async fn until_ended<W: Workload>(
             },
         }
     }
-    ended.store(true, Ordering::Release);
+    course.ended.store(true, Ordering::Release);
     Ok(calls)
+}
+
+/// Gives each table ranges of its own, and the nodes their leases in turn: transactions are those of
+/// several ranges, and of several leaseholders, from the start.
+async fn spread(cluster: &Cluster, tables: &[Table]) -> Result<()> {
+    let node = cluster.nodes().first().context("there are no nodes")?;
+    let mut to = 0;
+    for Table { name, keys, .. } in tables {
+        let middle = keys.start.midpoint(keys.end);
+        let split = format!("ALTER TABLE {name} SPLIT AT VALUES ({}), ({middle})", keys.start);
+        node.execute_retrying(&split).await?;
+        // What lies before the first key may be of another table.
+        for range in ranges_of(node.port, name).await?.into_iter().skip(1) {
+            let sql = format!("ALTER RANGE {range} RELOCATE LEASE TO {}", to % cluster.size() + 1);
+            node.execute_retrying(&sql).await?;
+            to += 1;
+        }
+    }
+    Ok(())
 }
 
 async fn suffer<W: Workload>(
     shared: &Arc<Shared<W>>,
     target: &mut Target,
     plan: &Plan,
-    deadline: Instant,
-    ended: &AtomicBool,
+    course: &Course,
 ) -> Result<Deeds> {
     let Target::Cluster(cluster) = target else { return Ok(Deeds::default()) };
     let tables = shared.workload.tables();
     let rng = StdRng::seed_from_u64(plan.seed);
     let nemesis = Nemesis::new(cluster, &shared.order, tables, rng, plan.pace.clone());
-    nemesis.run(&plan.nemesis, deadline, ended).await
+    nemesis.run(&plan.nemesis, course).await
 }
 
 /// Judges a history and sums the run up.

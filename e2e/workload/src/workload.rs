@@ -1,5 +1,7 @@
 //! What a workload is: tables, calls drawn at random, and a checker of their history.
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use serde::Serialize;
 
@@ -25,6 +27,9 @@ pub trait Workload: Send + Sync + 'static {
 
     /// What people call it.
     const NAME: &'static str;
+
+    /// After so long a call is given up.
+    const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// A new one, whose tables bear names that begin with `prefix`.
     fn new(prefix: &str) -> Self;

@@ -1,5 +1,8 @@
 //! `cargo xtask soak`: long runs of the checks, with optimised programs; no part of any test run.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -9,9 +12,9 @@ use crate::{machine, passed};
 /// What is soaked, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct Soak {
-    /// Minutes of each run of a workload under a nemesis
-    #[arg(long, value_name = "N", default_value_t = 1.0)]
-    minutes: f64,
+    /// Minutes of each run of a workload under a nemesis: 1, or as many as `--transactions` need
+    #[arg(long, value_name = "N")]
+    minutes: Option<f64>,
     /// Workloads, comma-separated
     #[arg(long, value_name = "NAME,...", default_value = "all")]
     workload: String,
@@ -20,7 +23,11 @@ pub(crate) struct Soak {
     nemesis: String,
     /// End a run after so many calls that succeeded
     #[arg(long, value_name = "N")]
-    calls: Option<u64>,
+    transactions: Option<u64>,
+    /// Where `crdb` and `crdb-workload` lie already: nothing is built. Without the feature test-clock
+    /// `all` leaves the nemeses of clocks out, without planted-bugs none can be planted
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
     /// Clients at once
     #[arg(long, value_name = "N", default_value_t = 30)]
     clients: u32,
@@ -52,38 +59,48 @@ pub(crate) fn run(workspace: &Workspace, soak: &Soak) -> Result<()> {
     if soak.sim {
         return crate::sim(workspace, Profile::Release, soak.seeds, soak.from);
     }
-    machine::ready_to_build(workspace.progress())?;
-    let workspace = workspace.with_rocksdb()?;
-    passed(workspace.cargo("build --release --package crdb-workload"))?;
-    let programs = workspace.programs(Profile::Release);
+    let programs = match &soak.programs {
+        Some(programs) => programs.clone(),
+        None => build(workspace, soak)?,
+    };
     let workload = |args: &str| {
-        let seconds = (soak.minutes * 60.0).ceil();
         let command = crdb_kind::Cmd::new(programs.join("crdb-workload"))
             .env("CRDB_BIN", programs.join("crdb").display())
-            .arg(format_args!("--seconds={seconds}"))
             .arg(format_args!("--clients={}", soak.clients))
             .arg(format_args!("--out={}", programs.join("soak").display()))
             .words(args);
-        let command = match soak.calls {
-            Some(calls) => command.arg(format_args!("--calls={calls}")),
+        let minutes = soak.minutes.or(soak.transactions.is_none().then_some(1.0));
+        let options = [
+            ("seconds", minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0).as_secs())),
+            ("transactions", soak.transactions),
+            ("seed", soak.seed),
+        ];
+        options.into_iter().fold(command, |command, (name, value)| match value {
+            Some(value) => command.arg(format_args!("--{name}={value}")),
             None => command,
-        };
-        match soak.seed {
-            Some(seed) => command.arg(format_args!("--seed={seed}")),
-            None => command,
-        }
+        })
     };
+    let workloads = &soak.workload;
     if soak.control {
-        let workloads = &soak.workload;
         passed(workload(&format!("--on postgres --workload {workloads}")))?;
         let weak = format!("--level read-committed --expect-anomalies --workload {TELLING}");
         return passed(workload(&format!("--on postgres {weak}")));
     }
-    // The features are those of the program alone; nothing else is built with it.
-    passed(workspace.cargo("build --release --package crdb --features test-clock,planted-bugs"))?;
     if soak.planted {
         return passed(workload("--find-planted"));
     }
-    let (workloads, nemeses) = (&soak.workload, &soak.nemesis);
-    passed(workload(&format!("--test-clock --workload {workloads} --nemesis {nemeses}")))
+    passed(workload(&format!("--workload {workloads} --nemesis {}", soak.nemesis)))
+}
+
+/// Builds what the soak runs, optimised, and says where it lies.
+fn build(workspace: &Workspace, soak: &Soak) -> Result<PathBuf> {
+    machine::ready_to_build(workspace.progress())?;
+    let workspace = workspace.with_rocksdb()?;
+    passed(workspace.cargo("build --release --package crdb-workload"))?;
+    if !soak.control {
+        // The features are those of the program alone; nothing else is built with it.
+        let features = "--features test-clock,planted-bugs";
+        passed(workspace.cargo(&format!("build --release --package crdb {features}")))?;
+    }
+    Ok(workspace.programs(Profile::Release))
 }

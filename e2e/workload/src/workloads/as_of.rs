@@ -1,11 +1,15 @@
 //! Elements added, and read as of times in the past, through any node: also by followers.
 //!
+//! Times are exact, or bounds that leave the time to the server; such a read may be served by any
+//! replica that has enough, however close to the present the bound is.
+//!
 //! Checked: reads of a set as of one timestamp all see the same; a later timestamp sees no less; what
 //! was acknowledged before a timestamp is seen there, and what was asked for only after it is not,
 //! save for the largest difference that clocks may have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -43,8 +47,10 @@ pub enum Op {
     Read {
         /// The set.
         set: i64,
-        /// The time.
+        /// The time: what was asked for, then what the server chose.
         at: i64,
+        /// Whether the server may choose a later one.
+        bounded: bool,
         /// What was there.
         seen: BTreeSet<i64>,
     },
@@ -65,6 +71,8 @@ fn now() -> i64 {
 impl Workload for AsOf {
     type Op = Op;
     const NAME: &'static str = "as-of";
+    /// A client at a node that cannot write reads on soon: what it reads may be stale.
+    const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
     fn new(prefix: &str) -> Self {
         AsOf { table: format!("{prefix}as_of"), next: AtomicI64::new(0) }
@@ -77,11 +85,13 @@ impl Workload for AsOf {
 
     fn next(&self, rng: &mut StdRng) -> Op {
         if rng.random_bool(0.4) {
-            // What is older than about five seconds, any replica may answer. The set was filled at
-            // that time, or shortly before.
-            let at = (now() - rng.random_range(1..30) * GRID_NS) / GRID_NS * GRID_NS;
+            // What is older than about five seconds, any replica may answer; what is younger, any
+            // that has it. The set was filled at that time, or shortly before.
+            let bounded = rng.random_bool(0.5);
+            let back = if bounded { rng.random_range(0..4) } else { rng.random_range(1..30) };
+            let at = (now() - back * GRID_NS) / GRID_NS * GRID_NS;
             let set = at / SET_NS - rng.random_range(0..3);
-            return Op::Read { set, at, seen: BTreeSet::new() };
+            return Op::Read { set, at, bounded, seen: BTreeSet::new() };
         }
         let element = self.next.fetch_add(1, Ordering::Relaxed);
         Op::Add { set: now() / SET_NS, element, from: 0, until: 0 }
@@ -99,16 +109,24 @@ impl Workload for AsOf {
                 session.execute(&sql, &[set.into(), element.into()]).await?;
                 Ok(Op::Add { set, element, from, until: now() })
             }
-            Op::Read { set, at, .. } => {
+            Op::Read { set, at: asked, bounded, .. } => {
+                let time = format!("{asked}.0000000000");
+                let time = if bounded { format!("with_min_timestamp({time})") } else { time };
                 let sql = format!(
-                    "SELECT element FROM {} AS OF SYSTEM TIME {at}.0000000000 WHERE bucket = {set}",
+                    "SELECT element, cluster_logical_timestamp() FROM {} AS OF SYSTEM TIME {time} \
+                     WHERE bucket = {set}",
                     self.table
                 );
-                let mut seen = BTreeSet::new();
+                // A set that was empty later was empty at the time asked for, too.
+                let (mut seen, mut at) = (BTreeSet::new(), asked);
                 for row in session.rows_of_text(&sql).await? {
                     seen.insert(row.int(0)?);
+                    at = nanos(row.text(1))?;
                 }
-                Ok(Op::Read { set, at, seen })
+                if at < asked || !bounded && at != asked {
+                    return Err(Failure::Info(format!("asked for {asked}, served as of {at}")));
+                }
+                Ok(Op::Read { set, at, bounded, seen })
             }
         }
     }
@@ -116,12 +134,19 @@ impl Workload for AsOf {
     fn last(&self) -> Vec<Op> {
         let at = now() / GRID_NS * GRID_NS - GRID_NS;
         let newest = at / SET_NS;
-        (newest - 20..=newest).map(|set| Op::Read { set, at, seen: BTreeSet::new() }).collect()
+        let read = |set| Op::Read { set, at, bounded: false, seen: BTreeSet::new() };
+        (newest - 20..=newest).map(read).collect()
     }
 
     fn check(&self, calls: &[Call<Op>]) -> Verdict {
         check(calls)
     }
+}
+
+/// The nanoseconds of a timestamp as `cluster_logical_timestamp()` shows it.
+fn nanos(timestamp: &str) -> Result<i64, Failure> {
+    let wall = timestamp.split('.').next().unwrap_or_default();
+    wall.parse().map_err(|_| Failure::Info(format!("{timestamp:?} is no timestamp")))
 }
 
 /// By set and timestamp: what the first read saw, and its call.
@@ -140,7 +165,7 @@ fn check(calls: &[Call<Op>]) -> Verdict {
             Op::Add { element, .. } if !call.may_have_happened() => {
                 refused.insert(*element);
             }
-            Op::Read { set, at, seen } if call.is_ok() => {
+            Op::Read { set, at, seen, .. } if call.is_ok() => {
                 let (first, other) = reads.entry((*set, *at)).or_insert((seen, call));
                 if *first != seen {
                     verdict.find(format!(
@@ -197,7 +222,8 @@ mod tests {
     }
 
     fn read(second: i64, seen: &[i64]) -> Op {
-        Op::Read { set: 0, at: second * SECOND, seen: seen.iter().copied().collect() }
+        let seen = seen.iter().copied().collect();
+        Op::Read { set: 0, at: second * SECOND, bounded: false, seen }
     }
 
     fn of(history: ByHand<Op>) -> Verdict {

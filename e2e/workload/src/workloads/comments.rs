@@ -37,6 +37,8 @@ pub enum Op {
 pub struct Comments {
     prefix: String,
     next: AtomicI64,
+    /// Counts reads, so that each table is the first of some.
+    reads: AtomicI64,
 }
 
 fn thread_of(id: i64) -> i64 {
@@ -48,7 +50,11 @@ impl Workload for Comments {
     const NAME: &'static str = "comments";
 
     fn new(prefix: &str) -> Self {
-        Comments { prefix: format!("{prefix}comments"), next: AtomicI64::new(0) }
+        Comments {
+            prefix: format!("{prefix}comments"),
+            next: AtomicI64::new(0),
+            reads: AtomicI64::new(0),
+        }
     }
 
     fn tables(&self) -> Vec<Table> {
@@ -80,7 +86,8 @@ impl Workload for Comments {
             Op::Read(thread, _) => {
                 session.begin().await?;
                 let mut seen = BTreeSet::new();
-                for n in 0..TABLES {
+                let first = self.reads.fetch_add(1, Ordering::Relaxed);
+                for n in (0..TABLES).map(|n| (first + n) % TABLES) {
                     let sql = format!("SELECT id FROM {} WHERE thread = $1", self.table(n));
                     for row in session.rows(&sql, &[thread.into()]).await? {
                         seen.insert(row.int(0)?);

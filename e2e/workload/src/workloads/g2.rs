@@ -1,7 +1,9 @@
 //! Pairs of transactions that each look for any row of a pair and insert one if there is none.
 //!
 //! Checked: of each pair one commits at most: the other would have seen its row (anomaly G2 of
-//! Adya, write skew over predicates). One row of the pair is in one table, the other in another.
+//! Adya, write skew over predicates). One row of the pair is in one table, the other in another. Both
+//! of every other pair write a row to a third table as well, so that they commit over several ranges;
+//! it is there if and only if the row of the pair is.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,6 +15,9 @@ use crate::history::Call;
 use crate::session::{Failure, Session};
 use crate::verdict::Verdict;
 use crate::workload::{Table, Workload};
+
+/// The third table.
+const ALSO: i64 = 2;
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,7 +31,14 @@ pub enum Op {
         id: i64,
     },
     /// Reads the rows of a pair.
-    Read(i64, Vec<i64>),
+    Read {
+        /// The pair.
+        pair: i64,
+        /// Those of the first two tables.
+        seen: Vec<i64>,
+        /// Those of the third.
+        also: Vec<i64>,
+    },
 }
 
 /// The workload.
@@ -47,7 +59,7 @@ impl Workload for G2 {
     fn tables(&self) -> Vec<Table> {
         let columns = "pair INT8, id INT8, v INT8 NOT NULL, PRIMARY KEY (pair, id)";
         let table = |n| Table { name: self.table(n), columns, keys: 0..1_000 };
-        (0..2).map(table).collect()
+        (0..3).map(table).collect()
     }
 
     fn next(&self, _rng: &mut StdRng) -> Op {
@@ -56,30 +68,39 @@ impl Workload for G2 {
     }
 
     fn is_read(op: &Op) -> bool {
-        matches!(op, Op::Read(..))
+        matches!(op, Op::Read { .. })
     }
 
     async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
         match op {
             Op::Insert { pair, id } => {
                 session.begin().await?;
-                if !self.rows(session, pair).await?.is_empty() {
+                if !self.rows(session, pair, 0..2).await?.concat().is_empty() {
                     session.rollback().await?;
                     return Err(Failure::Fail("the other one is there".to_owned()));
                 }
-                let table = self.table(id % 2);
-                let sql = format!("INSERT INTO {table} (pair, id, v) VALUES ($1, $2, 30)");
-                session.execute(&sql, &[pair.into(), id.into()]).await?;
+                let also = (pair % 2 == 0).then_some(ALSO);
+                for n in [id % 2].into_iter().chain(also) {
+                    let table = self.table(n);
+                    let sql = format!("INSERT INTO {table} (pair, id, v) VALUES ($1, $2, 30)");
+                    session.execute(&sql, &[pair.into(), id.into()]).await?;
+                }
                 session.commit().await?;
                 Ok(Op::Insert { pair, id })
             }
-            Op::Read(pair, _) => Ok(Op::Read(pair, self.rows(session, pair).await?)),
+            Op::Read { pair, .. } => {
+                session.begin().await?;
+                let mut rows = self.rows(session, pair, 0..3).await?;
+                session.commit().await?;
+                Ok(Op::Read { pair, also: rows.split_off(2).concat(), seen: rows.concat() })
+            }
         }
     }
 
     fn last(&self) -> Vec<Op> {
         let pairs = self.next.load(Ordering::Relaxed) / 2;
-        (0..=pairs).rev().take(100).map(|pair| Op::Read(pair, Vec::new())).collect()
+        let read = |pair| Op::Read { pair, seen: Vec::new(), also: Vec::new() };
+        (0..=pairs).rev().take(100).map(read).collect()
     }
 
     fn check(&self, calls: &[Call<Op>]) -> Verdict {
@@ -92,13 +113,18 @@ impl G2 {
         format!("{}{n}", self.prefix)
     }
 
-    async fn rows(&self, session: &mut Session, pair: i64) -> Result<Vec<i64>, Failure> {
+    /// The rows of a pair, by tables.
+    async fn rows(
+        &self,
+        session: &mut Session,
+        pair: i64,
+        tables: std::ops::Range<i64>,
+    ) -> Result<Vec<Vec<i64>>, Failure> {
         let mut ids = Vec::new();
-        for n in 0..2 {
+        for n in tables {
             let sql = format!("SELECT id FROM {} WHERE pair = $1 AND v % 3 = 0", self.table(n));
-            for row in session.rows(&sql, &[pair.into()]).await? {
-                ids.push(row.int(0)?);
-            }
+            let rows = session.rows(&sql, &[pair.into()]).await?;
+            ids.push(rows.iter().map(|row| row.int(0)).collect::<Result<_, _>>()?);
         }
         Ok(ids)
     }
@@ -119,7 +145,10 @@ fn check(calls: &[Call<Op>]) -> Verdict {
         verdict.find(format!("both of pair {pair} committed: {ids:?}"));
     }
     for call in calls.iter().filter(|call| call.is_ok()) {
-        let Op::Read(pair, seen) = &call.op else { continue };
+        let Op::Read { pair, seen, also } = &call.op else { continue };
+        if pair % 2 == 0 && seen != also {
+            verdict.find(format!("of pair {pair}, {seen:?} and {also:?} are there"));
+        }
         if seen.len() > 1 {
             verdict.find(format!("both rows of pair {pair} are there: {seen:?}"));
         }
@@ -147,6 +176,10 @@ mod tests {
         Op::Insert { pair: 0, id }
     }
 
+    fn read(seen: &[i64], also: &[i64]) -> Op {
+        Op::Read { pair: 0, seen: seen.to_vec(), also: also.to_vec() }
+    }
+
     fn of(history: ByHand<Op>) -> Verdict {
         check(&history.calls())
     }
@@ -154,20 +187,26 @@ mod tests {
     #[test]
     fn a_right_history_is_accepted() {
         let history = ByHand::new().ok(insert(0)).fail(insert(1)).overlapping(2);
-        let verdict = of(history.ok(Op::Read(0, vec![0])).info(insert(3)));
+        let verdict = of(history.ok(read(&[0], &[0])).info(insert(3)));
         assert!(verdict.is_valid(), "{verdict:?}");
     }
 
     #[test]
     fn two_commits_of_a_pair_are_found() {
         assert!(!of(ByHand::new().ok(insert(0)).ok(insert(1)).overlapping(2)).is_valid());
-        let unknown = ByHand::new().ok(insert(0)).info(insert(1)).ok(Op::Read(0, vec![0, 1]));
+        let unknown = ByHand::new().ok(insert(0)).info(insert(1)).ok(read(&[0, 1], &[0, 1]));
         assert!(!of(unknown).is_valid());
     }
 
     #[test]
     fn a_lost_row_and_a_refused_row_are_found() {
-        assert!(!of(ByHand::new().ok(insert(0)).ok(Op::Read(0, vec![]))).is_valid());
-        assert!(!of(ByHand::new().fail(insert(0)).ok(Op::Read(0, vec![0]))).is_valid());
+        assert!(!of(ByHand::new().ok(insert(0)).ok(read(&[], &[]))).is_valid());
+        assert!(!of(ByHand::new().fail(insert(0)).ok(read(&[0], &[0]))).is_valid());
+    }
+
+    #[test]
+    fn half_a_transaction_is_found() {
+        assert!(!of(ByHand::new().ok(insert(0)).ok(read(&[0], &[]))).is_valid());
+        assert!(!of(ByHand::new().info(insert(0)).ok(read(&[], &[0]))).is_valid());
     }
 }

@@ -78,6 +78,7 @@ impl Session {
         }
         open.modes.as_of = Some(as_of);
         open.modes.read_only = true;
+        self.info.shown.read_timestamp = Some(as_of.timestamp);
         Ok(())
     }
 

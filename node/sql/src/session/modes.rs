@@ -83,11 +83,11 @@ impl Session {
             priority: modes.priority_name(),
             read_only: modes.read_only,
             status,
-            read_timestamp: self
-                .txn
-                .as_ref()
-                .and_then(|open| open.kv.as_ref())
-                .and_then(crdb_kv::Txn::read_timestamp),
+            // One that reads the past knows when before it reads anything.
+            read_timestamp: modes.as_of.map(|as_of| as_of.timestamp).or_else(|| {
+                let kv = self.txn.as_ref().and_then(|open| open.kv.as_ref());
+                kv.and_then(crdb_kv::Txn::read_timestamp)
+            }),
         };
         self.seat.open(self.txn.as_ref().map(super::txn::Open::info));
     }

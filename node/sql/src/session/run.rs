@@ -85,6 +85,7 @@ impl Session {
         let mut modes = self.allowed(self.defaults);
         modes.as_of = as_of;
         modes.read_only |= as_of.is_some();
+        self.info.shown.read_timestamp = as_of.map(|as_of| as_of.timestamp);
         loop {
             cancel.check()?;
             let (snapshot, plan) = self.plan_of(prepared, cancel, as_of).await?;
