@@ -9,4 +9,5 @@ mod cluster;
 mod durability;
 mod schema;
 mod service;
+mod transactions;
 mod workload;

@@ -107,11 +107,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let Some(running) = shared.running.get() else { return };
     let mut sweeps: BTreeMap<RangeId, Sweep> = BTreeMap::new();
     loop {
-        let ttl = shared.settings.get(GC_TTL);
-        let pause = (ttl / 10).clamp(PAUSE_MIN, PAUSE_MAX);
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+        let began = elapsed();
+        // The setting may become shorter while this waits.
+        while elapsed().saturating_sub(began) < pause(shared.settings.get(GC_TTL)) {
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE_MIN) => {}
+            }
         }
         let ttl = shared.settings.get(GC_TTL);
         let ranges = running.store.ranges();
@@ -127,6 +129,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// The time between two runs while versions are kept for `ttl`.
+fn pause(ttl: Duration) -> Duration {
+    (ttl / 10).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 /// Below this no open transaction of a live node reads.
