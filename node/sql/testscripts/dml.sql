@@ -91,3 +91,23 @@ INSERT INTO u DEFAULT VALUES
 INSERT INTO u VALUES (3, 1) RETURNING 1 / 0
 
 SELECT * FROM u
+
+CREATE TABLE large (k INT PRIMARY KEY, v TEXT)
+
+INSERT INTO large SELECT i, repeat('x', 4000) FROM generate_series(1, 3000) AS g(i)
+
+SELECT count(*), min(k), max(k), sum(length(v)) FROM large
+
+INSERT INTO large SELECT i, 'y' FROM generate_series(4200, 2900, -1) AS g(i)
+
+INSERT INTO large SELECT 3001 + i % 1500, 'y' FROM generate_series(1, 2000) AS g(i)
+
+INSERT INTO large SELECT k + 3000, v FROM large WHERE k <= 1100
+
+SELECT count(*), max(k) FROM large
+
+SELECT generate_series(1, 9223372036854775807) LIMIT 2
+
+SELECT a, generate_series(a, 3) FROM generate_series(1, 4) AS a
+
+SELECT generate_series(NULL, 3), generate_series(9223372036854775806, 9223372036854775807)

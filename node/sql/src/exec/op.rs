@@ -10,10 +10,11 @@ use super::aggregate::AggregateOp;
 use super::join::JoinOp;
 use super::lateral::LateralOp;
 use super::scan::ScanOp;
+use super::srf::ProjectSetOp;
 use super::{ExecCtx, column_array, scalar};
 use crate::datum::{Datum, Row};
 use crate::error::{Result, SqlError, SqlState};
-use crate::expr::{EvalCtx, Expr, SlotRows, SrfKind, SubqueryKind, quantified};
+use crate::expr::{EvalCtx, Expr, SlotRows, SubqueryKind, quantified};
 use crate::plan::{ApplyItem, Plan, SortKey};
 
 /// An operator that runs.
@@ -34,10 +35,7 @@ pub(crate) enum Op<'p> {
         input: Box<Op<'p>>,
         exprs: &'p [Expr],
     },
-    ProjectSet {
-        input: Box<Op<'p>>,
-        calls: &'p [(SrfKind, Vec<Expr>)],
-    },
+    ProjectSet(Box<ProjectSetOp<'p>>),
     Ordinality {
         input: Box<Op<'p>>,
         next: i64,
@@ -86,7 +84,9 @@ impl<'p> Op<'p> {
             Plan::Show(show) => Self::Show(show),
             Plan::Filter { input, predicate } => Self::Filter { input: boxed(input), predicate },
             Plan::Project { input, exprs } => Self::Project { input: boxed(input), exprs },
-            Plan::ProjectSet { input, calls } => Self::ProjectSet { input: boxed(input), calls },
+            Plan::ProjectSet { input, calls } => {
+                Self::ProjectSet(Box::new(ProjectSetOp::new(Self::new(input), calls)))
+            }
             Plan::Ordinality(input) => Self::Ordinality { input: boxed(input), next: 1 },
             Plan::Join(join) => Self::Join(Box::new(JoinOp::new(join))),
             Plan::LateralJoin(join) => Self::Lateral(Box::new(LateralOp::new(join))),
@@ -152,11 +152,7 @@ impl<'p> Op<'p> {
                 let Some(rows) = input.next(ctx).await? else { return Ok(None) };
                 project(ctx, rows, exprs).map(Some)
             }
-            Self::ProjectSet { input, calls } => {
-                let Some(rows) = input.next(ctx).await? else { return Ok(None) };
-                ctx.cancel.check()?;
-                super::srf::project_set(ctx, rows, calls).map(Some)
-            }
+            Self::ProjectSet(set) => set.next(ctx).await,
             Self::Ordinality { input, next } => {
                 let Some(mut rows) = input.next(ctx).await? else { return Ok(None) };
                 for row in &mut rows {

@@ -1,36 +1,119 @@
 //! Functions that yield rows.
 
-use super::ExecCtx;
+use std::task::Poll;
+
+use super::op::Op;
+use super::{BATCH_ROWS, ExecCtx};
 use crate::datum::{Datum, Decimal, Row, json};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{Expr, SrfKind, like};
 use crate::func::op;
 use crate::types::SqlType;
 
-/// Appends to each row the rows of the calls, side by side; the shorter ones end in NULL.
-pub(super) fn project_set(
+/// Appends to each row the rows of the calls. A series of integers alone comes piece by piece,
+/// however long it is.
+pub(crate) struct ProjectSetOp<'p> {
+    input: Op<'p>,
+    calls: &'p [(SrfKind, Vec<Expr>)],
+    /// Rows that no call was made for.
+    rows: std::vec::IntoIter<Row>,
+    series: Option<Series>,
+}
+
+/// What is left of a series of integers.
+struct Series {
+    row: Row,
+    next: Option<i64>,
+    to: i64,
+    step: i64,
+}
+
+impl<'p> ProjectSetOp<'p> {
+    pub(super) fn new(input: Op<'p>, calls: &'p [(SrfKind, Vec<Expr>)]) -> Self {
+        Self { input, calls, rows: Vec::new().into_iter(), series: None }
+    }
+
+    pub(super) async fn next(&mut self, ctx: &mut ExecCtx<'_>) -> Result<Option<Vec<Row>>> {
+        ctx.cancel.check()?;
+        if self.series.is_some() {
+            // It may go on for long, and waits for nothing that others could run beside.
+            let mut again = false;
+            std::future::poll_fn(|cx| match std::mem::replace(&mut again, true) {
+                true => Poll::Ready(()),
+                false => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
+        let mut out = Vec::new();
+        while out.len() < BATCH_ROWS {
+            if let Some(series) = &mut self.series {
+                match series.next() {
+                    Some(row) => out.push(row),
+                    None => self.series = None,
+                }
+            } else if let Some(row) = self.rows.next() {
+                match self.calls {
+                    [(SrfKind::Series, args)] => self.series = Series::new(ctx, row, args)?,
+                    calls => out.append(&mut project_set(ctx, &row, calls)?),
+                }
+            } else if let Some(rows) = self.input.next(ctx).await? {
+                self.rows = rows.into_iter();
+            } else {
+                break;
+            }
+        }
+        Ok((!out.is_empty()).then_some(out))
+    }
+}
+
+impl Series {
+    /// None if an argument is NULL.
+    fn new(ctx: &ExecCtx<'_>, row: Row, args: &[Expr]) -> Result<Option<Self>> {
+        let args = args.iter().map(|e| e.eval(&ctx.eval(), &row)).collect::<Result<Vec<_>>>()?;
+        let (from, to, step) = match args.as_slice() {
+            [Datum::Int(from), Datum::Int(to)] => (*from, *to, 1),
+            [Datum::Int(_), Datum::Int(_), Datum::Int(0)] => return Err(zero_step()),
+            [Datum::Int(from), Datum::Int(to), Datum::Int(step)] => (*from, *to, *step),
+            _ => return Ok(None),
+        };
+        Ok(Some(Self { row, next: Some(from), to, step }))
+    }
+
+    fn next(&mut self) -> Option<Row> {
+        let (to, up) = (self.to, self.step > 0);
+        let value = self.next.filter(|v| if up { *v <= to } else { *v >= to })?;
+        self.next = value.checked_add(self.step);
+        let mut row = Vec::with_capacity(self.row.len() + 1);
+        row.extend_from_slice(&self.row);
+        row.push(Datum::Int(value));
+        Some(row)
+    }
+}
+
+/// Appends to a row the rows of the calls, side by side; the shorter ones end in NULL.
+fn project_set(
     ctx: &mut ExecCtx<'_>,
-    rows: Vec<Row>,
+    row: &Row,
     calls: &[(SrfKind, Vec<Expr>)],
 ) -> Result<Vec<Row>> {
-    let mut out = Vec::new();
-    for row in rows {
-        let mut columns = Vec::with_capacity(calls.len());
-        for (kind, args) in calls {
-            let args =
-                args.iter().map(|e| e.eval(&ctx.eval(), &row)).collect::<Result<Vec<Datum>>>()?;
-            let values = call(ctx, *kind, &args)?;
-            ctx.hold(values.len().saturating_mul(size_of::<Datum>()))?;
-            columns.push(values);
-        }
-        let height = columns.iter().map(Vec::len).max().unwrap_or(0);
-        let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
-        for _ in 0..height {
-            let mut next = Vec::with_capacity(row.len() + columns.len());
-            next.extend_from_slice(&row);
-            next.extend(columns.iter_mut().map(|c| c.next().unwrap_or_default()));
-            out.push(next);
-        }
+    let mut columns = Vec::with_capacity(calls.len());
+    for (kind, args) in calls {
+        let args = args.iter().map(|e| e.eval(&ctx.eval(), row)).collect::<Result<Vec<Datum>>>()?;
+        let values = call(ctx, *kind, &args)?;
+        ctx.hold(values.len().saturating_mul(size_of::<Datum>()))?;
+        columns.push(values);
+    }
+    let height = columns.iter().map(Vec::len).max().unwrap_or(0);
+    let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
+    let mut out = Vec::with_capacity(height);
+    for _ in 0..height {
+        let mut next = Vec::with_capacity(row.len() + columns.len());
+        next.extend_from_slice(row);
+        next.extend(columns.iter_mut().map(|c| c.next().unwrap_or_default()));
+        out.push(next);
     }
     Ok(out)
 }

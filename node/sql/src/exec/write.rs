@@ -10,14 +10,14 @@ use std::collections::{HashMap, HashSet};
 use crdb_keys::Key;
 use crdb_proto::kv::LockStrength;
 
-use super::ExecCtx;
+use super::{ExecCtx, Op};
 use crate::catalog::TableDesc;
 use crate::datum::{Datum, Row};
 use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::Expr;
 use crate::kv::{Batch, CONFLICT};
-use crate::plan::{Conflict, DeletePlan, InsertPlan, RowLock, UpdatePlan};
+use crate::plan::{Conflict, DeletePlan, InsertPlan, Plan, RowLock, UpdatePlan};
 
 /// Keys looked up in one batch.
 const KEYS: usize = 512;
@@ -59,15 +59,15 @@ fn exists(ctx: &ExecCtx<'_>, table: &TableDesc, rows: &[Row], key: &Key) -> SqlE
     }
 }
 
-/// Writes rows whose keys must be new.
+/// Writes rows whose keys must be new; with `look` it looks whether they are.
 async fn insert_rows(
     ctx: &mut ExecCtx<'_>,
     table: &TableDesc,
     rows: &[Row],
-    drawn: bool,
+    look: bool,
 ) -> Result<()> {
     let mut keys: Vec<Key> = rows.iter().map(|row| encode_row_key(table, row)).collect();
-    if !ctx.txn.alone && !drawn {
+    if look {
         for (rows, keys) in rows.chunks(KEYS).zip(keys.chunks(KEYS)) {
             let mut reply = lock_keys(ctx, table, keys).await?;
             for (i, row) in rows.iter().enumerate() {
@@ -142,8 +142,63 @@ fn check_not_null(ctx: &ExecCtx<'_>, table: &TableDesc, row: &[Datum]) -> Result
 
 /// INSERT and UPSERT.
 pub(crate) async fn run_insert(ctx: &mut ExecCtx<'_>, plan: &InsertPlan) -> Result<WriteOutcome> {
-    let table = &plan.table;
+    if comes_in_pieces(plan) {
+        return insert_pieces(ctx, plan).await;
+    }
     let input = ctx.run_query(&plan.query).await?;
+    insert_input(ctx, plan, input).await
+}
+
+/// Whether rows can be inserted while the query still runs: nobody sees them before the end, the
+/// query least of all.
+fn comes_in_pieces(plan: &InsertPlan) -> bool {
+    fn apart(plan: &Plan, table: u64) -> bool {
+        match plan {
+            Plan::Scan(scan) => scan.table.id != table,
+            Plan::Values(_) | Plan::Virtual(_) => true,
+            Plan::Filter { input, .. }
+            | Plan::Project { input, .. }
+            | Plan::ProjectSet { input, .. }
+            | Plan::Ordinality(input)
+            | Plan::Aggregate { input, .. }
+            | Plan::Distinct { input, .. }
+            | Plan::Sort { input, .. }
+            | Plan::Limit { input, .. } => apart(input, table),
+            Plan::Join(join) => apart(&join.left, table) && apart(&join.right, table),
+            Plan::Show(_) | Plan::LateralJoin(_) | Plan::SetOp { .. } | Plan::Apply { .. } => false,
+        }
+    }
+    matches!(plan.conflict, Conflict::Fail)
+        && plan.returning.is_none()
+        && !matches!(plan.query.root, Plan::Values(_))
+        && apart(&plan.query.root, plan.table.id)
+}
+
+/// Inserts the rows of a query as they come, so that they need not be held together. Each is looked
+/// up, unless they are few.
+async fn insert_pieces(ctx: &mut ExecCtx<'_>, plan: &InsertPlan) -> Result<WriteOutcome> {
+    ctx.run_slots(&plan.query).await?;
+    let mut query = Op::new(&plan.query.root);
+    let first = query.next(ctx).await?.unwrap_or_default();
+    let Some(mut piece) = query.next(ctx).await? else {
+        return insert_input(ctx, plan, first).await;
+    };
+    let look = !drawn_key(plan);
+    let rows = new_rows(ctx, plan, first)?;
+    let mut count = insert_new(ctx, &plan.table, rows, look).await?.len();
+    loop {
+        let rows = new_rows(ctx, plan, piece)?;
+        count += insert_new(ctx, &plan.table, rows, look).await?.len();
+        match query.next(ctx).await? {
+            Some(next) => piece = next,
+            None => return Ok(WriteOutcome { count, rows: Vec::new(), unproven: Vec::new() }),
+        }
+    }
+}
+
+/// The rows of a table with their keys, made of what the query yields.
+fn new_rows(ctx: &ExecCtx<'_>, plan: &InsertPlan, input: Vec<Row>) -> Result<Vec<(Key, Row)>> {
+    let table = &plan.table;
     let mut rows = Vec::with_capacity(input.len());
     let in_place = plan.sources.iter().enumerate().all(|(at, from)| *from == Some(at));
     for mut source in input {
@@ -164,14 +219,25 @@ pub(crate) async fn run_insert(ctx: &mut ExecCtx<'_>, plan: &InsertPlan) -> Resu
         let key = encode_row_key(table, &row);
         rows.push((key, row));
     }
+    Ok(rows)
+}
+
+async fn insert_input(
+    ctx: &mut ExecCtx<'_>,
+    plan: &InsertPlan,
+    input: Vec<Row>,
+) -> Result<WriteOutcome> {
+    let table = &plan.table;
+    let rows = new_rows(ctx, plan, input)?;
     let drawn = drawn_key(plan);
+    let look = !ctx.txn.alone && !drawn;
     // Rows that the commit may find to exist, and only by it.
     let mut unproven = Vec::new();
     let mut proven = Vec::new();
     match &plan.conflict {
-        Conflict::Fail => unproven = insert_new(ctx, table, rows, drawn).await?,
+        Conflict::Fail => unproven = insert_new(ctx, table, rows, look).await?,
         // Should the number ever name a row that exists, that row must stay.
-        Conflict::Upsert if drawn => unproven = insert_new(ctx, table, rows, drawn).await?,
+        Conflict::Upsert if drawn => unproven = insert_new(ctx, table, rows, look).await?,
         Conflict::Upsert => proven = upsert(ctx, plan, rows).await?,
         Conflict::DoNothing | Conflict::DoUpdate { .. } => {
             (proven, unproven) = insert_or_update(ctx, plan, rows).await?;
@@ -197,7 +263,7 @@ async fn insert_new(
     ctx: &mut ExecCtx<'_>,
     table: &TableDesc,
     rows: Vec<(Key, Row)>,
-    drawn: bool,
+    look: bool,
 ) -> Result<Vec<Row>> {
     if rows.len() > 1 {
         let mut seen: HashSet<&Key> = HashSet::with_capacity(rows.len());
@@ -208,7 +274,7 @@ async fn insert_new(
         }
     }
     let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
-    insert_rows(ctx, table, &rows, drawn).await?;
+    insert_rows(ctx, table, &rows, look).await?;
     Ok(rows)
 }
 
@@ -287,7 +353,7 @@ async fn insert_or_update(
             (Conflict::DoUpdate { .. }, _) if again => return Err(twice("ON CONFLICT DO UPDATE")),
             (_, _) if again => {}
             (_, None) => {
-                insert_rows(ctx, table, std::slice::from_ref(&row), true).await?;
+                insert_rows(ctx, table, std::slice::from_ref(&row), false).await?;
                 out.push(row);
             }
             (Conflict::DoUpdate { sets, filter }, Some(old)) => {
@@ -304,7 +370,8 @@ async fn insert_or_update(
                     ctx.txn.put(key, value).await?;
                 } else {
                     ctx.txn.delete(key).await?;
-                    insert_rows(ctx, table, std::slice::from_ref(&new), false).await?;
+                    let look = !ctx.txn.alone;
+                    insert_rows(ctx, table, std::slice::from_ref(&new), look).await?;
                     moved.push(new.clone());
                 }
                 out.push(new);
