@@ -49,6 +49,7 @@ pub(crate) fn read<E: Engine>(
     }
     let snapshot = store.engine().snapshot();
     let args = EvalArgs {
+        certain_above: Timestamp::MAX,
         gc_threshold: replica.history.threshold(),
         ..EvalArgs::alone(At { read, write: Timestamp::ZERO }, store.clock().now())
     };

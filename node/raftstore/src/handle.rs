@@ -27,6 +27,7 @@ use crdb_storage::Engine;
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    certainty::Certainty,
     closed::History,
     config::{Mono, StoreConfig},
     evaluate::Evaluation,
@@ -120,6 +121,8 @@ pub(crate) struct ReplicaHandle {
     pub(crate) reads: Mutex<TimestampCache>,
     /// Writes that have a timestamp and are not applied yet.
     pub(crate) writes: Arc<WriteTracker>,
+    /// Which versions cannot be of before a reader's begin.
+    pub(crate) certainty: Certainty,
     /// What is closed, and what was collected.
     pub(crate) history: History,
     /// Sequence of the lease that `locks` and `reads` are about.
@@ -145,6 +148,7 @@ impl ReplicaHandle {
             locks: Arc::default(),
             reads: Mutex::default(),
             writes: Arc::default(),
+            certainty: Certainty::default(),
             history: History::default(),
             lease_begun: AtomicU64::new(0),
             forgets_reads,

@@ -36,6 +36,7 @@
 //! 5. Same inputs, same clock readings, same seed: same outputs.
 
 mod admin;
+mod certainty;
 mod closed;
 mod command;
 mod config;

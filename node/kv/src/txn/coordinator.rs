@@ -52,6 +52,8 @@ pub struct Txn {
     /// What the reads are served at, once the first was.
     pub(super) read_timestamp: Option<Timestamp>,
     pub(super) uncertainty_limit: Option<Timestamp>,
+    /// The clock when the limit was set.
+    observed: Timestamp,
     deadline: Option<Timestamp>,
     /// Deadlines in nanoseconds that whoever gave them moves on while the transaction runs.
     leases: Vec<Arc<AtomicU64>>,
@@ -102,6 +104,7 @@ impl Txn {
             meta,
             number,
             uncertainty_limit,
+            observed: now,
             deadline: None,
             leases: Vec::new(),
             sequence: 0,
@@ -172,6 +175,7 @@ impl Txn {
             self.unread = true;
             let now = self.client.clock().now();
             self.uncertainty_limit = Some(after(now, self.client.max_offset()));
+            self.observed = now;
             self.refresher.begin_statement();
         }
     }
@@ -408,6 +412,7 @@ impl Txn {
             deadline: self.deadline().map(Into::into),
             txn: historical.is_none().then(|| self.meta.clone()),
             uncertainty_limit: uncertainty_limit.map(Into::into),
+            observed: historical.is_none().then(|| self.observed.into()),
             can_forward_read_timestamp: historical.is_none() && self.unread,
             wait_policy: options.wait_policy.into(),
             routing: if nearest { Routing::Nearest } else { Routing::Leaseholder }.into(),

@@ -495,6 +495,10 @@ impl<E: Engine> Evaluation<E> {
             return self.no_lease(replica, now, waker);
         }
         self.record_reads(replica, &evaluated.reads);
+        if let Some(moved) = evaluated.moved {
+            let clock = &self.store.shared.clock;
+            replica.certainty.noted(moved, chosen.lease_sequence, clock);
+        }
         let Evaluated { responses, batch, locks, resolved, released, .. } = evaluated;
         let changes = LockChanges { locks, resolved, released };
         if batch.is_empty() {

@@ -121,9 +121,26 @@ impl<E: Engine> Evaluation<E> {
             // Behind the snapshot, which may lack what was collected up to there.
             gc_threshold: replica.history.threshold(),
             floor: &floor,
+            certain_above: self.certain_above(replica, chosen),
             skip: &skip,
         };
         evaluate::evaluate(snapshot, &self.request, &args)
+    }
+
+    /// Above what no version can be of before the reader's begin, as far as this node can tell: if
+    /// it is the gateway of the transaction, too.
+    fn certain_above(&self, replica: &ReplicaHandle, chosen: &Chosen) -> Timestamp {
+        let here = self.store.shared.config.node_id.get();
+        let own = self.header().filter(|header| {
+            header.gateway_node_id == here
+                && header.uncertainty_limit.is_some()
+                && header.txn.as_ref().is_some_and(|txn| txn.gateway_node_id == here)
+        });
+        let observed = own.and_then(|header| header.observed).map(Timestamp::from);
+        observed.map_or(Timestamp::MAX, |observed| {
+            let clock = &self.store.shared.clock;
+            replica.certainty.above(observed, chosen.lease_sequence, clock)
+        })
     }
 
     /// The timestamps after the evaluation, which may have raised them. The clock goes past them.

@@ -88,6 +88,9 @@ pub struct EvalArgs<'a> {
     /// What a write to a key must be above, versions aside: reads by others, the closed
     /// timestamp, the start of the lease. Asked once for each key written.
     pub floor: &'a dyn Fn(&[u8]) -> Timestamp,
+    /// No version above can be of before the reader's begin, whatever its uncertainty limit. The
+    /// intents up to the limit are in the way nevertheless.
+    pub certain_above: Timestamp,
     /// Whether somebody else has an unreplicated lock on a key that conflicts with one of this
     /// strength. Asked for the rows of locking reads that leave out locked rows.
     pub skip: &'a dyn Fn(&[u8], kv::LockStrength) -> bool,
@@ -102,6 +105,7 @@ impl EvalArgs<'_> {
             now,
             gc_threshold: Timestamp::ZERO,
             floor: &|_| Timestamp::ZERO,
+            certain_above: Timestamp::MAX,
             skip: &|_, _| false,
         }
     }
@@ -151,6 +155,8 @@ pub struct Evaluated {
     /// Unreplicated locks that the transaction of the batch now has, to be entered in the lock
     /// table before the latches go.
     pub locks: Vec<(Key, kv::LockStrength)>,
+    /// The highest timestamp of a version that was an intent below it.
+    pub moved: Option<Timestamp>,
     /// Transactions and spans where they have no intents any more once the batch is applied.
     pub resolved: Vec<(Bytes, Span)>,
     /// The transaction that has committed in this range once the batch is applied, and needs its

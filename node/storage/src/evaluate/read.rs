@@ -13,6 +13,9 @@
 //! | intent, plain read | in the way | in the way | passed over |
 //! | intent, locking read | in the way | in the way | in the way |
 //!
+//! A plain read passes over versions of which the caller knows that they are of after the reader's
+//! begin, as if they were above the limit.
+//!
 //! A locking read that leaves out locked rows leaves out those with such an intent, and does not
 //! look at their versions.
 
@@ -100,7 +103,7 @@ impl<R: Reader> Evaluation<'_, R> {
                 return Ok(None);
             }
         }
-        let version = mvcc::get_version(self.reader, key, self.ceiling(lock))?;
+        let version = mvcc::get_version(self.reader, key, self.version_ceiling(lock))?;
         match version {
             Some(version) if version.timestamp > self.read => {
                 self.met_newer(key, version.timestamp, lock);
@@ -119,7 +122,7 @@ impl<R: Reader> Evaluation<'_, R> {
         let mut rows = Rows::new(self, scan, lock);
         let in_the_way = |intent: &kv::Intent| self.is_in_the_way(intent, lock);
         let mut visit = |key: &[u8], seen: Seen<'_>| rows.visit(self, key, &seen);
-        self.merged(&span, self.ceiling(lock), direction, &in_the_way, &mut visit)?;
+        self.merged(&span, self.version_ceiling(lock), direction, &in_the_way, &mut visit)?;
         let Rows { response, locked, newer, foreign, bytes, .. } = rows;
         if response.resume.is_some() && scan.max_bytes == 0 && bytes >= MAX_RESPONSE_BYTES {
             return Err(invalid(format!(
@@ -333,6 +336,14 @@ impl<R: Reader> Evaluation<'_, R> {
                 let limit = self.header.uncertainty_limit;
                 limit.map_or(self.read, |limit| self.read.max(limit.into()))
             }
+        }
+    }
+
+    /// Up to which timestamp a read has to look at versions.
+    fn version_ceiling(&self, lock: Option<LockStrength>) -> Timestamp {
+        match lock {
+            Some(_) => Timestamp::MAX,
+            None => self.read.max(self.ceiling(lock).min(self.args.certain_above)),
         }
     }
 

@@ -82,6 +82,9 @@ impl<R: Reader> Evaluation<'_, R> {
                         Pretty(&key)
                     )));
                 }
+                if written < at {
+                    self.out.moved = self.out.moved.max(Some(at));
+                }
                 mvcc::put(&mut self.out.batch, &key, at, intent.value.as_deref());
             }
             lock::delete_intent(&mut self.out.batch, &key);

@@ -7,7 +7,7 @@
 //! | `version at=TS KEY [VALUE]` | writes one version, without a value a tombstone |
 //! | `mvget`, `mvscan`, `mvscan_reverse` `[snap=NAME] at=TS KEY [END]` | reads versions |
 //! | `txn NAME [anchor=KEY] [min=TS] [ts=TS] [seq=N] [priority=low]` | names a transaction |
-//! | `batch [read=TS] [write=TS] [now=TS] [threshold=TS] HEADER REQUEST...` | evaluates and writes; `HEADER` is `deadline=TS`, `limit=TS`, `txn=NAME [ts=TS] [seq=N]`, `savepoints=N,...`, `with=OPTION,...` |
+//! | `batch [read=TS] [write=TS] [now=TS] [threshold=TS] [certain=TS] HEADER REQUEST...` | evaluates and writes; `HEADER` is `deadline=TS`, `limit=TS`, `txn=NAME [ts=TS] [seq=N]`, `savepoints=N,...`, `with=OPTION,...` |
 //! | `floor KEY TS`, `locked KEY...` | what later batches hear of the key from the leaseholder |
 //! | `locks START END`, `versions START END`, `stats START END` | all there is |
 //! | `snapshot NAME`, `flush`, `crash [keep=N]`, `fail_next_write` | what they say |
@@ -240,6 +240,7 @@ impl<E: Engine> Runner<E> {
         let gc_threshold =
             args.take_key("threshold").map_or(Ok(Timestamp::ZERO), parse_timestamp)?;
         let header = self.header(args)?;
+        let certain_above = args.take_key("certain").map_or(Ok(Timestamp::MAX), parse_timestamp)?;
         let all = header.txn.is_some() || args.take_key("effects").is_some();
         let mut kinds = Vec::new();
         while let Some(text) = args.next_pos() {
@@ -253,6 +254,7 @@ impl<E: Engine> Runner<E> {
         out.truncate(out.trim_end().len());
         writeln!(out, "{}", if evaluate::is_read_only(&batch) { " (read only)" } else { "" })?;
         let args = EvalArgs {
+            certain_above,
             now,
             gc_threshold,
             floor: &|key| self.floors.get(key).copied().unwrap_or_default(),

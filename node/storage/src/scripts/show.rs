@@ -169,6 +169,7 @@ pub(super) fn effects(txns: &Txns, evaluated: &Evaluated, read: Timestamp, all: 
     if !locks.is_empty() {
         out.push(locks.join(", "));
     }
+    out.extend(evaluated.moved.map(|at| format!("moved to {}", short(at))));
     for (txn, keys) in &evaluated.resolved {
         out.push(format!("no intents of {} in {}", name(txns, txn), span(keys)));
     }
