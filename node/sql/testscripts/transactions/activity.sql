@@ -58,6 +58,14 @@ a> SELECT v FROM t WHERE k = 1
 c> SELECT num_stmts, num_retries, num_auto_retries FROM [SHOW TRANSACTIONS] WHERE application_name = 'teller'
 a> ROLLBACK
 
+-- So does what the gateway did over.
+a> BEGIN
+a> SELECT count(*) FROM t WHERE k = 1
+b> UPDATE t SET v = 13 WHERE k = 1
+a> UPDATE t SET v = 14 WHERE k = 1
+c> SELECT num_stmts, num_retries, num_auto_retries, last_auto_retry_reason <> '' AS why FROM crdb_internal.cluster_transactions WHERE application_name = 'teller'
+a> ROLLBACK
+
 -- Ids that mean nothing.
 c> CANCEL QUERY '00000000000000000000000000000001'
 c> CANCEL QUERY IF EXISTS '00000000000000000000000000000001'
