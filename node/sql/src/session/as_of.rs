@@ -88,8 +88,14 @@ impl Session {
         let follower = Timestamp::new(now.wall_nanos.saturating_sub(nanos(FOLLOWER_READ_LAG)), 0);
         let (timestamp, nearest) = match function(e) {
             Some(("follower_read_timestamp", [])) => (follower, true),
-            // The latest that any replica has, unless that is too old.
-            Some(("with_max_staleness" | "with_min_timestamp", [bound, ..])) => {
+            // The latest that any replica has, unless that is too old. A replica that lags behind
+            // is not asked how far it is: the leaseholder serves then.
+            Some((name @ ("with_max_staleness" | "with_min_timestamp"), [bound, rest @ ..])) => {
+                if !matches!(rest, [] | [Expr::Literal(Literal::Bool(false), _)]) {
+                    return Err(SqlError::unsupported(format!("{name} with nearest_only"))
+                        .with_hint("The leaseholder serves where no nearer replica can.")
+                        .with_position(e.pos().0));
+                }
                 let bound = self.moment(bound, now, true).await?;
                 (follower.max(bound), true)
             }

@@ -8,6 +8,8 @@ a> SELECT v FROM t AS OF SYSTEM TIME '-5s'::interval
 a> SELECT v FROM t AS OF SYSTEM TIME follower_read_timestamp()
 a> SELECT v FROM t AS OF SYSTEM TIME with_max_staleness('7s')
 a> SELECT v FROM t AS OF SYSTEM TIME with_min_timestamp(now() - '8s'::interval)
+a> SELECT v FROM t AS OF SYSTEM TIME with_max_staleness('7s', false)
+a> SELECT v FROM t AS OF SYSTEM TIME with_max_staleness('7s', true)
 a> SELECT v FROM t AS OF SYSTEM TIME '2024-01-01 00:00:05'
 a> SELECT v FROM t AS OF SYSTEM TIME 1704067205000000000.0000000000
 a> SELECT v, cluster_logical_timestamp() FROM t AS OF SYSTEM TIME 1704067205000000000.0000000000
