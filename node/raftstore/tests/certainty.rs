@@ -5,12 +5,15 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::{Cluster, MAX_OFFSET, get, key, outcome, put, transfer, value_of};
+use cluster::{Cluster, get, key, outcome, put, transfer, value_of};
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchResponse, ResolveIntentRequest, TxnMeta, TxnStatus, error::Kind as ErrorKind,
     request::Kind,
 };
+
+/// The offset between clocks that the stores tolerate.
+const MAX_OFFSET_NANOS: u64 = 500_000_000;
 
 /// A transaction of `node` that began at `began`.
 fn txn(node: u32, began: Timestamp) -> TxnMeta {
@@ -27,7 +30,7 @@ fn txn(node: u32, began: Timestamp) -> TxnMeta {
 
 /// Reads `a` at `node` for a transaction of its own that saw `observed` as it began.
 fn read(cluster: &mut Cluster, node: u32, observed: Timestamp) -> BatchResponse {
-    let limit = observed.add_nanos(u64::try_from(MAX_OFFSET.as_nanos()).unwrap());
+    let limit = observed.add_nanos(MAX_OFFSET_NANOS);
     let mut batch = get("a");
     let header = batch.header.get_or_insert_default();
     *header = BatchHeader {
@@ -50,9 +53,9 @@ fn is_uncertain(response: &BatchResponse) -> bool {
 fn one_ahead() -> (Cluster, u32, u32) {
     let mut cluster = Cluster::of_three();
     cluster.wait("a leaseholder", |cluster| cluster.leaseholder(4).is_some());
-    let ahead = cluster.leaseholder(4).unwrap();
+    let ahead = cluster.leaseholder(4).expect("just waited for it");
     let right = if ahead == 1 { 2 } else { 1 };
-    cluster.nodes.get_mut(&ahead).unwrap().skew = 400_000_000;
+    cluster.nodes.get_mut(&ahead).expect("it has the lease").skew = 400_000_000;
     cluster.run(Duration::from_millis(10));
     (cluster, ahead, right)
 }
