@@ -111,3 +111,13 @@ SELECT generate_series(1, 9223372036854775807) LIMIT 2
 SELECT a, generate_series(a, 3) FROM generate_series(1, 4) AS a
 
 SELECT generate_series(NULL, 3), generate_series(9223372036854775806, 9223372036854775807)
+
+DELETE FROM large WHERE k > 4000
+
+DELETE FROM large WHERE v LIKE 'x%' LIMIT 10
+
+SELECT count(*), min(k) FROM large
+
+DELETE FROM large
+
+SELECT count(*) FROM large

@@ -17,7 +17,7 @@ use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::Expr;
 use crate::kv::{Batch, CONFLICT};
-use crate::plan::{Conflict, DeletePlan, InsertPlan, Plan, RowLock, UpdatePlan};
+use crate::plan::{Conflict, DeletePlan, InsertPlan, Plan, QueryPlan, RowLock, UpdatePlan};
 
 /// Keys looked up in one batch.
 const KEYS: usize = 512;
@@ -454,6 +454,9 @@ pub(crate) async fn run_update(ctx: &mut ExecCtx<'_>, plan: &UpdatePlan) -> Resu
 
 /// DELETE.
 pub(crate) async fn run_delete(ctx: &mut ExecCtx<'_>, plan: &DeletePlan) -> Result<WriteOutcome> {
+    if plan.returning.is_none() && goes_once(ctx, &plan.query)? {
+        return delete_pieces(ctx, plan).await;
+    }
     let table = &plan.table;
     let width = table.columns.len();
     let input = ctx.run_query(&plan.query).await?;
@@ -469,6 +472,36 @@ pub(crate) async fn run_delete(ctx: &mut ExecCtx<'_>, plan: &DeletePlan) -> Resu
     let count = out.len();
     let rows = returned(ctx, &out, plan.returning.as_deref())?;
     Ok(WriteOutcome { count, rows, unproven: Vec::new() })
+}
+
+/// Whether a query goes over one table from end to end, and so never meets what was done to the rows
+/// it has yielded.
+fn goes_once(ctx: &ExecCtx<'_>, query: &QueryPlan) -> Result<bool> {
+    let mut plan = &query.root;
+    while let Plan::Filter { input, .. } | Plan::Limit { input, .. } = plan {
+        plan = input;
+    }
+    match plan {
+        // One row is quicker fetched without operators.
+        Plan::Scan(scan) if query.slots.is_empty() => Ok(scan.point(&ctx.eval())?.is_none()),
+        _ => Ok(false),
+    }
+}
+
+/// Deletes rows as they are found, so that they need not be held together.
+async fn delete_pieces(ctx: &mut ExecCtx<'_>, plan: &DeletePlan) -> Result<WriteOutcome> {
+    let table = &plan.table;
+    let mut query = Op::new(&plan.query.root);
+    let mut count = 0;
+    while let Some(rows) = query.next(ctx).await? {
+        ctx.cancel.check()?;
+        count += rows.len();
+        for row in rows {
+            let key = encode_row_key(table, row.get(..table.columns.len()).unwrap_or(&row));
+            ctx.txn.delete(key).await?;
+        }
+    }
+    Ok(WriteOutcome { count, rows: Vec::new(), unproven: Vec::new() })
 }
 
 fn returned(ctx: &mut ExecCtx<'_>, rows: &[Row], returning: Option<&[Expr]>) -> Result<Vec<Row>> {
