@@ -132,6 +132,8 @@ async fn find_planted(args: &Args, seed: u64) -> Result<ExitCode> {
 }
 
 fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
+    let short = args.seconds() < 20 || nemesis.are_brief();
+    let pace = if short { Pace::short() } else { Pace::long() };
     Plan {
         nemesis,
         time: Duration::from_secs(args.seconds()),
@@ -143,7 +145,7 @@ fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
             Level::Serializable => Isolation::Serializable,
             Level::ReadCommitted => Isolation::ReadCommitted,
         },
-        pace: if args.seconds() < 20 { Pace::short() } else { Pace::long() },
+        pace,
         seed,
         keep: args.out.clone(),
     }

@@ -101,6 +101,13 @@ impl Faults {
         self.kinds.is_empty()
     }
 
+    /// Whether none of them lasts: there may be many.
+    #[must_use]
+    pub fn are_brief(&self) -> bool {
+        let brief = |kind: &FaultKind| matches!(kind, FaultKind::Splits | FaultKind::Leases);
+        self.kinds.iter().all(brief)
+    }
+
     /// Whether the nodes need clocks that can be set.
     #[must_use]
     pub fn needs_clocks(&self) -> bool {
@@ -461,7 +468,8 @@ mod tests {
         }
         let two: Faults = "leases+skew".parse().unwrap();
         assert_eq!(two.kinds, [FaultKind::Leases, FaultKind::Skew]);
-        assert!(two.needs_clocks());
+        assert!(two.needs_clocks() && !two.are_brief());
+        assert!("splits+leases".parse::<Faults>().unwrap().are_brief());
         assert!("leases+flood".parse::<Faults>().is_err());
     }
 }
