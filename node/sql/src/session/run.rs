@@ -301,7 +301,7 @@ impl Session {
                 }
                 Err(error) => return Err(error),
             };
-            if !super::same_shape(again.columns.as_deref(), prepared.columns.as_deref()) {
+            if !super::prepare::same_shape(again.columns.as_deref(), prepared.columns.as_deref()) {
                 return Err(SqlError::new(
                     SqlState::FEATURE_NOT_SUPPORTED,
                     "cached plan must not change result type",
