@@ -84,6 +84,7 @@ impl Txn {
         BatchHeader {
             deadline: self.deadline().map(Into::into),
             txn: Some(txn),
+            lock_timeout_ms: self.lock_timeout_ms(),
             ..BatchHeader::default()
         }
     }

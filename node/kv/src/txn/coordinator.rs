@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_keys::Timestamp;
@@ -55,6 +56,8 @@ pub struct Txn {
     /// The clock when the limit was set.
     observed: Timestamp,
     deadline: Option<Timestamp>,
+    /// How long writes wait for a lock; zero: as long as it takes.
+    lock_timeout: Duration,
     /// Deadlines in nanoseconds that whoever gave them moves on while the transaction runs.
     leases: Vec<Arc<AtomicU64>>,
     /// Number of the latest write.
@@ -106,6 +109,7 @@ impl Txn {
             uncertainty_limit,
             observed: now,
             deadline: None,
+            lock_timeout: Duration::ZERO,
             leases: Vec::new(),
             sequence: 0,
             unread: true,
@@ -150,6 +154,17 @@ impl Txn {
     /// Nothing is read or committed later than `deadline` from now on.
     pub fn set_deadline(&mut self, deadline: Timestamp) {
         self.deadline = Some(deadline);
+    }
+
+    /// How long writes wait for a lock of somebody else once they are sent, which is when they are
+    /// flushed or committed; zero: as long as it takes. Then that fails with
+    /// [`TxnError::LockConflict`], and the transaction with it.
+    pub fn set_lock_timeout(&mut self, patience: Duration) {
+        self.lock_timeout = patience;
+    }
+
+    pub(super) fn lock_timeout_ms(&self) -> u64 {
+        millis(self.lock_timeout)
     }
 
     /// Nothing is read or committed later than the wall time in `lease`, which is looked at anew
@@ -416,7 +431,7 @@ impl Txn {
             can_forward_read_timestamp: historical.is_none() && self.unread,
             wait_policy: options.wait_policy.into(),
             routing: if nearest { Routing::Nearest } else { Routing::Leaseholder }.into(),
-            lock_timeout_ms: u64::try_from(options.lock_timeout.as_millis()).unwrap_or(u64::MAX),
+            lock_timeout_ms: millis(options.lock_timeout),
             ..BatchHeader::default()
         }
     }
@@ -539,7 +554,11 @@ pub(super) fn aborted() -> TxnError {
     TxnError::Retry { cause: RetryCause::Aborted(ABORTED.to_owned()) }
 }
 
-pub(super) fn after(timestamp: Timestamp, duration: std::time::Duration) -> Timestamp {
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn after(timestamp: Timestamp, duration: Duration) -> Timestamp {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     Timestamp::new(timestamp.wall_nanos.saturating_add(nanos), timestamp.logical)
 }

@@ -221,11 +221,13 @@ impl Session {
     }
 
     async fn try_commit(&mut self, cancel: &CancelFlag) -> Result<()> {
+        let patience = self.write_patience();
         let open = self.txn.as_mut().ok_or_else(no_transaction)?;
         if open.released {
             return Ok(());
         }
         let Some(kv) = open.begun() else { return Ok(()) };
+        kv.set_lock_timeout(patience);
         cancel.check()?;
         // From here on the fate of the transaction is the commit's.
         let guard = kv.has_writes().then(|| self.write_flag.raise());

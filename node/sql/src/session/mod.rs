@@ -340,7 +340,11 @@ impl Session {
                 match select(run, sleep).await {
                     Either::Left((result, _)) => result,
                     // A write on its way decides by itself how the statement ends.
-                    Either::Right(((), run)) if flag.in_flight() => run.await,
+                    Either::Right(((), run)) if flag.in_flight() => run.await.map_err(|error| {
+                        // It waited for a lock when the time was over.
+                        let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
+                        if waited { SqlError::new(SqlState::QUERY_CANCELED, why) } else { error }
+                    }),
                     Either::Right(((), _)) => Err(SqlError::new(SqlState::QUERY_CANCELED, why)),
                 }
             }
@@ -378,6 +382,14 @@ impl Session {
             (Duration::from_millis(left), "canceling statement due to transaction timeout")
         });
         [statement, transaction].into_iter().flatten().min_by_key(|(limit, _)| *limit)
+    }
+
+    /// How long a write may wait for a lock once it is on its way, when nobody stops it any more: no
+    /// longer than the statement may take. Zero: as long as it takes.
+    fn write_patience(&self) -> Duration {
+        let limit = self.time_limit().map(|(limit, _)| limit.max(Duration::from_millis(1)));
+        let lock = Some(self.lock_timeout).filter(|timeout| !timeout.is_zero());
+        [limit, lock].into_iter().flatten().min().unwrap_or_default()
     }
 
     async fn run(

@@ -92,6 +92,7 @@ impl Session {
             self.check_read_only(&plan.statement, modes.read_only)?;
             let mut kv = self.info.node.txns.begin(modes.options(true));
             kv.bind_to_lease(snapshot.lease());
+            kv.set_lock_timeout(self.write_patience());
             self.seat.alone(modes.info(Some(&kv), self.info.statement_micros));
             let run = self.run_with(params, cancel);
             let txn = StatementTxn::new(&mut kv, true, run.lock_timeout);
@@ -223,6 +224,7 @@ impl Session {
         let as_of = self.txn_as_of();
         let (snapshot, plan) = self.plan_of(prepared, cancel, as_of).await?;
         let client = self.info.node.txns.clone();
+        let patience = self.write_patience();
         let open = self.txn.as_mut().ok_or_else(no_transaction)?;
         open.used = true;
         open.pin(&snapshot);
@@ -230,6 +232,7 @@ impl Session {
             (open.modes.read_only, open.modes.isolation == Isolation::ReadCommitted);
         let kv = open.txn(&client);
         kv.begin_statement();
+        kv.set_lock_timeout(patience);
         let mark = committed.then(|| kv.savepoint());
         self.seat.in_open(open.info());
         self.check_read_only(&plan.statement, read_only)?;

@@ -80,3 +80,21 @@ b> UPDATE t SET v = 1 WHERE k = 3
 b> SELECT 1
 b> ROLLBACK
 a> ROLLBACK
+
+-- What is written without a look waits for locks as it commits, and no longer than it may.
+a> BEGIN
+a> SELECT k FROM t WHERE k = 3 FOR UPDATE
+b> SET lock_timeout = '30ms'
+b> UPSERT INTO t VALUES (3, 33)
+b> INSERT INTO t VALUES (3, 33)
+b> BEGIN
+b> UPSERT INTO t VALUES (3, 34)
+b> COMMIT
+b> SET lock_timeout = 0
+b> SET statement_timeout = '50ms'
+b> UPSERT INTO t VALUES (3, 35)
+b> SET statement_timeout = 0
+b& UPSERT INTO t VALUES (3, 36)
+a> COMMIT
+b.
+c> SELECT * FROM t WHERE k = 3
