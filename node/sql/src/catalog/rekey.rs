@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crdb_keys::{Key, layout};
+use crdb_keys::{Key, Span, layout};
 use crdb_kv::SendError;
+use crdb_proto::kv::KeyValue;
 
 use super::ddl::{Change, Decision, TableName, mark_table, undefined_table};
 use super::desc::{DescState, KeyColumn, TableDesc};
@@ -84,26 +85,37 @@ impl SqlNode {
         let new = rewritten(old, new_key)?;
         let wanted = vec![true; old.columns.len()];
         let decoder = RowDecoder::new(old, &wanted);
-        let mut left = Some(layout::index_span(old.id, old.index_id));
         let mut renewed = self.clock.wall_nanos();
         let renew = u64::try_from(RENEW.as_nanos()).unwrap_or(u64::MAX);
-        while let Some(span) = left.take() {
+        let mut found = self.read_chunk(Some(layout::index_span(old.id, old.index_id))).await?;
+        while let Some((pairs, left)) = found {
             cancel.check()?;
-            let mut batch = Batch::new();
-            batch.scan(&span, CHUNK_ROWS.min(self.limits.scan_rows), CHUNK_BYTES, false);
-            let (pairs, resume) = sql(self.kv.send(batch, None, None).await)?.rows(0);
-            left = resume;
             let mut rows = Vec::with_capacity(pairs.len());
             for pair in pairs {
                 rows.push(moved(old, &new, decoder.decode(&pair.key, &pair.value)?)?);
             }
-            self.write_rows(&new, rows).await?;
+            // The table is offline: what comes next is the same whenever it is read.
+            let (written, next) =
+                futures::join!(self.write_rows(&new, rows), self.read_chunk(left));
+            written?;
+            found = next?;
             if self.clock.wall_nanos().saturating_sub(renewed) > renew {
                 self.renew_rewriting(old).await?;
                 renewed = self.clock.wall_nanos();
             }
         }
         Ok(())
+    }
+
+    /// Rows at the start of a span, and the rest of it; none if no span is left.
+    async fn read_chunk(
+        &self,
+        span: Option<Span>,
+    ) -> Result<Option<(Vec<KeyValue>, Option<Span>)>> {
+        let Some(span) = span else { return Ok(None) };
+        let mut batch = Batch::new();
+        batch.scan(&span, CHUNK_ROWS.min(self.limits.scan_rows), CHUNK_BYTES, false);
+        Ok(Some(sql(self.kv.send(batch, None, None).await)?.rows(0)))
     }
 
     /// Writes rows under the new index, in as many batches as they need.
