@@ -20,7 +20,9 @@
 //! in the past is what ranges have closed, and that moves on while the refresh is under way, so a
 //! commit that went no further than asked would be asked again each time. A step whose fate is
 //! unknown is followed by `Learn`, never by itself; a one-phase commit leaves nothing to learn
-//! from.
+//! from. So is a `Stage` that failed, if one before it did: the first may have laid the very intents
+//! that the second could not, while the record of the second is there. All of it is found then, and
+//! whoever finds it finishes the commit.
 //!
 //! Invariants:
 //! 1. `Done` follows only a step that made the commit durable at a timestamp at which all reads
@@ -31,6 +33,7 @@
 
 use crdb_keys::Timestamp;
 
+use super::coordinator::aborted;
 use super::types::{CommitKind, RetryCause, TxnError};
 use crate::SendError;
 
@@ -89,6 +92,10 @@ pub(crate) struct Committer {
     /// What follows a refresh.
     then: Option<Step>,
     moves: usize,
+    /// A `Stage` without a record may have laid intents.
+    may_be_laid: bool,
+    /// Why the commit failed, unless the record says that it did not.
+    failure: Option<TxnError>,
 }
 
 impl Committer {
@@ -110,6 +117,8 @@ impl Committer {
             last: Step::Learn,
             then: None,
             moves: 0,
+            may_be_laid: false,
+            failure: None,
         };
         let first = if has_intents {
             committer.at_timestamp(Step::Stage)
@@ -187,6 +196,7 @@ impl Committer {
             }
             (Step::Stage, Event::Staged { highest, .. }) => self.raise(highest, Step::Commit),
             (Step::Stage, Event::Failed(SendError::TxnRetry { needed })) => {
+                self.may_be_laid = true;
                 self.raise(needed, Step::Stage)
             }
             (Step::Commit, Event::Committed(at)) => Step::Done(CommitKind::Explicit, at),
@@ -194,6 +204,10 @@ impl Committer {
                 self.raise(needed, Step::Commit)
             }
             (Step::Stage | Step::Commit, Event::Failed(SendError::Ambiguous { .. })) => Step::Learn,
+            (Step::Stage, Event::Failed(error)) if self.may_be_laid => {
+                self.failure = Some(error.into());
+                Step::Learn
+            }
             (Step::Refresh(to), Event::Refreshed(true)) => {
                 self.held_at = self.held_at.max(to);
                 self.then.take().unwrap_or(Step::Learn)
@@ -203,8 +217,7 @@ impl Committer {
             }
             (Step::Learn, Event::Learned(Some(Some(at)))) => Step::Done(CommitKind::Explicit, at),
             (Step::Learn, Event::Learned(Some(None))) => {
-                let cause = RetryCause::Aborted("ABORT_REASON_ABORTED_RECORD_FOUND".to_owned());
-                Step::Fail(TxnError::Retry { cause })
+                Step::Fail(self.failure.take().unwrap_or_else(aborted))
             }
             (Step::Learn, _) => Step::Fail(TxnError::Ambiguous {
                 message: "the record of the transaction could not be asked what became of it"

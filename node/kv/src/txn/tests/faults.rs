@@ -18,6 +18,8 @@ pub(super) enum Fate {
     Vanishes,
     /// As `Vanishes`, but its first write never arrived.
     VanishesHalf,
+    /// The range of its last write is out of reach: that is refused, the others take effect.
+    LastRefused,
 }
 
 /// A sender over another one that loses some batches.
@@ -52,6 +54,12 @@ impl Sender for Faulty {
             let ambiguous = || SendError::Ambiguous { message: "scripted".to_owned() };
             match fate {
                 Fate::Arrives => self.inner.send(batch).await,
+                Fate::LastRefused => {
+                    let last = batch.requests.len() - 2;
+                    batch.requests.remove(last);
+                    self.inner.send(batch).await?;
+                    Err(SendError::Unavailable { message: "scripted".to_owned() })
+                }
                 Fate::LostBefore => {
                     self.lost.lock().push(batch);
                     Err(ambiguous())
@@ -324,4 +332,71 @@ async fn a_coordinator_that_slept_too_long_does_not_take_a_missing_record_for_an
     assert_eq!(txn.learn(started).await, None);
     // As it would be if its commit had begun just now and were not there.
     assert_eq!(txn.learn(world.local.clock().now()).await, Some(None));
+}
+
+/// Fails the second of the batches that stage a transaction.
+struct SecondStage(Arc<Faulty>);
+
+impl Sender for SecondStage {
+    fn send(
+        &self,
+        batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<crdb_proto::kv::BatchResponse, SendError>> {
+        Box::pin(async move {
+            let stages = commits(&batch, false);
+            let outcome = self.0.send(batch).await;
+            if stages && matches!(outcome, Err(SendError::TxnRetry { .. })) {
+                *self.0.next.lock() = (false, Fate::LastRefused);
+            }
+            outcome
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_as_it_is_staged_anew_is_not_reported_lost_and_finished_later() {
+    let world = world();
+    let client = TxnClient::new(TxnClientConfig {
+        sender: Arc::new(SecondStage(Arc::clone(&world.faulty))),
+        clock: world.local.clock().clone(),
+        node_id: NodeId(1),
+        seed: 9,
+    });
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "b").await.unwrap(), None);
+    // Whoever reads this later moves the record up, and so what was read has to be read again.
+    assert_eq!(world.read("a").await, None);
+    txn.put(key("a"), "new".into()).unwrap();
+    txn.put(key("z"), "new".into()).unwrap();
+    *world.faulty.next.lock() = (false, Fate::Arrives);
+    let outcome = txn.commit().await;
+    assert!(*world.faulty.commits.lock() >= 2, "it was staged once");
+    // Its coordinator dies before it can undo anything.
+    drop(txn);
+    world.wall.advance(Duration::from_secs(10));
+    assert_eq!(world.read("z").await.as_deref(), Some("new"), "{outcome:?}");
+    assert_eq!(world.read("a").await.as_deref(), Some("new"), "{outcome:?}");
+    assert_eq!(outcome.unwrap().kind, CommitKind::Explicit);
+}
+
+#[tokio::test]
+async fn a_commit_that_waited_too_long_in_one_of_its_ranges_is_not_finished_by_others() {
+    let world = world();
+    let mut holder = world.other.begin(TxnOptions::default());
+    assert_eq!(locked(&mut holder, "z").await.unwrap(), None);
+    let mut txn = world.txn(&["a", "b", "z"], Fate::Arrives);
+    txn.set_lock_timeout(Duration::from_millis(20));
+    let error = txn.commit().await.unwrap_err();
+    assert_eq!(error, TxnError::LockConflict { key: key("z"), timed_out: true });
+    // What was in nobody's way is there, and the record that stages it; then its coordinator dies.
+    drop(txn);
+    let [record] = records(&world).try_into().unwrap();
+    assert_eq!(record.status(), crdb_proto::kv::TxnStatus::Staging);
+    assert_eq!(record.in_flight.len(), 3);
+    holder.rollback().await;
+    world.wall.advance(Duration::from_secs(10));
+    for name in ["a", "b", "z"] {
+        assert_eq!(world.read(name).await, None, "{name}");
+    }
+    assert_eq!(records(&world)[0].status(), crdb_proto::kv::TxnStatus::Aborted);
 }
