@@ -88,24 +88,25 @@ struct LockPatience {
     /// Milliseconds waited for the lock of `key`.
     waited: u64,
     key: Vec<u8>,
-    /// Milliseconds of one call.
+    /// Milliseconds of one call, at most, and of the last one.
     part: u64,
+    asked: u64,
 }
 
 impl LockPatience {
     fn new(batch: &BatchRequest, part: Duration) -> Self {
         let allowed = batch.header.as_ref().map_or(0, |header| header.lock_timeout_ms);
         let part = u64::try_from(part.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { allowed, waited: 0, key: Vec::new(), part }
+        Self { allowed, waited: 0, key: Vec::new(), part, asked: part }
     }
 
     /// Tells the range how long to wait.
-    fn apply(&self, batch: &mut BatchRequest) {
-        let header = batch.header.get_or_insert_default();
-        header.lock_timeout_ms = match self.allowed {
+    fn apply(&mut self, batch: &mut BatchRequest) {
+        self.asked = match self.allowed {
             0 => self.part,
             allowed => self.part.min(allowed - self.waited),
         };
+        batch.header.get_or_insert_default().lock_timeout_ms = self.asked;
     }
 
     /// Whether the caller allows another part, after one for the lock of `key`.
@@ -114,7 +115,7 @@ impl LockPatience {
             self.key = key.to_vec();
             self.waited = 0;
         }
-        self.waited += self.part;
+        self.waited += self.asked;
         self.allowed == 0 || self.waited < self.allowed
     }
 }

@@ -39,7 +39,7 @@ enum Behaviour {
     Dies,
     Silent,
     /// Waits for a lock, as long as it is told to.
-    Locked,
+    Locked(&'static [u8]),
 }
 
 struct Script {
@@ -96,11 +96,11 @@ impl Transport for Script {
                 Behaviour::Refuses => {
                     return Err(TransportError::NotSent("connection refused".into()));
                 }
-                Behaviour::Locked => {
+                Behaviour::Locked(key) => {
                     let patience = batch.header.map_or(0, |header| header.lock_timeout_ms);
                     tokio::time::sleep(Duration::from_millis(patience)).await;
-                    let timed_out = true;
-                    error::Kind::LockConflict(LockConflict { timed_out, ..Default::default() })
+                    let (key, timed_out) = (key.into(), true);
+                    error::Kind::LockConflict(LockConflict { key, timed_out, holder: None })
                 }
                 Behaviour::Dies => return Err(TransportError::Lost("reset".into())),
                 Behaviour::Silent => std::future::pending().await,
@@ -398,7 +398,8 @@ async fn one_lost_part_makes_the_whole_batch_ambiguous() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_lock_is_not_silence() {
-    let (script, sender) = cluster([Behaviour::Locked, Behaviour::Refuses, Behaviour::Refuses]);
+    let (script, sender) =
+        cluster([Behaviour::Locked(b"b"), Behaviour::Refuses, Behaviour::Refuses]);
     let release = async {
         tokio::time::sleep(Duration::from_secs(60)).await;
         script.set(1, Behaviour::Serves);
@@ -406,13 +407,29 @@ async fn a_wait_for_a_lock_is_not_silence() {
     let (outcome, ()) = tokio::join!(sender.send(put("b")), release);
     outcome.unwrap();
     // Unless the caller has had enough.
-    script.set(1, Behaviour::Locked);
+    script.set(1, Behaviour::Locked(b"b"));
     let mut short = put("b");
     short.header = Some(BatchHeader { lock_timeout_ms: 7_000, ..BatchHeader::default() });
     let before = script.elapsed();
     let error = sender.send(short).await.unwrap_err();
     assert!(matches!(error, SendError::LockConflict { timed_out: true, .. }), "{error}");
     assert_eq!((script.elapsed() - before).as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lock_of_another_key_is_waited_for_as_long_as_the_first() {
+    let (script, sender) =
+        cluster([Behaviour::Locked(b"b"), Behaviour::Refuses, Behaviour::Refuses]);
+    let mut short = put("b");
+    short.header = Some(BatchHeader { lock_timeout_ms: 7_000, ..BatchHeader::default() });
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        script.set(1, Behaviour::Locked(b"c"));
+    };
+    let (outcome, ()) = tokio::join!(sender.send(short), other);
+    assert!(matches!(outcome, Err(SendError::LockConflict { key, .. }) if *key == *b"c"));
+    // Of the second call, what was left of the first key's time was waited for the other.
+    assert_eq!(script.elapsed().as_secs(), 5 + 7);
 }
 
 #[tokio::test(start_paused = true)]
