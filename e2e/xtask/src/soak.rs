@@ -13,8 +13,8 @@ use crate::{machine, passed};
 #[derive(Debug, Args)]
 pub(crate) struct Soak {
     /// Minutes of each run of a workload under a nemesis: 1, or as many as `--transactions` need
-    #[arg(long, value_name = "N")]
-    minutes: Option<f64>,
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    minutes: Option<Duration>,
     /// Workloads, comma-separated
     #[arg(long, value_name = "NAME,...", default_value = "all")]
     workload: String,
@@ -52,6 +52,14 @@ pub(crate) struct Soak {
     from: u64,
 }
 
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number of minutes".to_owned())?;
+    match Duration::try_from_secs_f64(minutes * 60.0) {
+        Ok(time) if time.as_secs() > 0 => Ok(time),
+        _ => Err("a run takes at least a second, 0.02 minutes".to_owned()),
+    }
+}
+
 /// Workloads whose anomalies READ COMMITTED shows within seconds.
 const TELLING: &str = "bank,register,monotonic,long-fork,g2,list-append";
 
@@ -69,9 +77,9 @@ pub(crate) fn run(workspace: &Workspace, soak: &Soak) -> Result<()> {
             .arg(format_args!("--clients={}", soak.clients))
             .arg(format_args!("--out={}", programs.join("soak").display()))
             .words(args);
-        let minutes = soak.minutes.or(soak.transactions.is_none().then_some(1.0));
+        let minute = soak.transactions.is_none().then_some(Duration::from_secs(60));
         let options = [
-            ("seconds", minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0).as_secs())),
+            ("seconds", soak.minutes.or(minute).map(|time| time.as_secs())),
             ("transactions", soak.transactions),
             ("seed", soak.seed),
         ];
