@@ -1,5 +1,5 @@
 //! `start [intents] [held=T] write=T [present=T] [deadline=T]`, `present T`, then events: `committed T`, `staged T highest=T`,
-//! `refreshed yes|no`, `failed cross-range|retry=T|ambiguous|unavailable|aborted|conflict|duplicate`,
+//! `refreshed yes|no|failed`, `failed cross-range|retry=T|ambiguous|unavailable|aborted|conflict|duplicate`,
 //! `learned committed=T|aborted|nothing`. Each prints the next step.
 
 use std::path::Path;
@@ -95,6 +95,9 @@ impl goldenscript::Runner for Script {
                 staged: at(first),
                 highest: time("highest").unwrap_or_else(|| at(first)),
             },
+            "refreshed" if first == "failed" => {
+                Event::NotRefreshed(failure("unavailable", None).into())
+            }
             "refreshed" => Event::Refreshed(first == "yes"),
             "failed" => {
                 let named = named.iter().next().map(|(name, value)| (&**name, Some(&**value)));

@@ -177,7 +177,7 @@ impl Txn {
                 },
                 Step::Refresh(to) => match self.refresh(*to).await {
                     Ok(same) => Event::Refreshed(same),
-                    Err(error) => return Err(error),
+                    Err(error) => Event::NotRefreshed(error),
                 },
                 Step::Stage => self.send_stage().await,
                 Step::Commit => self.send_commit().await,

@@ -20,9 +20,9 @@
 //! in the past is what ranges have closed, and that moves on while the refresh is under way, so a
 //! commit that went no further than asked would be asked again each time. A step whose fate is
 //! unknown is followed by `Learn`, never by itself; a one-phase commit leaves nothing to learn
-//! from. So is a `Stage` that failed, if one before it did: the first may have laid the very intents
-//! that the second could not, while the record of the second is there. All of it is found then, and
-//! whoever finds it finishes the commit.
+//! from. So is whatever ends a commit behind a `Stage` that failed after another one did: the first
+//! may have laid the very intents that the second could not, while the record of the second is there.
+//! All of it is found then, and whoever finds it finishes the commit.
 //!
 //! Invariants:
 //! 1. `Done` follows only a step that made the commit durable at a timestamp at which all reads
@@ -71,6 +71,8 @@ pub(crate) enum Event {
     Staged { staged: Timestamp, highest: Timestamp },
     /// Whether what was read is the same at the later timestamp.
     Refreshed(bool),
+    /// That could not be found out.
+    NotRefreshed(TxnError),
     /// The step failed.
     Failed(SendError),
     /// What the record said: committed at a timestamp, or not; `None` if it could not be asked.
@@ -94,6 +96,8 @@ pub(crate) struct Committer {
     moves: usize,
     /// A `Stage` without a record may have laid intents.
     may_be_laid: bool,
+    /// Since then a `Stage` failed, and all that its record lists may be there.
+    may_be_committed: bool,
     /// Why the commit failed, unless the record says that it did not.
     failure: Option<TxnError>,
 }
@@ -118,6 +122,7 @@ impl Committer {
             then: None,
             moves: 0,
             may_be_laid: false,
+            may_be_committed: false,
             failure: None,
         };
         let first = if has_intents {
@@ -142,7 +147,16 @@ impl Committer {
 
     /// The next step, after what became of the last one.
     pub(crate) fn next(&mut self, event: Event) -> Step {
-        let step = self.decide(event);
+        if self.last == Step::Stage {
+            self.may_be_committed = matches!(event, Event::Failed(_)) && self.may_be_laid;
+        }
+        let step = match self.decide(event) {
+            Step::Fail(failure) if self.may_be_committed && self.last != Step::Learn => {
+                self.failure = Some(failure);
+                Step::Learn
+            }
+            step => step,
+        };
         self.last = step.clone();
         step
     }
@@ -204,10 +218,6 @@ impl Committer {
                 self.raise(needed, Step::Commit)
             }
             (Step::Stage | Step::Commit, Event::Failed(SendError::Ambiguous { .. })) => Step::Learn,
-            (Step::Stage, Event::Failed(error)) if self.may_be_laid => {
-                self.failure = Some(error.into());
-                Step::Learn
-            }
             (Step::Refresh(to), Event::Refreshed(true)) => {
                 self.held_at = self.held_at.max(to);
                 self.then.take().unwrap_or(Step::Learn)
@@ -215,6 +225,7 @@ impl Committer {
             (Step::Refresh(_), Event::Refreshed(false)) => {
                 Step::Fail(TxnError::Retry { cause: RetryCause::Serializable })
             }
+            (Step::Refresh(_), Event::NotRefreshed(error)) => Step::Fail(error),
             (Step::Learn, Event::Learned(Some(Some(at)))) => Step::Done(CommitKind::Explicit, at),
             (Step::Learn, Event::Learned(Some(None))) => {
                 Step::Fail(self.failure.take().unwrap_or_else(aborted))
