@@ -5,7 +5,8 @@
 //!
 //! Checked: reads of a set as of one timestamp all see the same; a later timestamp sees no less; what
 //! was acknowledged before a timestamp is seen there, and what was asked for only after it is not,
-//! save for the largest difference that clocks may have.
+//! save for the largest difference that clocks may have. The server reads as of the time that was
+//! asked for, or no earlier than the bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -47,7 +48,9 @@ pub enum Op {
     Read {
         /// The set.
         set: i64,
-        /// The time: what was asked for, then what the server chose.
+        /// The time that was asked for.
+        asked: i64,
+        /// The time that the server chose.
         at: i64,
         /// Whether the server may choose a later one.
         bounded: bool,
@@ -91,7 +94,7 @@ impl Workload for AsOf {
             let back = if bounded { rng.random_range(0..4) } else { rng.random_range(1..30) };
             let at = (now() - back * GRID_NS) / GRID_NS * GRID_NS;
             let set = at / SET_NS - rng.random_range(0..3);
-            return Op::Read { set, at, bounded, seen: BTreeSet::new() };
+            return Op::Read { set, asked: at, at, bounded, seen: BTreeSet::new() };
         }
         let element = self.next.fetch_add(1, Ordering::Relaxed);
         Op::Add { set: now() / SET_NS, element, from: 0, until: 0 }
@@ -109,7 +112,7 @@ impl Workload for AsOf {
                 session.execute(&sql, &[set.into(), element.into()]).await?;
                 Ok(Op::Add { set, element, from, until: now() })
             }
-            Op::Read { set, at: asked, bounded, .. } => {
+            Op::Read { set, asked, bounded, .. } => {
                 let time = format!("{asked}.0000000000");
                 let time = if bounded { format!("with_min_timestamp({time})") } else { time };
                 let sql = format!(
@@ -123,10 +126,7 @@ impl Workload for AsOf {
                     seen.insert(row.int(0)?);
                     at = nanos(row.text(1))?;
                 }
-                if at < asked || !bounded && at != asked {
-                    return Err(Failure::Info(format!("asked for {asked}, served as of {at}")));
-                }
-                Ok(Op::Read { set, at, bounded, seen })
+                Ok(Op::Read { set, asked, at, bounded, seen })
             }
         }
     }
@@ -134,7 +134,8 @@ impl Workload for AsOf {
     fn last(&self) -> Vec<Op> {
         let at = now() / GRID_NS * GRID_NS - GRID_NS;
         let newest = at / SET_NS;
-        let read = |set| Op::Read { set, at, bounded: false, seen: BTreeSet::new() };
+        let seen = BTreeSet::new;
+        let read = |set| Op::Read { set, asked: at, at, bounded: false, seen: seen() };
         (newest - 20..=newest).map(read).collect()
     }
 
@@ -165,7 +166,11 @@ fn check(calls: &[Call<Op>]) -> Verdict {
             Op::Add { element, .. } if !call.may_have_happened() => {
                 refused.insert(*element);
             }
-            Op::Read { set, at, seen, .. } if call.is_ok() => {
+            Op::Read { set, asked, at, bounded, seen } if call.is_ok() => {
+                if at < asked || !bounded && at != asked {
+                    verdict
+                        .find(format!("set {set} was asked for as of {asked}, served as of {at}"));
+                }
                 let (first, other) = reads.entry((*set, *at)).or_insert((seen, call));
                 if *first != seen {
                     verdict.find(format!(
@@ -222,8 +227,12 @@ mod tests {
     }
 
     fn read(second: i64, seen: &[i64]) -> Op {
-        let seen = seen.iter().copied().collect();
-        Op::Read { set: 0, at: second * SECOND, bounded: false, seen }
+        served(second, second, false, seen)
+    }
+
+    fn served(asked: i64, at: i64, bounded: bool, seen: &[i64]) -> Op {
+        let (asked, at) = (asked * SECOND, at * SECOND);
+        Op::Read { set: 0, asked, at, bounded, seen: seen.iter().copied().collect() }
     }
 
     fn of(history: ByHand<Op>) -> Verdict {
@@ -249,6 +258,13 @@ mod tests {
         assert!(!of(ByHand::new().ok(add(1, 10)).ok(read(11, &[]))).is_valid());
         let two = ByHand::new().info(add(1, 0)).ok(read(11, &[])).ok(read(11, &[1]));
         assert!(!of(two).is_valid());
+    }
+
+    #[test]
+    fn a_time_that_was_not_asked_for_is_found() {
+        assert!(of(ByHand::new().ok(served(10, 11, true, &[]))).is_valid());
+        assert!(!of(ByHand::new().ok(served(10, 9, true, &[]))).is_valid());
+        assert!(!of(ByHand::new().ok(served(10, 11, false, &[]))).is_valid());
     }
 
     #[test]
