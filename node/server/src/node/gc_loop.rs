@@ -14,8 +14,9 @@
 //! wrong answer. A node that is not alive protects nothing: its transactions cannot commit.
 //!
 //! *Records of transactions.* Records that say COMMITTED or STAGING, whose coordinator died before
-//! it cleaned up, are found by the same commands. Their intents are resolved, in whatever range, and
-//! then they are removed; one at a time, in the order found. What fails is found again.
+//! it cleaned up, are found by the same commands, some at a time. Their intents are resolved, in
+//! whatever range, and then they are removed; one at a time, in the order found. Where some went,
+//! more is looked for at once; what fails is found again by the next sweep.
 //!
 //! A run does a bounded piece of work. A range that was swept is left alone until the threshold
 //! has moved on by a tenth of the time versions are kept, and for good while nothing is written to
@@ -169,12 +170,13 @@ async fn sweep(
     };
     let (mut removed, mut records_left) = (0, false);
     for _ in 0..COMMANDS_PER_RANGE {
-        let collected = collect(running, range, start, threshold).await?;
+        let collected = collect(running, range, start.clone(), threshold).await?;
         removed += collected.removed;
-        records_left |= collected.records_left;
-        clean_up(running, &collected.abandoned).await;
-        match collected.resume {
-            Some(resume) => start = resume.start,
+        let gone = clean_up(running, &collected.abandoned).await;
+        // Where the command begins again, the next one says what is left.
+        records_left |= collected.records_left && gone == 0;
+        match next(start, &collected, gone) {
+            Some(next) => start = next,
             None => {
                 known.swept(threshold, None, range.applied_index, records_left);
                 debug!(range = %id, removed, %threshold, "collected garbage");
@@ -186,16 +188,32 @@ async fn sweep(
     Ok(())
 }
 
-/// Cleans up after transactions whose coordinators died. Those that cannot be reached stay.
-async fn clean_up(running: &Running, abandoned: &[kv::TxnRecord]) {
+/// Where to go on after a command from `start`, after which `gone` of the records that it told are
+/// gone; `None` at the end of the range.
+fn next(start: bytes::Bytes, collected: &kv::GcResponse, gone: usize) -> Option<bytes::Bytes> {
+    if gone > 0 {
+        // It told no more than so many.
+        return Some(start);
+    }
+    collected.resume.as_ref().map(|resume| resume.start.clone())
+}
+
+/// Cleans up after transactions whose coordinators died; returns after how many. Those that cannot
+/// be reached stay.
+async fn clean_up(running: &Running, abandoned: &[kv::TxnRecord]) -> usize {
+    let mut gone = 0;
     for record in abandoned {
         let sender = running.sender.as_ref() as &dyn Sender;
         match clean_up_after(sender, record).await {
-            Ok(true) => debug!("cleaned up after a transaction whose coordinator is gone"),
+            Ok(true) => {
+                gone += 1;
+                debug!("cleaned up after a transaction whose coordinator is gone");
+            }
             Ok(false) => debug!("a transaction that seemed abandoned goes on"),
             Err(error) => debug!(%error, "cleans up after a transaction later"),
         }
     }
+    gone
 }
 
 async fn collect(
@@ -263,6 +281,18 @@ mod tests {
         sweep.swept(at(170), None, 9, false);
         assert_eq!(sweep.due(&range(9), at(900), at(1000), ttl), None);
         assert_eq!(start(sweep.due(&range(10), at(901), at(1001), ttl)), Some("b".into()));
+    }
+
+    #[test]
+    fn more_abandoned_records_are_looked_for_where_some_were_cleaned_away() {
+        let span = kv::Span { start: "c".into(), end: "d".into() };
+        let piece = kv::GcResponse { resume: Some(span), ..kv::GcResponse::default() };
+        let last = kv::GcResponse::default();
+        assert_eq!(next("b".into(), &piece, 16), Some("b".into()));
+        assert_eq!(next("b".into(), &piece, 0), Some("c".into()));
+        assert_eq!(next("c".into(), &last, 1), Some("c".into()));
+        // Those that nobody can clean away do not hold up the rest.
+        assert_eq!(next("c".into(), &last, 0), None);
     }
 
     #[test]
