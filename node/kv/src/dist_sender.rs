@@ -109,6 +109,13 @@ impl LockPatience {
         batch.header.get_or_insert_default().lock_timeout_ms = self.asked;
     }
 
+    /// Tells what the caller said: the batch goes on in pieces, each of which waits by itself.
+    fn give_back(&self, batch: &mut BatchRequest) {
+        if let Some(header) = &mut batch.header {
+            header.lock_timeout_ms = self.allowed;
+        }
+    }
+
     /// Whether the caller allows another part, after one for the lock of `key`.
     fn wait_on(&mut self, key: &[u8]) -> bool {
         if *self.key != *key {
@@ -164,6 +171,7 @@ impl DistSender {
         loop {
             let Some(range) = self.find_range(&batch).await? else {
                 // Also after a split was heard of: no part of it was proposed so far.
+                locks.give_back(&mut batch);
                 return Box::pin(self.spread(batch)).await;
             };
             address(&mut batch, &range.descriptor, self.transport.local_node());

@@ -381,6 +381,24 @@ async fn a_split_that_is_heard_of_on_the_way_cuts_the_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pieces_wait_for_locks_as_long_as_the_whole_may() {
+    let right = RangeDescriptor { replicas: vec![replica(2)], ..range(9, "m", "z", 2) };
+    let split = Behaviour::Split(vec![range(4, "a", "m", 2), right]);
+    let (script, sender) = cluster([split, Behaviour::Locked(b"n"), Behaviour::Refuses]);
+    let txn = TxnMeta { id: Bytes::from_static(&[7; 16]), ..TxnMeta::default() };
+    let mut intents = put("b");
+    intents.requests.extend(put("n").requests);
+    intents.header = Some(BatchHeader { txn: Some(txn), ..BatchHeader::default() });
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        script.set(2, Behaviour::Serves);
+    };
+    let (outcome, ()) = tokio::join!(sender.send(intents), release);
+    outcome.unwrap();
+    assert!(script.elapsed() >= Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_lost_part_makes_the_whole_batch_ambiguous() {
     let (script, sender) = cluster([Behaviour::Serves, Behaviour::Dies, Behaviour::Refuses]);
     let right = RangeDescriptor { replicas: vec![replica(2)], ..range(9, "m", "z", 2) };
