@@ -19,7 +19,7 @@
 //!    lock that the statement's end takes.
 //! 3. The lower 32 bits of an id are the node that gave it; no node gives an id twice.
 //! 4. What a statement costs here is three short locks that nobody else wants, and no memory: its
-//!    text is the one it was parsed from.
+//!    text is the one it was parsed from. Of a long one that is over only the shown part is kept.
 
 mod flag;
 mod list;
@@ -122,12 +122,20 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    fn shown(&self) -> String {
-        let text = match self {
-            Self::Parsed(parsed) => parsed.text.as_str(),
+    fn whole(&self) -> &str {
+        match self {
+            Self::Parsed(parsed) => &parsed.text,
             Self::Made(text) => text,
             Self::Fixed(text) => text,
-        };
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.whole().len() > TEXT_BYTES
+    }
+
+    fn shown(&self) -> String {
+        let text = self.whole();
         if text.len() <= TEXT_BYTES {
             return text.to_owned();
         }
@@ -391,9 +399,15 @@ impl Drop for Busy {
             state.txn = None;
             state.txns_executed += u64::from(!running.ended_txn);
         }
-        let last = state.last.replace(running.text);
+        // An idle session does not hold the rows of the INSERT it loaded.
+        let (last, long) = if running.text.is_long() {
+            (Text::Made(running.text.shown().into()), Some(running.text))
+        } else {
+            (running.text, None)
+        };
+        let last = state.last.replace(last);
         drop(state);
-        drop(last);
+        drop((last, long));
     }
 }
 
@@ -428,6 +442,29 @@ impl Entry {
             txns_executed: state.txns_executed,
             statement,
             transaction,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_statement_that_is_over_is_not_held() {
+        let who = Who { user: "root".into(), client_address: String::new(), backend_pid: 1 };
+        let seat = Registry::new(NodeId(1)).register(who, 1);
+        let last = || seat.registry.list().remove(0).last_statement;
+        for (len, held) in [(10, true), (TEXT_BYTES, true), (TEXT_BYTES + 1, false)] {
+            let mut text = "SELECT ".to_owned();
+            text.extend(std::iter::repeat_n('1', len - text.len()));
+            let parsed = Arc::new(crdb_sqlfront::parse(&text).unwrap().remove(0));
+            let watched = Arc::downgrade(&parsed);
+            drop(seat.begin(Text::Parsed(parsed), 2, false));
+            assert_eq!(watched.upgrade().is_some(), held, "{len} bytes");
+            let shown = last();
+            assert!(shown.len() <= TEXT_BYTES && text.starts_with(shown.trim_end_matches('…')));
+            assert_eq!(shown.ends_with('…'), !held);
         }
     }
 }
