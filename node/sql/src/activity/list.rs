@@ -73,42 +73,37 @@ pub(crate) const TRANSACTIONS: Columns = &[
     ("priority", S::Text),
 ];
 
-/// The columns of SHOW, each with its name in the table.
-fn shown(what: Activity) -> &'static [(&'static str, &'static str)] {
+/// The columns that SHOW has, as the table names them.
+fn shown(what: Activity) -> &'static [&'static str] {
     match what {
         Activity::Sessions => &[
-            ("node_id", "node_id"),
-            ("session_id", "session_id"),
-            ("user_name", "user_name"),
-            ("client_address", "client_address"),
-            ("application_name", "application_name"),
-            ("active_queries", "active_queries"),
-            ("last_active_query", "last_active_query"),
-            ("session_start", "session_start"),
-            ("active_query_start", "active_query_start"),
-            ("num_txns_executed", "num_txns_executed"),
+            "node_id",
+            "session_id",
+            "user_name",
+            "client_address",
+            "application_name",
+            "active_queries",
+            "last_active_query",
+            "session_start",
+            "active_query_start",
+            "num_txns_executed",
         ],
         Activity::Queries => &[
-            ("query_id", "query_id"),
-            ("node_id", "node_id"),
-            ("session_id", "session_id"),
-            ("user_name", "user_name"),
-            ("start", "start"),
-            ("query", "query"),
-            ("client_address", "client_address"),
-            ("application_name", "application_name"),
-            ("distributed", "distributed"),
-            ("full_scan", "full_scan"),
-            ("phase", "phase"),
+            "query_id",
+            "node_id",
+            "session_id",
+            "user_name",
+            "start",
+            "query",
+            "client_address",
+            "application_name",
+            "distributed",
+            "full_scan",
+            "phase",
         ],
-        Activity::Transactions => &[
-            ("node_id", "node_id"),
-            ("txn_id", "id"),
-            ("application_name", "application_name"),
-            ("num_stmts", "num_stmts"),
-            ("num_retries", "num_retries"),
-            ("num_auto_retries", "num_auto_retries"),
-        ],
+        Activity::Transactions => {
+            &["node_id", "id", "application_name", "num_stmts", "num_retries", "num_auto_retries"]
+        }
     }
 }
 
@@ -121,16 +116,20 @@ fn table(what: Activity) -> Columns {
 }
 
 /// Where the columns of SHOW stand in the table.
-fn places(what: Activity) -> impl Iterator<Item = (&'static str, usize)> {
-    shown(what).iter().filter_map(move |(name, from)| {
-        Some((*name, table(what).iter().position(|(column, _)| column == from)?))
-    })
+fn places(what: Activity) -> impl Iterator<Item = usize> {
+    shown(what)
+        .iter()
+        .filter_map(move |name| table(what).iter().position(|(column, _)| column == name))
 }
 
 /// The columns of SHOW SESSIONS, QUERIES or TRANSACTIONS.
 pub(crate) fn columns(what: Activity) -> Vec<Column> {
-    let typed = |(name, at)| Some(Column::new(name, table(what).get::<usize>(at)?.1));
-    places(what).filter_map(typed).collect()
+    let column = |(name, ty): &(&'static str, S)| {
+        // It stands beside ids of other kinds.
+        let name = if *name == "id" { "txn_id" } else { name };
+        Column::new(name, *ty)
+    };
+    places(what).filter_map(|at| table(what).get(at).map(column)).collect()
 }
 
 /// The rows of SHOW; without `all` those of clients only.
@@ -138,7 +137,7 @@ pub(crate) async fn rows(info: &SessionInfo, what: Activity, local: bool, all: b
     let listed = sessions(&info.node, local).await;
     let theirs = |session: &SqlSession| all || !session.application_name.starts_with(INTERNAL);
     let rows = make(what, &listed, theirs);
-    let places: Vec<usize> = places(what).map(|(_, at)| at).collect();
+    let places: Vec<usize> = places(what).collect();
     let pick = |row: Row| places.iter().filter_map(|at| row.get(*at).cloned()).collect();
     rows.into_iter().map(pick).collect()
 }
