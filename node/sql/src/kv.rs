@@ -160,14 +160,14 @@ impl Kv {
         self.send_timed(batch, read_at, deadline).await.map(|(reply, _)| reply)
     }
 
-    /// The same; says also at which time reads were served, which holds for all of them if they are
-    /// of one range.
+    /// The same; says also at which time reads were served, if any were. It holds for all of them if
+    /// they are of one range.
     pub(crate) async fn send_timed(
         &self,
         batch: Batch,
         read_at: Option<Timestamp>,
         deadline: Option<Timestamp>,
-    ) -> std::result::Result<(Reply, Timestamp), SendError> {
+    ) -> std::result::Result<(Reply, Option<Timestamp>), SendError> {
         let expected = batch.requests.len();
         let request = kv::BatchRequest {
             header: Some(kv::BatchHeader {
@@ -190,7 +190,7 @@ impl Kv {
                 ),
             });
         }
-        let at = response.read_timestamp.map(Timestamp::from).unwrap_or_default();
+        let at = response.read_timestamp.map(Timestamp::from).filter(|at| !at.is_zero());
         Ok((Reply { responses: response.responses }, at))
     }
 

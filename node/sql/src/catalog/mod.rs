@@ -313,7 +313,9 @@ impl Catalog {
             batch.get(layout::catalog_version_key());
             let (mut reply, at) = sql(self.kv.send_timed(batch, None, None).await)?;
             if reply.value(0).ok_or_else(missing)? == known.record_bytes {
-                self.past.confirm(&known, at);
+                if let Some(at) = at {
+                    self.past.confirm(&known, at);
+                }
                 return Ok(known);
             }
         }
