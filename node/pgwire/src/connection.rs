@@ -176,8 +176,7 @@ where
         session = opened => session,
         () = server.stopping.cancelled() => Err(shutting_down().0),
     };
-    let mut writer =
-        Writer { half: writer, closed: closed.clone(), farewell: server.config.farewell };
+    let mut writer = Writer::new(writer, closed.clone(), server.config.farewell);
     let session = match session {
         Ok(session) => session,
         Err(error) => {
@@ -186,6 +185,7 @@ where
             return writer.last(&mut output).await;
         }
     };
+    writer.flag = session.cancel_flag();
     let registered = server.registry.register(session.cancel_flag(), startup.minor >= 2);
     output.authentication_ok();
     for (name, value) in session.parameters() {
@@ -236,11 +236,18 @@ where
 struct Writer<W> {
     half: W,
     closed: CancellationToken,
+    /// The session's, once there is one.
+    flag: CancelFlag,
     farewell: Duration,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    /// Writes all that is gathered. A client that has hung up gets a little time to read it.
+    fn new(half: W, closed: CancellationToken, farewell: Duration) -> Self {
+        Self { half, closed, flag: CancelFlag::new(), farewell }
+    }
+
+    /// Writes all that is gathered. A client that has hung up gets a little time to read it, and so
+    /// does one whose session is to end.
     async fn flush(&mut self, output: &mut Output) -> Step {
         if let Err(error) = output.check() {
             return Err(End::Fatal(Fatal(SqlError::internal(error.to_string()))));
@@ -252,12 +259,21 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             self.half.write_all(&output.buffer).await?;
             self.half.flush().await
         });
-        tokio::select! {
-            written = &mut write => written?,
-            () = self.closed.cancelled() => match timeout(self.farewell, write).await {
+        let ends = tokio::select! {
+            // Mostly it is done at once.
+            biased;
+            written = &mut write => {
+                written?;
+                false
+            }
+            () = self.closed.cancelled() => true,
+            () = self.flag.closed() => true,
+        };
+        if ends {
+            match timeout(self.farewell, write).await {
                 Ok(written) => written?,
                 Err(_) => return Err(End::Gone),
-            },
+            }
         }
         output.buffer.clear();
         if output.buffer.capacity() > OUTPUT_KEEP_BYTES {
@@ -566,12 +582,14 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         Ok(())
     }
 
-    /// Sends rows, writing whenever enough is gathered; returns how many.
+    /// Sends rows, writing whenever enough is gathered; returns how many. Those of a statement that
+    /// is committed are sent to the end: cancelled, it would seem to have done nothing.
     pub(crate) async fn rows(
         &mut self,
         columns: &[Column],
         rows: impl Iterator<Item = Row>,
         formats: &Formats,
+        committed: bool,
     ) -> Step<usize> {
         let mut count = 0;
         for row in rows {
@@ -579,7 +597,8 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             count += 1;
             if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
                 self.flush().await?;
-                if self.guard.flag.is_cancelled() {
+                let flag = &self.guard.flag;
+                if flag.is_closed() || (flag.is_cancelled() && !committed) {
                     return Err(self.guard.cancelled());
                 }
             }

@@ -43,6 +43,7 @@ struct Rows {
     columns: Arc<[Column]>,
     rows: std::vec::IntoIter<Row>,
     tag: String,
+    committed: bool,
 }
 
 fn no_statement(name: &str) -> SqlError {
@@ -185,7 +186,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                 match result.columns {
                     Some(columns) => {
                         let rows = result.rows.into_iter();
-                        Some(Rows { columns, rows, tag: result.tag })
+                        Some(Rows { columns, rows, tag: result.tag, committed: result.committed })
                     }
                     None => {
                         self.output.complete(&result.tag);
@@ -205,7 +206,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     async fn send(&mut self, mut rows: Rows, max_rows: usize, formats: &Formats) -> Step<State> {
         let limit = if max_rows == 0 { usize::MAX } else { max_rows };
         let part = rows.rows.by_ref().take(limit);
-        let sent = self.rows(&rows.columns, part, formats).await?;
+        let sent = self.rows(&rows.columns, part, formats, rows.committed).await?;
         if rows.rows.len() > 0 {
             self.output.portal_suspended();
             return Ok(State::Suspended(rows));

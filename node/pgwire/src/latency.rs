@@ -95,7 +95,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         let times = wanted.iter().map(|latency| clock_text(self.latencies.of(*latency)));
         let row: Vec<Datum> = times.map(|text| Datum::Text(text.into())).collect();
         self.output.row_description(&columns, &Formats::Text);
-        self.rows(&columns, std::iter::once(row), &Formats::Text).await?;
+        self.rows(&columns, std::iter::once(row), &Formats::Text, false).await?;
         self.output.complete("SHOW LAST QUERY STATISTICS");
         Ok(())
     }

@@ -103,13 +103,13 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             })
             .await?;
         self.latencies = Latencies { parse, plan: planned - began, exec: planned.elapsed() };
-        let ExecResult { columns, rows, tag, notices, parameters, effect } = result;
+        let ExecResult { columns, rows, tag, notices, parameters, effect, committed } = result;
         self.answer = Some(self.output.buffer.len());
         self.aside(&notices, &parameters);
         self.effect(effect)?;
         if let Some(columns) = columns {
             self.output.row_description(&columns, &Formats::Text);
-            self.rows(&columns, rows.into_iter(), &Formats::Text).await?;
+            self.rows(&columns, rows.into_iter(), &Formats::Text, committed).await?;
         }
         self.output.complete(&tag);
         Ok(())

@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_pgwire::Config;
+use futures::StreamExt as _;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use support::{Node, V3, connect, message, node, startup};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -185,6 +187,62 @@ async fn cancel_stops_a_statement_and_not_the_session() {
     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
     node.gate.open();
     client.query("SELECT * FROM t", &[]).await.unwrap();
+}
+
+/// Cancels a statement of 30 MB of rows when the first of them is here, and reads on. Returns how
+/// many came, and how it ended.
+async fn cancelled_midway(client: &Client, query: &str) -> (usize, Option<SqlState>) {
+    let rows = client.query_raw(query, std::iter::empty::<i32>()).await;
+    let mut rows = pin!(rows.expect("it runs"));
+    rows.next().await.expect("a row").expect("no error yet");
+    client.cancel_token().cancel_query(NoTls).await.expect("it is sent");
+    let mut count = 1;
+    while let Some(row) = rows.next().await {
+        match row {
+            Ok(_) => count += 1,
+            Err(error) => return (count, error.code().cloned()),
+        }
+    }
+    (count, None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancel_cuts_off_rows_but_not_those_of_what_is_committed() {
+    let (_node, port) = started().await;
+    let client = client(port).await;
+    client.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    let read = "SELECT repeat('x', 100000) FROM generate_series(1, 300)";
+    let (_, end) = cancelled_midway(&client, read).await;
+    assert_eq!(end, Some(SqlState::QUERY_CANCELED));
+    let write = "INSERT INTO t SELECT * FROM generate_series(1, 300) RETURNING repeat('x', 100000)";
+    // Whatever is committed with the rows sent is not said to have failed.
+    assert_eq!(cancelled_midway(&client, write).await, (300, None));
+    assert_eq!(column(&client, "SELECT count(*) FROM t").await, ["300"]);
+    // What is not yet committed is taken back.
+    client.batch_execute("BEGIN; DELETE FROM t").await.unwrap();
+    let (_, end) = cancelled_midway(&client, write).await;
+    assert_eq!(end, Some(SqlState::QUERY_CANCELED));
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(column(&client, "SELECT count(*) FROM t").await, ["300"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_client_does_not_read_is_closed() {
+    let (_node, port) = started().await;
+    let operator = client(port).await;
+    let mut stream = connect(port).await;
+    let settings = [("user", "root"), ("application_name", "deaf")];
+    stream.write_all(&startup(V3, &settings)).await.unwrap();
+    // One row that no socket takes as a whole.
+    let long = b"SELECT repeat('x', 16000000), repeat('y', 16000000)\0";
+    stream.write_all(&message(b'Q', long)).await.unwrap();
+    let deaf = "FROM [SHOW SESSIONS] WHERE application_name = 'deaf'";
+    until(&operator, &format!("SELECT last_active_query <> '' {deaf}"), &["t"]).await;
+    operator.simple_query(&format!("CANCEL SESSIONS SELECT session_id {deaf}")).await.unwrap();
+    until(&operator, &format!("SELECT session_id {deaf}"), &[]).await;
+    let answer = until_closed(&mut stream).await;
+    assert!(answer.len() > 1 << 20, "{}", String::from_utf8_lossy(&answer));
+    assert!(!contains(&answer, "SELECT 1"), "the row was cut off");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -429,8 +487,11 @@ async fn column(client: &Client, query: &str) -> Vec<String> {
 async fn until(client: &Client, query: &str, wished: &[&str]) {
     let mut last = Vec::new();
     let asking = async {
-        while last != wished {
+        loop {
             last = column(client, query).await;
+            if last == wished {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     };

@@ -135,6 +135,8 @@ pub struct ExecResult {
     pub parameters: Vec<(String, String)>,
     /// What the connection has to do.
     pub effect: Effect,
+    /// Its writes are committed, so nothing may make it fail any more.
+    pub committed: bool,
 }
 
 /// Whether a batch with writes of a session is on its way. While it is, dropping the statement's

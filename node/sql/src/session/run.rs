@@ -279,7 +279,8 @@ impl Session {
         open.note(step);
     }
 
-    /// Pins the catalog, that of a time in the past if it is read, and makes a plan for it if the one at hand is of another version.
+    /// Pins the catalog, that of a time in the past if it is read, and makes a plan for it if the one
+    /// at hand is of another version.
     async fn plan_of(
         &mut self,
         prepared: &Prepared,
@@ -385,6 +386,7 @@ impl Run<'_> {
         if alone {
             commit_alone(&mut ctx, Some(table), &unproven).await?;
         }
-        Ok(ExecResult { rows, tag: format!("{tag} {count}"), ..ExecResult::default() })
+        let tag = format!("{tag} {count}");
+        Ok(ExecResult { rows, tag, committed: alone, ..ExecResult::default() })
     }
 }
