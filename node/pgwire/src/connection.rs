@@ -332,6 +332,13 @@ impl Guard {
         })
     }
 
+    /// Whether an answer goes on. That of what is committed is sent to the end: cancelled, it would
+    /// seem to have done nothing.
+    pub(crate) fn check(&self, committed: bool) -> Step {
+        let stop = self.flag.is_closed() || (self.flag.is_cancelled() && !committed);
+        if stop { Err(self.cancelled()) } else { Ok(()) }
+    }
+
     /// What becomes of a statement whose flag is raised.
     pub(crate) fn cancelled(&self) -> End {
         let error = self.flag.error();
@@ -582,8 +589,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         Ok(())
     }
 
-    /// Sends rows, writing whenever enough is gathered; returns how many. Those of a statement that
-    /// is committed are sent to the end: cancelled, it would seem to have done nothing.
+    /// Sends rows, writing whenever enough is gathered; returns how many.
     pub(crate) async fn rows(
         &mut self,
         columns: &[Column],
@@ -597,10 +603,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             count += 1;
             if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
                 self.flush().await?;
-                let flag = &self.guard.flag;
-                if flag.is_closed() || (flag.is_cancelled() && !committed) {
-                    return Err(self.guard.cancelled());
-                }
+                self.guard.check(committed)?;
             }
         }
         Ok(count)

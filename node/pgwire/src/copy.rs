@@ -25,7 +25,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
 
     async fn copy_to(&mut self, copy: &ast::Copy, last: bool) -> Step<String> {
         let flag = self.guard.flag.clone();
-        let CopyOut { width, lines, tag } =
+        let CopyOut { width, lines, tag, committed } =
             self.guard.run(self.session.copy_out(copy, &flag, last)).await?;
         self.answer = Some(self.output.buffer.len());
         self.output.copy_out(width);
@@ -33,9 +33,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             self.output.copy_data(&line);
             if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
                 self.flush().await?;
-                if flag.is_cancelled() {
-                    return Err(self.guard.cancelled());
-                }
+                self.guard.check(committed)?;
             }
         }
         self.output.copy_done();

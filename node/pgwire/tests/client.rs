@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_pgwire::Config;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use support::{Node, V3, connect, message, node, startup};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -191,16 +191,21 @@ async fn cancel_stops_a_statement_and_not_the_session() {
 
 /// Cancels a statement of 30 MB of rows when the first of them is here, and reads on. Returns how
 /// many came, and how it ended.
-async fn cancelled_midway(client: &Client, query: &str) -> (usize, Option<SqlState>) {
-    let rows = client.query_raw(query, std::iter::empty::<i32>()).await;
-    let mut rows = pin!(rows.expect("it runs"));
-    rows.next().await.expect("a row").expect("no error yet");
-    client.cancel_token().cancel_query(NoTls).await.expect("it is sent");
-    let mut count = 1;
-    while let Some(row) = rows.next().await {
-        match row {
-            Ok(_) => count += 1,
+async fn cancelled_midway<T>(
+    client: &Client,
+    answer: impl Stream<Item = Result<T, tokio_postgres::Error>>,
+    is_row: impl Fn(&T) -> bool,
+) -> (usize, Option<SqlState>) {
+    let mut answer = pin!(answer);
+    let mut count = 0;
+    while let Some(message) = answer.next().await {
+        match message {
+            Ok(message) if is_row(&message) => count += 1,
+            Ok(_) => continue,
             Err(error) => return (count, error.code().cloned()),
+        }
+        if count == 1 {
+            client.cancel_token().cancel_query(NoTls).await.expect("it is sent");
         }
     }
     (count, None)
@@ -211,19 +216,34 @@ async fn cancel_cuts_off_rows_but_not_those_of_what_is_committed() {
     let (_node, port) = started().await;
     let client = client(port).await;
     client.batch_execute("CREATE TABLE t (a INT PRIMARY KEY)").await.unwrap();
+    let cut = Some(SqlState::QUERY_CANCELED);
+    let prepared = async |query: &str| {
+        let rows = client.query_raw(query, std::iter::empty::<i32>()).await.unwrap();
+        cancelled_midway(&client, rows, |_| true).await
+    };
+    let simple = async |query: &str| {
+        let messages = client.simple_query_raw(query).await.unwrap();
+        let is_row = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(_));
+        cancelled_midway(&client, messages, is_row).await
+    };
     let read = "SELECT repeat('x', 100000) FROM generate_series(1, 300)";
-    let (_, end) = cancelled_midway(&client, read).await;
-    assert_eq!(end, Some(SqlState::QUERY_CANCELED));
+    assert_eq!((prepared(read).await.1, simple(read).await.1), (cut.clone(), cut.clone()));
+    assert_eq!(simple(&format!("SELECT 1; {read}")).await.1, cut);
+    // Whatever is committed when its rows are sent is not said to have failed.
     let write = "INSERT INTO t SELECT * FROM generate_series(1, 300) RETURNING repeat('x', 100000)";
-    // Whatever is committed with the rows sent is not said to have failed.
-    assert_eq!(cancelled_midway(&client, write).await, (300, None));
-    assert_eq!(column(&client, "SELECT count(*) FROM t").await, ["300"]);
+    assert_eq!(prepared(write).await, (300, None));
+    client.batch_execute("DELETE FROM t").await.unwrap();
+    assert_eq!(simple(write).await, (300, None));
+    assert_eq!(simple(&format!("DELETE FROM t; {write}")).await, (300, None));
+    assert_eq!(simple(&format!("DELETE FROM t WHERE a = 1; {read}")).await, (300, None));
+    let count = "SELECT count(*) FROM t";
+    assert_eq!(column(&client, count).await, ["299"]);
     // What is not yet committed is taken back.
     client.batch_execute("BEGIN; DELETE FROM t").await.unwrap();
-    let (_, end) = cancelled_midway(&client, write).await;
-    assert_eq!(end, Some(SqlState::QUERY_CANCELED));
+    assert_eq!(prepared(write).await.1, cut);
     client.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(column(&client, "SELECT count(*) FROM t").await, ["300"]);
+    assert_eq!(simple(&format!("DELETE FROM t; {write}; SELECT 1")).await.1, cut);
+    assert_eq!(column(&client, count).await, ["299"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -135,7 +135,8 @@ pub struct ExecResult {
     pub parameters: Vec<(String, String)>,
     /// What the connection has to do.
     pub effect: Effect,
-    /// Its writes are committed, so nothing may make it fail any more.
+    /// Writes of it, or of what it was the last statement of, are committed: nothing may make it fail
+    /// any more.
     pub committed: bool,
 }
 

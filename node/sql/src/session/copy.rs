@@ -63,6 +63,8 @@ pub struct CopyOut {
     pub lines: Vec<Vec<u8>>,
     /// The command tag.
     pub tag: String,
+    /// As [`ExecResult::committed`].
+    pub committed: bool,
 }
 
 impl Session {
@@ -208,7 +210,8 @@ impl Session {
             write_row(&mut line, &format, row, &types, &self.info.format);
             lines.push(line);
         }
-        Ok(CopyOut { width: columns.len(), lines, tag: format!("COPY {}", result.rows.len()) })
+        let tag = format!("COPY {}", result.rows.len());
+        Ok(CopyOut { width: columns.len(), lines, tag, committed: result.committed })
     }
 }
 

@@ -439,8 +439,10 @@ impl Session {
             self.open(self.defaults, false);
         }
         self.set_as_of(as_of)?;
-        let result = Box::pin(self.run_in_transaction(prepared, params, cancel)).await?;
+        let mut result = Box::pin(self.run_in_transaction(prepared, params, cancel)).await?;
         if last && self.is_unfinished() {
+            let kv = self.txn.as_ref().and_then(|open| open.kv.as_ref());
+            result.committed = kv.is_some_and(crdb_kv::Txn::has_writes);
             self.commit(cancel).await?;
         }
         Ok(result)
