@@ -37,8 +37,8 @@ pub use range_cache::{CachedRange, RangeCache};
 pub use recovery::clean_up_after;
 pub use transport::{Transport, TransportError};
 pub use txn::{
-    AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, Sleep, Txn, TxnClient,
-    TxnClientConfig, TxnCounts, TxnError, TxnOptions,
+    AsOf, CommitInfo, CommitKind, CommitOutcome, ReadOptions, RetryCause, SavepointId, Sleep, Txn,
+    TxnClient, TxnClientConfig, TxnCounts, TxnError, TxnOptions,
 };
 
 use crdb_proto::kv::{BatchRequest, BatchResponse};

@@ -103,7 +103,12 @@ impl World {
         };
         let kind = if command == "get" {
             let key = key(&what);
-            Kind::Get(kv::GetRequest { key, lock: lock.into(), lock_absent: true })
+            Kind::Get(kv::GetRequest {
+                key,
+                lock: lock.into(),
+                lock_absent: true,
+                ..Default::default()
+            })
         } else {
             let (start, end) = what.split_once('-').ok_or("scan a-c")?;
             let (start, end, lock) = (key(start), key(end), lock.into());
@@ -479,7 +484,12 @@ fn a_hot_row_costs_each_transaction_two_reads() {
         request
     };
     let lock = LockStrength::LockExclusive.into();
-    let get = Kind::Get(kv::GetRequest { key: key("hot"), lock, lock_absent: true });
+    let get = Kind::Get(kv::GetRequest {
+        key: key("hot"),
+        lock,
+        lock_absent: true,
+        ..Default::default()
+    });
     let mut reads = 0;
     let mut open: BTreeMap<u64, TxnMeta> = BTreeMap::new();
     for number in 1..=TXNS {

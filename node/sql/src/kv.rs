@@ -50,6 +50,7 @@ impl Batch {
             key: key.into(),
             lock: lock.into(),
             lock_absent: absent,
+            lock_only: false,
         }));
     }
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
-    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, Isolation, Request,
-    Savepoints, TxnStatus, request, response,
+    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, EndTxnResponse, GetRequest, Isolation,
+    LockStrength, Request, Savepoints, TxnStatus, WaitPolicy, request, response,
 };
 
 use crdb_storage::evaluate::RECORD_WINDOW;
@@ -13,11 +13,13 @@ use super::committer::{Committer, Event, Step};
 use super::coordinator::{State, Txn, aborted, after};
 use super::footprint::in_flight;
 use super::metrics::add;
-use super::types::{CommitInfo, CommitKind, SavepointId, TxnError};
+use super::types::{CommitInfo, CommitKind, CommitOutcome, SavepointId, TxnError};
 use crate::{PlantedTxnBug, SendError, recovery};
 
 /// Times the record is asked what became of a commit.
 const MAX_QUESTIONS: usize = 3;
+/// With more keys than this a commit waits for locks itself.
+const LOCKED_WRITES_MAX: usize = 512;
 
 impl Txn {
     /// Sends what is buffered as intents, so that conditions are checked and the buffer is empty.
@@ -120,9 +122,22 @@ impl Txn {
         Ok(())
     }
 
-    /// Commits. After an error the transaction has ended, too; [`Txn::rollback`] gives up its
-    /// locks at once.
+    /// Commits, whatever it has to wait for. After an error the transaction has ended, too;
+    /// [`Txn::rollback`] gives up its locks at once.
     pub async fn commit(&mut self) -> Result<CommitInfo, TxnError> {
+        loop {
+            match self.try_commit().await? {
+                CommitOutcome::Committed(info) => return Ok(info),
+                CommitOutcome::Blocked => self.lock_writes().await?,
+            }
+        }
+    }
+
+    /// Commits as [`Txn::commit`] does, unless somebody has a lock on what is written: then it has
+    /// no effect, and the caller is to call [`Txn::lock_writes`], which may be given up at any
+    /// time, and then this again. What is written to several ranges, or to very many keys, is
+    /// waited for here.
+    pub async fn try_commit(&mut self) -> Result<CommitOutcome, TxnError> {
         self.check_active()?;
         self.committing = true;
         // Under READ COMMITTED the last statement has ended, too.
@@ -133,14 +148,19 @@ impl Txn {
             Box::pin(self.commit_writes()).await
         } else {
             let timestamp = self.read_timestamp;
-            Ok(CommitInfo { timestamp, kind: CommitKind::ReadOnly, rounds: 0 })
+            let info = CommitInfo { timestamp, kind: CommitKind::ReadOnly, rounds: 0 };
+            Ok(CommitOutcome::Committed(info))
         };
         match outcome {
-            Ok(info) => {
+            Ok(CommitOutcome::Committed(info)) => {
                 self.client.metrics().committed(&info);
                 self.state = State::Committed;
                 self.after_commit(&info).await;
-                Ok(info)
+                Ok(CommitOutcome::Committed(info))
+            }
+            Ok(CommitOutcome::Blocked) => {
+                self.committing = false;
+                Ok(CommitOutcome::Blocked)
             }
             Err(error) => {
                 let error = self.unless_aborted(error).await;
@@ -149,7 +169,7 @@ impl Txn {
         }
     }
 
-    async fn commit_writes(&mut self) -> Result<CommitInfo, TxnError> {
+    async fn commit_writes(&mut self) -> Result<CommitOutcome, TxnError> {
         let held_at = self.refresher.held_at();
         if held_at.is_none() {
             // Nothing holds it back: the present needs no raising by the leaseholders.
@@ -164,14 +184,29 @@ impl Txn {
         );
         let mut rounds = 0;
         let started = self.client.clock().now();
+        let mut policy = match self.buffer.len() <= LOCKED_WRITES_MAX {
+            true => WaitPolicy::WaitError,
+            false => WaitPolicy::WaitBlock,
+        };
         loop {
             self.raise_write_timestamp(committer.write_timestamp());
             let event = match &step {
-                Step::OnePhase { exact } => match self.send_one_phase(*exact).await {
+                Step::OnePhase { exact } => match self.send_one_phase(*exact, policy).await {
+                    // It had no effect, so it may be sent again.
+                    Event::Failed(SendError::LockConflict { key, timed_out: false })
+                        if policy == WaitPolicy::WaitError =>
+                    {
+                        if self.buffer.get(&key).is_some() {
+                            return Ok(CommitOutcome::Blocked);
+                        }
+                        // In the way of what was read, which is no reason to lock it.
+                        policy = WaitPolicy::WaitBlock;
+                        continue;
+                    }
                     Event::Failed(SendError::Ambiguous { .. })
                         if self.client.has(PlantedTxnBug::RetryAmbiguous) =>
                     {
-                        self.send_one_phase(*exact).await
+                        self.send_one_phase(*exact, policy).await
                     }
                     event => event,
                 },
@@ -183,7 +218,8 @@ impl Txn {
                 Step::Commit => self.send_commit().await,
                 Step::Learn => Event::Learned(self.learn(started).await),
                 Step::Done(kind, at) => {
-                    return Ok(CommitInfo { timestamp: Some(*at), kind: *kind, rounds });
+                    let info = CommitInfo { timestamp: Some(*at), kind: *kind, rounds };
+                    return Ok(CommitOutcome::Committed(info));
                 }
                 Step::Fail(error) => return Err(error.clone()),
             };
@@ -195,8 +231,32 @@ impl Txn {
         }
     }
 
+    /// Waits until nobody else has a lock on what is written, and locks it: all at once, so that
+    /// who waits here holds up nobody. Giving it up has no effect but that the locks may be there,
+    /// until the transaction ends.
+    pub async fn lock_writes(&mut self) -> Result<(), TxnError> {
+        self.check_writable()?;
+        let keys: Vec<Bytes> = self.buffer.keys().cloned().collect();
+        let Some(first) = keys.first() else { return Ok(()) };
+        let anchor = if self.meta.anchor.is_empty() { first } else { &self.meta.anchor };
+        self.be_known_at(anchor.clone());
+        let lock = LockStrength::LockExclusive.into();
+        let mut requests = Vec::with_capacity(keys.len());
+        for key in keys {
+            self.footprint.lock(key.clone(), Bytes::new());
+            let get = GetRequest { key, lock, lock_absent: true, lock_only: true };
+            requests.push(Request { kind: Some(request::Kind::Get(get)) });
+        }
+        let batch = BatchRequest { header: Some(self.write_header(self.sequence)), requests };
+        match self.client.sender().send(batch).await {
+            // Too old for a version that came meanwhile, it has the lock all the same.
+            Ok(_) | Err(SendError::WriteTooOld { .. }) => Ok(()),
+            Err(error) => Err(self.fail(error.into())),
+        }
+    }
+
     /// Everything in one batch, which commits or has no effect.
-    async fn send_one_phase(&mut self, exact: bool) -> Event {
+    async fn send_one_phase(&mut self, exact: bool, policy: WaitPolicy) -> Event {
         if self.meta.anchor.is_empty() {
             self.meta.anchor = self.buffer.first_key().cloned().unwrap_or_default();
         }
@@ -210,6 +270,7 @@ impl Txn {
         let mut header = self.write_header(self.sequence);
         header.one_phase = true;
         header.exact_timestamp = exact;
+        header.wait_policy = policy.into();
         let batch = BatchRequest { header: Some(header), requests };
         match self.client.sender().send(batch).await {
             Ok(response) => {

@@ -21,6 +21,7 @@
 //!  commit ──────▶ Committer:
 //!   nothing written ──────────────────────────────────────────────────────────▶ ReleaseLocks
 //!   one range ────[Validate, writes]──────▶ versions at once           1 round
+//!    blocked ─────[locks on the writes]───▶ waits; then the same again
 //!   reads elsewhere ─[writes at T]────────▶ versions at T              1 round  ReleaseLocks
 //!   several ranges ─[intents]─────────────▶ ┐ all at or below the
 //!                 ─[intents, STAGING]─────▶ ┘ staged timestamp         1 round  COMMITTED record
@@ -73,5 +74,6 @@ pub use client::{Sleep, TxnClient, TxnClientConfig};
 pub use coordinator::Txn;
 pub use metrics::TxnCounts;
 pub use types::{
-    AsOf, CommitInfo, CommitKind, ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions,
+    AsOf, CommitInfo, CommitKind, CommitOutcome, ReadOptions, RetryCause, SavepointId, TxnError,
+    TxnOptions,
 };

@@ -70,6 +70,15 @@ pub struct CommitInfo {
     pub rounds: u32,
 }
 
+/// What came of one call of [`super::Txn::try_commit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// It is committed.
+    Committed(CommitInfo),
+    /// Somebody has a lock on what is written. Nothing has changed, the transaction goes on.
+    Blocked,
+}
+
 /// Why a transaction has to run again from its start.
 ///
 /// Its text is the word that clients look for.

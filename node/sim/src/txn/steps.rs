@@ -207,7 +207,7 @@ impl Job {
     ) -> Result<Vec<Option<Bytes>>, Stop> {
         let get = |key: &KeyId| {
             let key = self.keys.key(*key);
-            let get = GetRequest { key, lock: lock.into(), lock_absent };
+            let get = GetRequest { key, lock: lock.into(), lock_absent, ..Default::default() };
             Request { kind: Some(request::Kind::Get(get)) }
         };
         let requests = keys.iter().map(get).collect();

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crdb_keys::Span;
 
 pub(crate) use op::Op;
-pub(crate) use txn::StatementTxn;
+pub(crate) use txn::{StatementTxn, commit};
 pub(crate) use write::{WriteOutcome, commit_alone, run_delete, run_insert, run_update};
 
 use crate::activity::CancelFlag;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_keys::Key;
-use crdb_kv::{ReadOptions, TxnError};
+use crdb_kv::{CommitOutcome, ReadOptions, TxnError};
 use crdb_proto::kv::{LockStrength, WaitPolicy};
 
+use crate::activity::CancelFlag;
 use crate::catalog::TableDesc;
 use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, Reply, txn_error};
 use crate::plan::{LockWait, RowLock};
+use crate::session::WriteFlag;
 
 /// What a statement may do with the transaction it belongs to.
 pub(crate) struct StatementTxn<'a> {
@@ -112,15 +114,43 @@ impl<'a> StatementTxn<'a> {
 
     /// Commits the transaction of a statement that is alone in it. A key that exists comes back as
     /// the inner error.
-    pub(crate) async fn commit(&mut self) -> Result<std::result::Result<(), Key>> {
-        match self.kv.commit().await {
-            Ok(_) => Ok(Ok(())),
+    pub(crate) async fn commit(
+        &mut self,
+        flag: &WriteFlag,
+        cancel: &CancelFlag,
+    ) -> Result<std::result::Result<(), Key>> {
+        match commit(self.kv, flag, cancel).await? {
+            Ok(()) => Ok(Ok(())),
             Err(TxnError::Duplicate { key, .. }) => Ok(Err(key)),
             Err(error) => Err(txn_error(error)),
         }
     }
+}
 
-    pub(crate) fn has_writes(&self) -> bool {
-        self.kv.has_writes()
+/// Commits. `flag` is raised while what is sent may take effect, but not while the transaction waits
+/// for the locks of others. The outer error is that of a statement cancelled before its commit.
+pub(crate) async fn commit(
+    kv: &mut crdb_kv::Txn,
+    flag: &WriteFlag,
+    cancel: &CancelFlag,
+) -> Result<std::result::Result<(), TxnError>> {
+    loop {
+        cancel.check()?;
+        // From here on the fate of the statement is the commit's.
+        let guard = kv.has_writes().then(|| flag.raise());
+        let outcome = kv.try_commit().await;
+        drop(guard);
+        let locked = match outcome {
+            Ok(CommitOutcome::Committed(_)) => return Ok(Ok(())),
+            Ok(CommitOutcome::Blocked) => {
+                // Asked to stop while the flag was up, nobody is there any more to end the wait.
+                cancel.check()?;
+                kv.lock_writes().await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = locked {
+            return Ok(Err(error));
+        }
     }
 }

@@ -39,12 +39,7 @@ pub(crate) async fn commit_alone(
     table: Option<&TableDesc>,
     unproven: &[Row],
 ) -> Result<()> {
-    ctx.cancel.check()?;
-    // From here on the fate of the statement is the commit's.
-    let guard = ctx.txn.has_writes().then(|| ctx.write_flag.raise());
-    let committed = ctx.txn.commit().await;
-    drop(guard);
-    match (committed?, table) {
+    match (ctx.txn.commit(ctx.write_flag, ctx.cancel).await?, table) {
         (Err(key), Some(table)) => Err(exists(ctx, table, unproven, &key)),
         _ => Ok(()),
     }

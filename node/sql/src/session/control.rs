@@ -7,6 +7,7 @@ use super::run::{Tries, no_transaction, retryable};
 use super::txn::{Modes, Open, RESTART_SAVEPOINT, Step};
 use super::{CancelFlag, ExecResult, Notice, Session, Severity, Vars};
 use crate::error::{Result, SqlError, SqlState};
+use crate::exec;
 use crate::kv::{retry_error, txn_error};
 
 fn tagged(tag: &str) -> ExecResult {
@@ -150,16 +151,16 @@ impl Session {
     }
 
     async fn commit_statement(&mut self, chain: bool, cancel: &CancelFlag) -> Result<ExecResult> {
-        let Some(open) = &self.txn else { return no_block("COMMIT", chain) };
+        let Some(open) = &mut self.txn else { return no_block("COMMIT", chain) };
         let (modes, explicit, failed) = (open.modes, open.explicit, open.failed);
         if !explicit && chain {
             return no_block("COMMIT", chain);
         }
+        open.ends = true;
         let mut result = if failed {
             let parameters = self.abandon().await;
             ExecResult { parameters, ..tagged("ROLLBACK") }
         } else {
-            // Whatever comes of it, the transaction is over.
             match self.commit(cancel).await {
                 Ok(parameters) => ExecResult { parameters, ..tagged("COMMIT") },
                 Err(error) => {
@@ -228,12 +229,7 @@ impl Session {
         }
         let Some(kv) = open.begun() else { return Ok(()) };
         kv.set_lock_timeout(patience);
-        cancel.check()?;
-        // From here on the fate of the transaction is the commit's.
-        let guard = kv.has_writes().then(|| self.write_flag.raise());
-        let committed = kv.commit().await;
-        drop(guard);
-        committed.map(drop).map_err(txn_error)
+        exec::commit(kv, &self.write_flag, cancel).await?.map_err(txn_error)
     }
 
     /// Rolls the open transaction back. Returns settings to tell the client of.

@@ -481,7 +481,7 @@ impl Session {
             // It is committed, whatever is asked of it now.
             return;
         }
-        if open.explicit {
+        if open.explicit && !open.ends {
             open.failed = true;
             // Nothing can make it go on: its locks need not wait for ROLLBACK.
             if open.savepoints.is_empty() {

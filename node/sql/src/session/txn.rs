@@ -141,6 +141,8 @@ pub(super) struct Open {
     /// Begun with BEGIN.
     pub(super) explicit: bool,
     pub(super) failed: bool,
+    /// COMMIT has begun: it is over, whatever comes of that.
+    pub(super) ends: bool,
     /// It has to run again from its start, and why; no savepoint but the first helps.
     pub(super) doomed: Option<String>,
     /// RELEASE SAVEPOINT cockroach_restart has committed it.
@@ -175,6 +177,7 @@ impl Open {
             modes,
             explicit,
             failed: false,
+            ends: false,
             doomed: None,
             released: false,
             used: false,

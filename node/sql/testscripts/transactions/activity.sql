@@ -37,15 +37,31 @@ b> SELECT 1
 b> ROLLBACK
 a> ROLLBACK
 
--- A write on its way decides by itself how it ends: one that waits for a lock with its commit goes on.
+-- What waits for a lock as it commits is cancelled, too, and leaves no lock.
 a> BEGIN
 a> UPDATE t SET v = 21 WHERE k = 2
 b& INSERT INTO t VALUES (2, 22)
+c> CANCEL QUERIES (SELECT query_id FROM [SHOW CLUSTER QUERIES] WHERE application_name = 'clerk')
+b.
+b> BEGIN
+b> UPSERT INTO t VALUES (2, 22), (3, 33)
+b& COMMIT
+c> CANCEL QUERIES (SELECT query_id FROM [SHOW CLUSTER QUERIES] WHERE application_name = 'clerk')
+b.
+b> SHOW transaction_status
+a> ROLLBACK
+c> SELECT * FROM t FOR UPDATE NOWAIT
+
+-- A write to more keys than are locked for it decides by itself how it ends: it goes on.
+a> BEGIN
+a> UPDATE t SET v = 21 WHERE k = 2
+b& INSERT INTO t SELECT k, 22 FROM generate_series(2, 601) AS g(k)
 c> CANCEL QUERIES (SELECT query_id FROM [SHOW CLUSTER QUERIES] WHERE application_name = 'clerk')
 watch 30
 a> DELETE FROM t WHERE k = 2
 a> COMMIT
 b.
+b> DELETE FROM t WHERE k > 2
 b> INSERT INTO t VALUES (2, 20) ON CONFLICT (k) DO UPDATE SET v = excluded.v
 b> UPSERT INTO t VALUES (2, 20)
 

@@ -79,7 +79,7 @@ impl<R: Reader> Evaluation<'_, R> {
         {
             self.out.locks.push((get.key.clone(), strength));
         }
-        Ok(kv::GetResponse { value, own_intent })
+        Ok(kv::GetResponse { value: value.filter(|_| !get.lock_only), own_intent })
     }
 
     /// The value of a key as the batch sees it, and whether it is that of an own intent; the outer

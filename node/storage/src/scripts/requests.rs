@@ -72,9 +72,9 @@ pub(super) fn parse(text: &str, txns: &Txns) -> Parsed<Kind> {
     let max: u64 = words.number("max")?;
     let kind = match words.names.first() {
         Some(&"get") => {
-            let lock_absent = words.flag("absent");
+            let (lock_absent, lock_only) = (words.flag("absent"), words.flag("lockonly"));
             let [_, key] = words.names[..] else { return Err("get KEY".into()) };
-            Kind::Get(kv::GetRequest { key: bytes(key), lock, lock_absent })
+            Kind::Get(kv::GetRequest { key: bytes(key), lock, lock_absent, lock_only })
         }
         Some(&"scan") => {
             let (reverse, count_only) = (words.flag("reverse"), words.flag("count"));

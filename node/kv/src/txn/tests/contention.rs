@@ -60,3 +60,90 @@ async fn waits_and_deadlocks_are_counted() {
     assert_eq!((counts.waiting, counts.deadlocks), (0, 1), "{counts:?}");
     assert!(counts.waits_ended() >= 3 && counts.wait_nanos > 0, "{counts:?}");
 }
+
+#[tokio::test]
+async fn who_waits_to_commit_in_one_range_holds_up_nobody_and_may_give_up() {
+    let (_, sender, client) = cluster();
+    let mut holder = client.begin(TxnOptions::default());
+    locked(&mut holder, "b").await.unwrap();
+    let mut txn = client.begin(TxnOptions::default());
+    for name in ["a", "b", "c"] {
+        txn.put(key(name), "new".into()).unwrap();
+    }
+    let mut other = client.begin(TxnOptions::default());
+    for _ in 0..2 {
+        assert_eq!(txn.try_commit().await.unwrap(), CommitOutcome::Blocked);
+        let mut wait = Box::pin(txn.lock_writes());
+        assert!(futures::poll!(wait.as_mut()).is_pending());
+        // Given up, the wait leaves the transaction as it was.
+        other.read(vec![lock("a")], nowait()).await.unwrap();
+        other.rollback().await;
+        other = client.begin(TxnOptions::default());
+    }
+    holder.rollback().await;
+    txn.lock_writes().await.unwrap();
+    let error = other.read(vec![lock("c")], nowait()).await.unwrap_err();
+    assert_eq!(error, TxnError::LockConflict { key: key("c"), timed_out: false });
+    let outcome = txn.try_commit().await.unwrap();
+    let CommitOutcome::Committed(info) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((info.kind, info.rounds), (CommitKind::OnePhase, 1));
+    assert_eq!(left_behind(&sender), Vec::<String>::new());
+    assert_eq!(
+        text(other.read(vec![lock("c")], nowait()).await.unwrap().remove(0)).as_deref(),
+        Some("new")
+    );
+}
+
+#[tokio::test]
+async fn blocked_commits_in_one_range_never_wait_for_each_other_in_a_circle() {
+    let (_, sender, client) = cluster();
+    let mut holder = client.begin(TxnOptions::default());
+    locked(&mut holder, "b").await.unwrap();
+    let names = ["a", "b", "c"];
+    let mut writers: Vec<Txn> = (0..8).map(|_| client.begin(TxnOptions::default())).collect();
+    for (i, txn) in writers.iter_mut().enumerate() {
+        for at in 0..2 {
+            txn.put(key(names[(i + at) % 3]), "new".into()).unwrap();
+        }
+    }
+    let mut commits = futures::future::join_all(writers.iter_mut().map(Txn::commit));
+    assert!(futures::poll!(&mut commits).is_pending());
+    holder.rollback().await;
+    for outcome in commits.await {
+        assert_eq!(outcome.unwrap().kind, CommitKind::OnePhase);
+    }
+    assert_eq!(sender.contention().deadlocks, 0);
+    assert_eq!(left_behind(&sender), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_blocked_commit_that_may_not_wait_fails() {
+    let (_, sender, client) = cluster();
+    let mut holder = client.begin(TxnOptions::default());
+    locked(&mut holder, "a").await.unwrap();
+    let mut txn = client.begin(TxnOptions::default());
+    txn.put(key("a"), "new".into()).unwrap();
+    txn.set_lock_timeout(Duration::from_millis(20));
+    let error = txn.commit().await.unwrap_err();
+    assert_eq!(error, TxnError::LockConflict { key: key("a"), timed_out: true });
+    txn.rollback().await;
+    holder.rollback().await;
+    assert_eq!(left_behind(&sender), Vec::<String>::new());
+    set(&client, "a", "other").await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_reads_is_waited_for_without_a_lock() {
+    let (_, _, client) = cluster();
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "r").await.unwrap(), None);
+    let mut holder = client.begin(TxnOptions::default());
+    holder.put(key("r"), "taken back".into()).unwrap();
+    holder.flush().await.unwrap();
+    txn.put(key("w"), "new".into()).unwrap();
+    let mut commit = Box::pin(txn.try_commit());
+    assert!(futures::poll!(commit.as_mut()).is_pending());
+    holder.rollback().await;
+    let outcome = commit.await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");
+}

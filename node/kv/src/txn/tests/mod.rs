@@ -50,7 +50,7 @@ fn split(sender: &LocalSender, at: &str, new_range_id: u64) {
 
 fn lock(name: &str) -> Request {
     let lock = LockStrength::LockExclusive.into();
-    let get = GetRequest { key: key(name), lock, lock_absent: true };
+    let get = GetRequest { key: key(name), lock, lock_absent: true, ..GetRequest::default() };
     Request { kind: Some(request::Kind::Get(get)) }
 }
 
