@@ -15,7 +15,7 @@
 //!                │                                     ├ stale STAGING ─▶ recover, then so
 //!                │                                     └ alive ────▶ wait on
 //!                ├ other waits ───▶ until woken
-//!                └ Done ──────────▶ the response, unless it is that of one who does not wait
+//!                └ Done ──────────▶ the response, unless it is that of a read that does not wait
 //!                                   (NOWAIT): the holder is pushed once, and if it has ended or
 //!                                   its coordinator is dead the request begins again
 //! ```
@@ -45,6 +45,7 @@ use crdb_keys::RangeId;
 use crdb_proto::kv::{self, BatchRequest, BatchResponse, TxnMeta, request};
 use crdb_raftstore::{Evaluation, LockWait, Mono, Progress, Proposal, StoreHandle, YieldPoint};
 use crdb_storage::Engine;
+use crdb_storage::evaluate::is_read_only;
 use futures::future::BoxFuture;
 
 use self::metrics::Waiting;
@@ -96,6 +97,9 @@ pub struct Waiter {
     /// End of the largest span of the batch: as far as intents of one transaction may be in its
     /// way. Empty if it has single keys alone.
     end: Bytes,
+    /// It writes: while it is silent its sender cannot tell what becomes of it, so a refusal is not
+    /// put off by a push, which may take long.
+    writes: bool,
 }
 
 impl Waiter {
@@ -110,6 +114,7 @@ impl Waiter {
         Self {
             txn: batch.header.as_ref().and_then(|header| header.txn.clone()),
             end: batch.requests.iter().filter_map(end).max().unwrap_or_default(),
+            writes: !is_read_only(batch),
         }
     }
 }
@@ -223,7 +228,7 @@ impl<'a> Beside<'a> {
     async fn has_ended(&mut self, response: &BatchResponse) -> bool {
         let Some(error) = &response.error else { return false };
         let Some(kv::error::Kind::LockConflict(conflict)) = &error.kind else { return false };
-        if conflict.timed_out || self.ended >= ENDED_MAX {
+        if conflict.timed_out || self.waiter.writes || self.ended >= ENDED_MAX {
             return false;
         }
         let ended = push::has_ended(self.site, self.waiter, conflict, self.ended).await;

@@ -240,6 +240,7 @@ impl Txn {
         let Some(first) = keys.first() else { return Ok(()) };
         let anchor = if self.meta.anchor.is_empty() { first } else { &self.meta.anchor };
         self.be_known_at(anchor.clone());
+        self.stray_locks = true;
         let lock = LockStrength::LockExclusive.into();
         let mut requests = Vec::with_capacity(keys.len());
         for key in keys {
@@ -249,7 +250,7 @@ impl Txn {
         }
         let batch = BatchRequest { header: Some(self.write_header(self.sequence)), requests };
         match self.client.sender().send(batch).await {
-            // Too old for a version that came meanwhile, it has the lock all the same.
+            // Too old for a version that came meanwhile, it has that lock; the commit sees to the rest.
             Ok(_) | Err(SendError::WriteTooOld { .. }) => Ok(()),
             Err(error) => Err(self.fail(error.into())),
         }

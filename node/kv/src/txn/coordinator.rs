@@ -67,6 +67,8 @@ pub struct Txn {
     pub(super) buffer: WriteBuffer,
     pub(super) refresher: Refresher,
     pub(super) footprint: Footprint,
+    /// There may be locks on what is neither written nor validated.
+    pub(super) stray_locks: bool,
     /// Set once it has left something at a leaseholder.
     pub(super) alive: Option<Arc<Alive>>,
     /// There may be a record.
@@ -115,6 +117,7 @@ impl Txn {
             unread: true,
             buffer: WriteBuffer::default(),
             footprint: Footprint::default(),
+            stray_locks: false,
             alive: None,
             recorded: false,
             lost: false,
@@ -248,6 +251,7 @@ impl Txn {
         options: ReadOptions,
     ) -> Result<Vec<Response>, TxnError> {
         self.check_active()?;
+        let stray_locks = self.stray_locks;
         let (sent, plan) = self.plan_read(&requests)?;
         let mut answers = if sent.is_empty() {
             Vec::new().into_iter()
@@ -263,6 +267,7 @@ impl Txn {
             };
             responses.push(Response { kind: Some(response) });
         }
+        self.stray_locks = stray_locks;
         Ok(responses)
     }
 
@@ -298,6 +303,8 @@ impl Txn {
                 self.check_writable()?;
                 self.be_known_at(start.clone());
                 self.footprint.lock(start.clone(), end);
+                // Until the answer is here and will be validated.
+                self.stray_locks = true;
             }
         }
         Ok((sent, plan))

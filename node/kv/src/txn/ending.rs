@@ -72,7 +72,7 @@ impl Txn {
         let Some(mut ending) = self.take_ending(info.timestamp.filter(|_| by_intents)) else {
             return;
         };
-        if info.kind == CommitKind::OnePhase && !self.exact {
+        if info.kind == CommitKind::OnePhase && !self.exact && !self.stray_locks {
             // All it had locked was validated in the one range, which gave the locks up.
             ending.footprint = Footprint::default();
             if !ending.recorded {

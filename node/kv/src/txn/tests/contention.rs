@@ -147,3 +147,37 @@ async fn what_is_in_the_way_of_reads_is_waited_for_without_a_lock() {
     let outcome = commit.await.unwrap();
     assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");
 }
+
+#[tokio::test]
+async fn a_lock_that_a_wait_left_elsewhere_goes_with_the_commit() {
+    let (_, sender, client) = cluster();
+    split(&sender, "m", 9);
+    let mut holder = client.begin(TxnOptions::default());
+    locked(&mut holder, "a").await.unwrap();
+    let mut txn = client.begin(TxnOptions::default());
+    let savepoint = txn.savepoint();
+    txn.put(key("a"), "new".into()).unwrap();
+    assert_eq!(txn.try_commit().await.unwrap(), CommitOutcome::Blocked);
+    holder.rollback().await;
+    // Stopped just when it has the lock, it goes on in another range.
+    txn.lock_writes().await.unwrap();
+    txn.rollback_to(savepoint).await.unwrap();
+    txn.put(key("z"), "new".into()).unwrap();
+    assert_eq!(txn.commit().await.unwrap().kind, CommitKind::OnePhase);
+    let mut other = client.begin(TxnOptions::default());
+    other.read(vec![lock("a")], nowait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blocked_commit_is_refused_without_a_push_and_passes_the_dead_later() {
+    let (wall, sender, client) = cluster();
+    let mut dead = client.begin(TxnOptions::default());
+    locked(&mut dead, "a").await.unwrap();
+    wall.advance(Duration::from_secs(6));
+    let mut txn = client.begin(TxnOptions::default());
+    txn.put(key("a"), "new".into()).unwrap();
+    assert_eq!(txn.try_commit().await.unwrap(), CommitOutcome::Blocked);
+    assert_eq!(sender.contention().pushes(PushOutcome::Aborted), 0);
+    assert_eq!(txn.commit().await.unwrap().kind, CommitKind::OnePhase);
+    assert_eq!(sender.contention().pushes(PushOutcome::Aborted), 1);
+}
