@@ -16,7 +16,7 @@ use crdb_sql::{Session, SqlState, TransactionStatus};
 use expect_test::expect;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use harness::{Cluster, block_on, run};
+use harness::{Cluster, block_on, run, turn};
 use parking_lot::Mutex;
 
 /// Notes the batches about tables of users.
@@ -25,6 +25,8 @@ struct Watch {
     log: Arc<Mutex<Vec<String>>>,
     /// Commits are carried out, and their answer is lost.
     loses_commits: Arc<AtomicBool>,
+    /// Commits take until the time of a statement is over.
+    delays_commits: Arc<AtomicBool>,
 }
 
 fn name(request: &kv::Request) -> Option<(&'static str, &[u8])> {
@@ -53,6 +55,11 @@ impl Sender for Watch {
                 let commit = if one_phase { "commit: " } else { "" };
                 self.log.lock().push(format!("{commit}{}", kinds.join(" ")));
             }
+            if one_phase && self.delays_commits.load(Ordering::SeqCst) {
+                for _ in 0..20 {
+                    turn().await;
+                }
+            }
             let answer = self.local.send(batch).await;
             if one_phase && self.loses_commits.load(Ordering::SeqCst) {
                 return Err(SendError::Ambiguous { message: "the connection broke".to_owned() });
@@ -65,24 +72,31 @@ impl Sender for Watch {
 
 struct Watched {
     session: Session,
+    other: Session,
     log: Arc<Mutex<Vec<String>>>,
     loses_commits: Arc<AtomicBool>,
+    delays_commits: Arc<AtomicBool>,
+    /// Has the clock that statements time out by.
+    _cluster: Arc<Cluster>,
 }
 
 fn watched() -> Watched {
     let log: Arc<Mutex<Vec<String>>> = Arc::default();
     let loses_commits: Arc<AtomicBool> = Arc::default();
-    let (notes, loses) = (Arc::clone(&log), Arc::clone(&loses_commits));
+    let delays_commits: Arc<AtomicBool> = Arc::default();
+    let (notes, loses, delays) =
+        (Arc::clone(&log), Arc::clone(&loses_commits), Arc::clone(&delays_commits));
     let cluster = Cluster::over(1, move |local| {
         let (log, loses_commits) = (Arc::clone(&notes), Arc::clone(&loses));
-        Arc::new(Watch { local, log, loses_commits })
+        let delays_commits = Arc::clone(&delays);
+        Arc::new(Watch { local, log, loses_commits, delays_commits })
     });
-    let mut session = cluster.session(0);
+    let (mut session, other) = (cluster.session(0), cluster.session(0));
     block_on(run(&mut session, "CREATE TABLE t (k INT PRIMARY KEY, v INT)")).unwrap();
     block_on(run(&mut session, "CREATE TABLE r (v INT)")).unwrap();
     block_on(run(&mut session, "INSERT INTO t VALUES (1, 10), (2, 20)")).unwrap();
     log.lock().clear();
-    Watched { session, log, loses_commits }
+    Watched { session, other, log, loses_commits, delays_commits, _cluster: cluster }
 }
 
 const STATEMENTS: &[&str] = &[
@@ -186,7 +200,7 @@ fn a_commit_of_unknown_outcome_is_reported_and_not_sent_again() {
             "RELEASE cockroach_restart",
         ][..],
     ] {
-        let Watched { mut session, log, loses_commits } = watched();
+        let Watched { mut session, log, loses_commits, .. } = watched();
         loses_commits.store(true, Ordering::SeqCst);
         let (last, before) = statements.split_last().unwrap();
         for sql in before {
@@ -202,4 +216,23 @@ fn a_commit_of_unknown_outcome_is_reported_and_not_sent_again() {
         let rows = block_on(run(&mut session, "SELECT v FROM t WHERE k = 1")).unwrap().rows;
         assert_eq!(rows, [vec![crdb_sql::Datum::Int(11)]], "{statements:?}");
     }
+}
+
+#[test]
+fn a_statement_whose_time_is_over_as_its_commit_is_refused_waits_no_more() {
+    let Watched { mut session, mut other, log, delays_commits, _cluster, .. } = watched();
+    block_on(async {
+        run(&mut other, "BEGIN").await.unwrap();
+        run(&mut other, "SELECT v FROM t WHERE k = 1 FOR UPDATE").await.unwrap();
+        run(&mut session, "SET statement_timeout = '50ms'").await.unwrap();
+        log.lock().clear();
+        delays_commits.store(true, Ordering::SeqCst);
+        let error = run(&mut session, "UPSERT INTO t VALUES (1, 11)").await.unwrap_err();
+        assert_eq!(error.code, SqlState::QUERY_CANCELED);
+        assert_eq!(error.message, "canceling statement due to statement timeout");
+        assert_eq!(*log.lock(), ["commit: Put"]);
+        // The next statement has its own time, and what commits in spite of it has committed.
+        run(&mut other, "ROLLBACK").await.unwrap();
+        run(&mut session, "UPSERT INTO t VALUES (1, 12)").await.unwrap();
+    });
 }

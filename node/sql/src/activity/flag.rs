@@ -15,6 +15,8 @@ const REQUEST: u8 = 1;
 const QUERY: u8 = 2;
 /// CANCEL SESSION.
 const SESSION: u8 = 4;
+/// Its time is over, while a write of it was on its way: nothing else is begun.
+const OVERDUE: u8 = 8;
 
 /// Asks a session to stop its statement, or to end. Clones share one flag. Any number of callers may
 /// raise it; one task, that of the session, waits for it.
@@ -50,6 +52,15 @@ impl CancelFlag {
         self.ask(SESSION);
     }
 
+    /// Says that the statement, which is being waited for, begins nothing more; or takes that back.
+    pub(crate) fn set_overdue(&self, overdue: bool) {
+        if overdue {
+            self.0.asked.fetch_or(OVERDUE, Ordering::AcqRel);
+        } else {
+            self.0.asked.fetch_and(!OVERDUE, Ordering::AcqRel);
+        }
+    }
+
     fn ask(&self, what: u8) {
         self.0.asked.fetch_or(what, Ordering::AcqRel);
         self.0.waker.wake();
@@ -57,15 +68,15 @@ impl CancelFlag {
 
     /// Lowers the flag for the next statement. A session that is to end stays asked to.
     pub fn reset(&self) {
-        if self.is_cancelled() {
+        if self.0.asked.load(Ordering::Acquire) != 0 {
             self.0.asked.fetch_and(SESSION, Ordering::AcqRel);
         }
     }
 
-    /// Whether the statement is to stop.
+    /// Whether somebody asked the statement to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.asked.load(Ordering::Acquire) != 0
+        self.0.asked.load(Ordering::Acquire) & !OVERDUE != 0
     }
 
     /// Whether the session is to end.
@@ -112,7 +123,8 @@ impl CancelFlag {
         SqlError::new(SqlState::QUERY_CANCELED, message)
     }
 
+    /// An error if the statement is to stop, whoever asked.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(self.error()) } else { Ok(()) }
+        if self.0.asked.load(Ordering::Acquire) == 0 { Ok(()) } else { Err(self.error()) }
     }
 }

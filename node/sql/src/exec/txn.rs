@@ -143,7 +143,8 @@ pub(crate) async fn commit(
         let locked = match outcome {
             Ok(CommitOutcome::Committed(_)) => return Ok(Ok(())),
             Ok(CommitOutcome::Blocked) => {
-                // Asked to stop while the flag was up, nobody is there any more to end the wait.
+                // Nobody is there to end the wait of a statement that was to stop while the flag was
+                // up.
                 cancel.check()?;
                 kv.lock_writes().await
             }

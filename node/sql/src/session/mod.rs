@@ -340,11 +340,21 @@ impl Session {
                 match select(run, sleep).await {
                     Either::Left((result, _)) => result,
                     // A write on its way decides by itself how the statement ends.
-                    Either::Right(((), run)) if flag.in_flight() => run.await.map_err(|error| {
-                        // It waited for a lock when the time was over.
-                        let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
-                        if waited { SqlError::new(SqlState::QUERY_CANCELED, why) } else { error }
-                    }),
+                    Either::Right(((), run)) if flag.in_flight() => {
+                        cancel.set_overdue(true);
+                        let result = run.await;
+                        cancel.set_overdue(false);
+                        result.map_err(|error| {
+                            // It waited for a lock, or was about to begin something.
+                            let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
+                            let stopped = error.code == SqlState::QUERY_CANCELED;
+                            if waited || stopped && !cancel.is_cancelled() {
+                                SqlError::new(SqlState::QUERY_CANCELED, why)
+                            } else {
+                                error
+                            }
+                        })
+                    }
                     Either::Right(((), _)) => Err(SqlError::new(SqlState::QUERY_CANCELED, why)),
                 }
             }

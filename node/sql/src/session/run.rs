@@ -194,7 +194,7 @@ impl Session {
                     match self.step(prepared, params, cancel).await {
                         Ok(result) if result.rows == *rows && result.tag == *tag => {}
                         Ok(_) => return Ok(false),
-                        Err(error) if retryable(&error) || cancel.is_cancelled() => {
+                        Err(error) if retryable(&error) || cancel.check().is_err() => {
                             return Err(error);
                         }
                         Err(_) => return Ok(false),
