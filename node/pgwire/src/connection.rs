@@ -318,10 +318,14 @@ impl Guard {
             () = self.stopping.cancelled() => End::Fatal(shutting_down()),
         };
         self.flag.cancel();
-        if self.write.in_flight() {
-            return self.ended(statement.await);
+        if !self.write.in_flight() {
+            return Err(end);
         }
-        Err(end)
+        match statement.await {
+            // It had no effect, and stopped for the same reason.
+            Err(error) if error.code == SqlState::QUERY_CANCELED => Err(end),
+            result => self.ended(result),
+        }
     }
 
     /// How a statement ended by itself, or because it saw the flag.

@@ -347,6 +347,44 @@ async fn cancel_ends_a_wait_for_a_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancel_ends_a_commit_that_waits_for_a_lock() {
+    let (_node, port) = started().await;
+    let (owner, waiter) = (client(port).await, Arc::new(client(port).await));
+    owner.batch_execute("CREATE TABLE t (a INT PRIMARY KEY, b INT)").await.unwrap();
+    owner.batch_execute("BEGIN; SELECT * FROM t WHERE a = 1 FOR UPDATE").await.unwrap();
+    owner.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    let token = waiter.cancel_token();
+    let canceled = async |statement: &'static str| {
+        let waiter = Arc::clone(&waiter);
+        let tracker = TaskTracker::new();
+        let running = tracker.spawn(async move { waiter.batch_execute(statement).await });
+        let end = async {
+            while !running.is_finished() {
+                token.cancel_query(NoTls).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            running.await.unwrap().unwrap_err()
+        };
+        tokio::time::timeout(Duration::from_secs(20), end).await.expect("it ends")
+    };
+    let error = canceled("INSERT INTO t VALUES (1, 2)").await;
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    // A cancel that was meant for the statement before may still be under way.
+    let passes = async |statement: &str| {
+        let passed = async { while waiter.batch_execute(statement).await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(20), passed).await.expect("it passes");
+    };
+    passes("ROLLBACK; BEGIN; UPSERT INTO t VALUES (1, 3)").await;
+    let error = canceled("COMMIT").await;
+    assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
+    // It leaves no lock. If it was cancelled before it was looked at, the transaction has to be ended.
+    owner.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(column(&owner, "SELECT b FROM t FOR UPDATE").await, ["1"]);
+    passes("ROLLBACK; UPSERT INTO t VALUES (1, 4)").await;
+    assert_eq!(column(&owner, "SELECT b FROM t FOR UPDATE").await, ["4"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_before_a_sync_commits_with_it() {
     let (node, port) = started().await;
     let client = client(port).await;
