@@ -10,8 +10,7 @@ fn nowait() -> ReadOptions {
 #[tokio::test]
 async fn nowait_waits_for_nobody_alive_and_passes_the_dead() {
     let (wall, sender, client) = cluster();
-    let mut dead = client.begin(TxnOptions::default());
-    locked(&mut dead, "a").await.unwrap();
+    let mut dead = holding(&client, "a").await;
     for name in ["b", "c", "d"] {
         dead.put(key(name), "dead".into()).unwrap();
     }
@@ -64,8 +63,7 @@ async fn waits_and_deadlocks_are_counted() {
 #[tokio::test]
 async fn who_waits_to_commit_in_one_range_holds_up_nobody_and_may_give_up() {
     let (_, sender, client) = cluster();
-    let mut holder = client.begin(TxnOptions::default());
-    locked(&mut holder, "b").await.unwrap();
+    let mut holder = holding(&client, "b").await;
     let mut txn = client.begin(TxnOptions::default());
     for name in ["a", "b", "c"] {
         txn.put(key(name), "new".into()).unwrap();
@@ -97,8 +95,7 @@ async fn who_waits_to_commit_in_one_range_holds_up_nobody_and_may_give_up() {
 #[tokio::test]
 async fn blocked_commits_in_one_range_never_wait_for_each_other_in_a_circle() {
     let (_, sender, client) = cluster();
-    let mut holder = client.begin(TxnOptions::default());
-    locked(&mut holder, "b").await.unwrap();
+    let mut holder = holding(&client, "b").await;
     let names = ["a", "b", "c"];
     let mut writers: Vec<Txn> = (0..8).map(|_| client.begin(TxnOptions::default())).collect();
     for (i, txn) in writers.iter_mut().enumerate() {
@@ -119,8 +116,7 @@ async fn blocked_commits_in_one_range_never_wait_for_each_other_in_a_circle() {
 #[tokio::test]
 async fn a_blocked_commit_that_may_not_wait_fails() {
     let (_, sender, client) = cluster();
-    let mut holder = client.begin(TxnOptions::default());
-    locked(&mut holder, "a").await.unwrap();
+    let mut holder = holding(&client, "a").await;
     let mut txn = client.begin(TxnOptions::default());
     txn.put(key("a"), "new".into()).unwrap();
     txn.set_lock_timeout(Duration::from_millis(20));
@@ -152,8 +148,7 @@ async fn what_is_in_the_way_of_reads_is_waited_for_without_a_lock() {
 async fn a_lock_that_a_wait_left_elsewhere_goes_with_the_commit() {
     let (_, sender, client) = cluster();
     split(&sender, "m", 9);
-    let mut holder = client.begin(TxnOptions::default());
-    locked(&mut holder, "a").await.unwrap();
+    let mut holder = holding(&client, "a").await;
     let mut txn = client.begin(TxnOptions::default());
     let savepoint = txn.savepoint();
     txn.put(key("a"), "new".into()).unwrap();
@@ -171,8 +166,7 @@ async fn a_lock_that_a_wait_left_elsewhere_goes_with_the_commit() {
 #[tokio::test]
 async fn a_blocked_commit_is_refused_without_a_push_and_passes_the_dead_later() {
     let (wall, sender, client) = cluster();
-    let mut dead = client.begin(TxnOptions::default());
-    locked(&mut dead, "a").await.unwrap();
+    let _dead = holding(&client, "a").await;
     wall.advance(Duration::from_secs(6));
     let mut txn = client.begin(TxnOptions::default());
     txn.put(key("a"), "new".into()).unwrap();

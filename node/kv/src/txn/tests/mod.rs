@@ -59,6 +59,13 @@ async fn locked(txn: &mut Txn, name: &str) -> Result<Option<String>, TxnError> {
     Ok(text(responses.into_iter().next().unwrap()))
 }
 
+/// A transaction that has the lock of a key.
+async fn holding(client: &TxnClient, name: &str) -> Txn {
+    let mut txn = client.begin(TxnOptions::default());
+    locked(&mut txn, name).await.unwrap();
+    txn
+}
+
 fn text(response: Response) -> Option<String> {
     match response.kind.unwrap() {
         response::Kind::Get(get) => {
