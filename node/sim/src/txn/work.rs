@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use crdb_keys::{Key, Timestamp, hlc::Clock};
-use crdb_kv::{AsOf, ReadOptions, SavepointId, SendError, Txn, TxnClient, TxnError, TxnOptions};
+use crdb_kv::{
+    AsOf, CommitInfo, CommitOutcome, ReadOptions, SavepointId, SendError, Txn, TxnClient, TxnError,
+    TxnOptions,
+};
 use crdb_proto::kv::{
     BatchRequest, Isolation, LockStrength, PutRequest, Request, TxnPriority, request,
 };
@@ -337,12 +340,9 @@ impl Job {
             let pause = self.draw(|rng, _| rng.within(0..400 * MS));
             self.hub.sleep(pause).await;
         }
-        self.log.lock().with(course.attempt, |attempt| {
-            attempt.writes.clone_from(&course.own);
-            attempt.ending = Ending::Unknown;
-        });
+        self.log.lock().with(course.attempt, |attempt| attempt.writes.clone_from(&course.own));
         self.note(Note::Committing { client: self.client, op: self.op, gateway: self.gateway });
-        match course.txn.commit().await {
+        match self.commit_unless_stopped(&mut course).await {
             Ok(info) => {
                 self.end(&course, Ending::Committed(info.timestamp));
                 Ok(())
@@ -356,6 +356,20 @@ impl Job {
                 self.end(&course, Ending::Failed(error.to_string()));
                 Err(error.into())
             }
+        }
+    }
+
+    /// Commits. Lost while its commit is under way, nobody knows what became of the transaction; lost
+    /// while it waits for locks first, it must not take effect.
+    async fn commit_unless_stopped(&self, course: &mut Course) -> Result<CommitInfo, TxnError> {
+        let log = |ending| self.log.lock().with(course.attempt, |attempt| attempt.ending = ending);
+        loop {
+            log(Ending::Unknown);
+            if let CommitOutcome::Committed(info) = course.txn.try_commit().await? {
+                return Ok(info);
+            }
+            log(Ending::Open);
+            course.txn.lock_writes().await?;
         }
     }
 
