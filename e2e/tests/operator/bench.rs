@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use crdb_api::conditions;
 use crdb_api::v1alpha1::{CrdbCluster, CrdbClusterStatus};
+use crdb_workload::ports::reserve_port;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::control_plane::{self, Running, free_port};
+use crate::control_plane::{self, Running};
 use crate::database::Database;
 use crate::kubelet;
 use crate::process::Process;
@@ -72,7 +73,7 @@ impl Bench {
     /// Starts the operator with more arguments, in place of the one that runs.
     pub(crate) fn run(&mut self, more: &[&str]) -> Result<()> {
         self.operator = None;
-        self.operator_http = free_port()?;
+        self.operator_http = reserve_port()?;
         let mut args = vec![
             "run".to_owned(),
             format!("--watch-namespace={}", self.namespace),

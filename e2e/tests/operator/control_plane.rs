@@ -1,11 +1,11 @@
 //! A Kubernetes control plane of plain processes, one for all tests of this program.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use crdb_kind::{Cmd, ControlPlane};
+use crdb_workload::ports::reserve_port;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
@@ -32,11 +32,6 @@ static RUNNING: OnceCell<Running> = OnceCell::const_new();
 /// first test that asks.
 pub(crate) async fn running() -> Result<&'static Running> {
     RUNNING.get_or_try_init(start).await
-}
-
-/// A port that is free now.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 impl Running {
@@ -80,7 +75,7 @@ async fn start() -> Result<Running> {
     let programs = ControlPlane::from_env()?;
     let dir = tempfile::tempdir()?;
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let (etcd, peer, port) = (free_port()?, free_port()?, free_port()?);
+    let (etcd, peer, port) = (reserve_port()?, reserve_port()?, reserve_port()?);
     let log = |name: &str| dir.path().join(name);
     Cmd::new("openssl")
         .words("genrsa -out")

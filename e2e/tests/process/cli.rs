@@ -7,11 +7,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use crdb_workload::ports::reserve_port;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::cluster::{Node, PATIENCE, binary, free_port};
+use crate::cluster::{Node, PATIENCE, binary};
 
 /// What a command that ended left behind.
 struct Ended {
@@ -79,7 +80,7 @@ async fn the_three_commands_of_the_lab_form_a_cluster() -> Result<()> {
     let dir = dir.path();
     // Somebody has the default HTTP port: this test, or whoever it was before.
     let _taken = std::net::TcpListener::bind("127.0.0.1:8080");
-    let ports = [free_port()?, free_port()?, free_port()?];
+    let ports = [reserve_port()?, reserve_port()?, reserve_port()?];
     let nodes = start_three(dir, ports).await?;
     status_of_three(dir, ports).await?;
     client_commands(dir, ports).await?;
@@ -222,7 +223,7 @@ async fn shell(dir: &Path, url: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_its_cluster_says_what_is_missing_and_stops_gracefully() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let join = format!("--join=127.0.0.1:{}", free_port()?);
+    let join = format!("--join=127.0.0.1:{}", reserve_port()?);
     let pid_file = dir.path().join("pid");
     let pid_arg = format!("--pid-file={}", pid_file.display());
     let mut node = Node::new(dir.path(), "alone", "start", &[&join, &pid_arg])?;

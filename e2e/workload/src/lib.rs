@@ -24,6 +24,7 @@ pub mod linearizable;
 pub mod links;
 pub mod nemesis;
 pub mod planted;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod report;

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::process::free_port;
+use crate::ports::reserve_port;
 use crate::session::Isolation;
 
 /// The login of the workloads. Statements on their own have the level of transactions, too.
@@ -70,7 +70,7 @@ impl Postgres {
         let data = postgres.dir.path().join("primary");
         let init = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale"];
         postgres.run("initdb", &[&init[..], &["--pgdata", &text(&data)]].concat())?;
-        let port = free_port()?;
+        let port = reserve_port()?;
         let names: Vec<String> = (1..=standbys).map(|n| format!("s{n}")).collect();
         let common = ["max_connections=200", "max_pred_locks_per_transaction=256"];
         let mut settings = common.map(str::to_owned).to_vec();
@@ -86,7 +86,7 @@ impl Postgres {
                 format!("host=127.0.0.1 port={port} user=postgres application_name={name}");
             let backup = ["--pgdata", &text(&data), "--dbname", &source, "--write-recovery-conf"];
             postgres.run("pg_basebackup", &[&backup[..], &["--checkpoint=fast"]].concat())?;
-            let port = free_port()?;
+            let port = reserve_port()?;
             postgres.start_server(&data, port, &common.map(str::to_owned))?;
             postgres.wait(port).await?;
         }

@@ -1,7 +1,6 @@
 //! Real `crdb` processes in a temporary directory, killed when the test lets go of them.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -13,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
+
+use crate::ports::reserve_port;
 
 /// How long a cluster may take for anything the tests wait for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,11 +30,6 @@ pub fn binary() -> Result<PathBuf> {
     path.with_context(|| {
         format!("no crdb beside {}: run `cargo build -p crdb` first", own.display())
     })
-}
-
-/// A port that nobody uses at the moment.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// One node: its command line and, while it runs, its process.
@@ -54,7 +50,7 @@ pub struct Node {
 impl Node {
     /// A node that is not started yet; `args` beside the store and its addresses.
     pub fn new(dir: &Path, name: &str, command: &str, args: &[&str]) -> Result<Self> {
-        let (port, http_port) = (free_port()?, free_port()?);
+        let (port, http_port) = (reserve_port()?, reserve_port()?);
         let store = dir.join(name);
         let mut all = vec![
             command.to_owned(),
