@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use crdb_proto::admin::NodeStatus;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -69,6 +70,30 @@ async fn a_held_lock_and_its_waiter_are_shown_by_another_node() -> Result<()> {
     Ok(())
 }
 
+/// Waits until every node knows that a transaction of the node at `port` reads at `read`, nanoseconds since
+/// the Unix epoch and a fraction that counts what happened within one.
+async fn until_protected(cluster: &TestCluster, port: u16, read: &str) -> Result<()> {
+    let read: u64 = read.split('.').next().unwrap_or(read).parse()?;
+    let deadline = Instant::now() + PATIENCE;
+    for node in &cluster.nodes {
+        loop {
+            let status = node.status().await?;
+            let is_reader = |node: &&NodeStatus| {
+                let own = format!("127.0.0.1:{port}");
+                node.descriptor.as_ref().is_some_and(|descriptor| descriptor.sql_address == own)
+            };
+            let reader = status.nodes.iter().find(is_reader);
+            let oldest = reader.and_then(|reader| reader.oldest_read);
+            if oldest.is_some_and(|oldest| oldest.wall_nanos <= read) {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{}: {oldest:?}, not {read}", node.address());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(())
+}
+
 /// Longer than versions are kept and ranges take to close what is past, by far.
 const HELD: Duration = Duration::from_secs(8);
 
@@ -83,11 +108,12 @@ async fn old_versions_are_collected_when_no_open_transaction_reads_them() -> Res
     within(writer.batch_execute("UPDATE t SET v = 1")).await?;
     let as_of = format!("AS OF SYSTEM TIME {before}");
 
-    // It tells its node, and that one the others, before anything is collected.
+    let port = cluster.node(2)?.port;
     let reader = Arc::new(cluster.node(2)?.connect().await?);
     within(reader.batch_execute(&format!("BEGIN {as_of}"))).await?;
     ensure!(rows(&reader, "SELECT v FROM t").await? == ["0"]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Before anything is collected, its node has told the others.
+    until_protected(&cluster, port, &before).await?;
     within(writer.batch_execute("SET CLUSTER SETTING kv.gc.ttl = '1s'")).await?;
     let set = Instant::now();
     while set.elapsed() < HELD {

@@ -256,6 +256,7 @@ impl KnownNode {
             ranges_unavailable: stats.ranges_unavailable,
             ranges_underreplicated: stats.ranges_underreplicated,
             leaders: stats.leaders,
+            oldest_read: stats.oldest_read,
         })
     }
 }
