@@ -47,6 +47,8 @@ pub enum Sequenced {
     Waits(LockGuard),
     /// It would have to wait, and too many do: see [`crate::WAITERS_MAX`].
     Crowded,
+    /// Its transaction has ended meanwhile, so that nobody would give up what it locked.
+    Ended,
 }
 
 impl Locks {
@@ -126,8 +128,11 @@ impl Locks {
         now_nanos: u64,
     ) -> Sequenced {
         let Some(holder) = &txn else { return Sequenced::Free(guard) };
-        self.update(|state| {
+        let locked = self.update(|state| {
             let mut free = Vec::new();
+            if state.table.has_ended(&holder.id, now_nanos) {
+                return (Err(guard), free);
+            }
             for (key, strength) in locks {
                 match state.table.acquire(holder, key, *strength, now_nanos) {
                     Ok(others) => free.extend(others),
@@ -141,12 +146,14 @@ impl Locks {
                         let txn = Some(holder);
                         let (queued, more) = self.enqueue(state, txn, guard, place, now_nanos);
                         free.extend(more);
-                        return (queued, free);
+                        return (Ok(queued), free);
                     }
                 }
             }
-            (Sequenced::Free(guard), free)
-        })
+            (Ok(Sequenced::Free(guard)), free)
+        });
+        // Its place is given up here, where the table is not locked any more.
+        locked.unwrap_or_else(|_place| Sequenced::Ended)
     }
 
     /// Removes what a transaction holds in `span`, or in the whole range.
@@ -155,6 +162,11 @@ impl Locks {
             let free = state.table.release(txn_id, span);
             ((), free)
         });
+    }
+
+    /// See [`LockTable::end`].
+    pub fn end(&self, txn_id: &Bytes, now_nanos: u64) {
+        self.state.lock().table.end(txn_id, now_nanos);
     }
 
     /// Removes everything in `span`, or in the whole range, and wakes all who wait there: the lease
@@ -288,6 +300,7 @@ mod tests {
             Sequenced::Waits(guard) => guard,
             Sequenced::Free(_) => panic!("nothing is in its way"),
             Sequenced::Crowded => panic!("too many wait"),
+            Sequenced::Ended => panic!("it has ended"),
         }
     }
 
@@ -308,6 +321,27 @@ mod tests {
         drop(place);
         places.push(waits(locks.sequence(&b, None, 0)));
         locks.clear(None);
+    }
+
+    #[test]
+    fn who_has_ended_gets_no_lock_and_holds_up_nobody() {
+        let locks = Arc::new(Locks::default());
+        let exclusive = [(Key::from("k"), LockStrength::LockExclusive)];
+        let (a, b) = (request("a"), request("b"));
+        assert!(matches!(locks.acquire(a.txn.clone(), None, &exclusive, 0), Sequenced::Free(None)));
+        let place = waits(locks.sequence(&b, None, 0));
+        let b_id = &b.txn.as_ref().unwrap().id;
+        locks.release(b_id, None);
+        locks.end(b_id, 0);
+        locks.release(&a.txn.as_ref().unwrap().id, None);
+        // Nobody told its request, which goes on where it waited.
+        let Sequenced::Free(place) = locks.sequence(&b, Some(place), 1) else { panic!("free") };
+        assert!(matches!(locks.acquire(b.txn.clone(), place, &exclusive, 1), Sequenced::Ended));
+        assert!(matches!(locks.acquire(a.txn, None, &exclusive, 1), Sequenced::Free(None)));
+        // By then no request of its own can be left.
+        locks.clear(None);
+        let later = locks.acquire(b.txn, None, &exclusive, 5_000_000_000);
+        assert!(matches!(later, Sequenced::Free(None)));
     }
 
     #[test]

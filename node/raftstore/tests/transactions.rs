@@ -26,13 +26,13 @@ fn run_script(path: &Path) {
 /// * `bootstrap`, `three`, `run 50ms`, `transfer n2`, `split KEY` drive the cluster;
 /// * `txn NAME [priority=high]` begins a transaction, `nobody` stands for none;
 /// * `get TXN KEY`, `scan TXN FROM-TO`, with `lock=x|s`, `wait=error|skip`, `at=TXN` (its read
-///   timestamp), `timeout=MS`;
+///   timestamp), `timeout=MS`, `range=N` for another than the one there was before a split, 9;
 /// * `put TXN KEY=VALUE...` writes intents, or versions for `nobody`; `one_phase` does so at once, after
 ///   `validate=KEY` since the begin, or that of `since=TXN`, with `exact` at the transaction's
 ///   timestamp;
 /// * `end TXN commit|stage|abort`, `resolve TXN KEY commit|abort`, `heartbeat TXN`;
 /// * `push TXN by=TXN [force] [dependents=TXN]`, `query TXN`, `prevent TXN KEY`;
-/// * `release TXN FROM-TO`, `locks FROM-TO` ask the lock table.
+/// * `release TXN FROM-TO [ended]`, `locks FROM-TO` ask the lock table.
 ///
 /// A command with `call=NAME` goes on in the background; `look` tells what became of all of those,
 /// `drop NAME` gives one up. Timestamps are shown in milliseconds since the start.
@@ -131,6 +131,9 @@ impl World {
         if let Some(timeout) = args.take_key("timeout") {
             header.lock_timeout_ms = timeout.parse()?;
         }
+        if let Some(range) = args.take_key("range") {
+            header.range_id = range.parse()?;
+        }
         Ok(request)
     }
 
@@ -201,7 +204,8 @@ impl World {
             }
             "release" => {
                 let (start, end) = span(&next().ok_or("which keys?")?);
-                Kind::ReleaseLocks(kv::ReleaseLocksRequest { start, end, txn_id: txn.id.clone() })
+                let (txn_id, ended) = (txn.id.clone(), args.next_pos().is_some());
+                Kind::ReleaseLocks(kv::ReleaseLocksRequest { start, end, txn_id, ended })
             }
             _ => {
                 let pusher = args.take_key("by").map(|name| self.txn(name)).transpose()?;

@@ -29,14 +29,15 @@
 //!    its way is told its ticket.
 //! 5. No more than [`WAITERS_MAX`] requests wait: who asks first looks at
 //!    [`LockTable::is_crowded`].
-//! 6. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
+//! 6. A transaction that is known to have ended gets no lock.
+//! 7. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
 //!    lock is advisory, an intent is met again.
 
 mod key;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -51,6 +52,13 @@ pub const LOCKS_MAX: usize = 10_000;
 /// Requests that may wait for locks of one range. Whoever goes has all those behind it at its key
 /// looked at.
 pub const WAITERS_MAX: usize = 10_000;
+
+/// Transactions known to have ended, at most: those looked at for each lock.
+const ENDED_MAX: usize = 256;
+
+/// How long a transaction is known to have ended, in nanoseconds. By then its node has told that
+/// nobody waits for its request any more, or its connection has ended, and the request with it.
+const ENDED_FOR: u64 = 5_000_000_000;
 
 /// A waiting request's place among all of the range; rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +149,8 @@ pub struct LockTable {
     by_txn: BTreeMap<Bytes, BTreeSet<Key>>,
     /// Where each request waits.
     waiting: BTreeMap<LockTicket, Key>,
+    /// Transactions that have ended, and until when they are remembered; the oldest first.
+    ended: VecDeque<(Bytes, u64)>,
 }
 
 impl Default for LockTable {
@@ -161,6 +171,7 @@ impl LockTable {
             by_age: BTreeMap::new(),
             by_txn: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            ended: VecDeque::new(),
         }
     }
 
@@ -275,6 +286,28 @@ impl LockTable {
         // Requests of the same transaction have nobody before them any more.
         free.extend(self.settle(&key));
         Ok(free)
+    }
+
+    /// Notes that a transaction has ended, whose locks are released, while a request of its own may
+    /// still wait for one: see [`LockTable::has_ended`].
+    pub fn end(&mut self, txn_id: &Bytes, now_nanos: u64) {
+        if self.has_ended(txn_id, now_nanos) {
+            return;
+        }
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_front();
+        }
+        let until = now_nanos.saturating_add(ENDED_FOR);
+        self.ended.push_back((Bytes::copy_from_slice(txn_id), until));
+    }
+
+    /// Whether a transaction is known to have ended: it must get no lock, which nobody would give
+    /// up.
+    pub fn has_ended(&mut self, txn_id: &Bytes, now_nanos: u64) -> bool {
+        while self.ended.front().is_some_and(|(_, until)| *until <= now_nanos) {
+            self.ended.pop_front();
+        }
+        self.ended.iter().any(|(ended, _)| ended == txn_id)
     }
 
     /// Notes an intent that a request met while it held the latch of `key`, so that nobody can have

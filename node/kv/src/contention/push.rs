@@ -164,7 +164,8 @@ async fn clear(
     };
     let txn_id = wait.holder.id.clone();
     if !wait.replicated {
-        let release = ReleaseLocksRequest { start: wait.key.clone(), end: Bytes::new(), txn_id };
+        let start = wait.key.clone();
+        let release = ReleaseLocksRequest { start, end: Bytes::new(), txn_id, ended: false };
         return send(sender, request::Kind::ReleaseLocks(release)).await.map(|_| true);
     }
     // One key after the other would cost a scan a round of consensus each.

@@ -26,8 +26,9 @@ use parking_lot::Mutex;
 
 /// Jobs that may wait.
 const MAX_WAITING: usize = 4096;
-/// Jobs under way at a time.
-const MAX_RUNNING: usize = 64;
+/// Jobs under way at a time. Most take a millisecond; those that wait for a range out of reach
+/// take seconds, and must not keep the others from being begun.
+const MAX_RUNNING: usize = 1024;
 
 pub(crate) type Job = BoxFuture<'static, ()>;
 
@@ -47,6 +48,8 @@ pub(crate) struct Alive {
     pub(crate) meta: TxnMeta,
     /// A heartbeat was sent: there may be a record.
     pub(crate) beaten: AtomicBool,
+    /// A heartbeat is under way.
+    pub(crate) beating: AtomicBool,
     /// Wall time of the last sign of life.
     pub(crate) last: Mutex<Timestamp>,
     /// Why it was aborted, as its record says.

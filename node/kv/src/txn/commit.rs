@@ -23,7 +23,8 @@ const LOCKED_WRITES_MAX: usize = 512;
 
 impl Txn {
     /// Sends what is buffered as intents, so that conditions are checked and the buffer is empty.
-    /// Others wait for the keys from now on.
+    /// Others wait for the keys from now on. Given up halfway, nothing but a rollback is possible:
+    /// intents may come to be there later.
     pub async fn flush(&mut self) -> Result<(), TxnError> {
         self.check_writable()?;
         for (sequence, requests) in self.buffer.batches() {
@@ -33,7 +34,11 @@ impl Txn {
             let keys: Vec<Bytes> = requests.iter().filter_map(written_key).collect();
             let batch = BatchRequest { header: Some(header), requests };
             add(&self.client.metrics().flushes, 1);
-            match self.client.sender().send(batch).await {
+            let half = "a write of the transaction was given up halfway".to_owned();
+            self.state = State::Failed(TxnError::Unavailable { message: half });
+            let answer = self.client.sender().send(batch).await;
+            self.state = State::Active;
+            match answer {
                 Ok(response) => {
                     keys.iter().for_each(|key| self.footprint.laid(key, sequence));
                     self.buffer.sent(sequence);
@@ -249,9 +254,13 @@ impl Txn {
             requests.push(Request { kind: Some(request::Kind::Get(get)) });
         }
         let batch = BatchRequest { header: Some(self.write_header(self.sequence)), requests };
+        let given_up = std::mem::replace(&mut self.locking, true);
         match self.client.sender().send(batch).await {
             // Too old for a version that came meanwhile, it has that lock; the commit sees to the rest.
-            Ok(_) | Err(SendError::WriteTooOld { .. }) => Ok(()),
+            Ok(_) | Err(SendError::WriteTooOld { .. }) => {
+                self.locking = given_up;
+                Ok(())
+            }
             Err(error) => Err(self.fail(error.into())),
         }
     }

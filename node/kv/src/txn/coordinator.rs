@@ -69,6 +69,9 @@ pub struct Txn {
     pub(super) footprint: Footprint,
     /// There may be locks on what is neither written nor validated.
     pub(super) stray_locks: bool,
+    /// A request that locks was sent, and was not answered in full; if it was given up, it may come
+    /// to its locks all the same.
+    pub(super) locking: bool,
     /// Set once it has left something at a leaseholder.
     pub(super) alive: Option<Arc<Alive>>,
     /// There may be a record.
@@ -118,6 +121,7 @@ impl Txn {
             buffer: WriteBuffer::default(),
             footprint: Footprint::default(),
             stray_locks: false,
+            locking: false,
             alive: None,
             recorded: false,
             lost: false,
@@ -252,11 +256,15 @@ impl Txn {
     ) -> Result<Vec<Response>, TxnError> {
         self.check_active()?;
         let stray_locks = self.stray_locks;
+        let given_up = self.locking;
         let (sent, plan) = self.plan_read(&requests)?;
         let mut answers = if sent.is_empty() {
             Vec::new().into_iter()
         } else {
-            self.send_read(sent, options).await?.responses.into_iter()
+            // After an error, too, a range may go on that was not heard.
+            let answer = self.send_read(sent, options).await?;
+            self.locking = given_up;
+            answer.responses.into_iter()
         };
         let at = self.read_timestamp.unwrap_or_default();
         let mut responses = Vec::with_capacity(requests.len());
@@ -305,6 +313,7 @@ impl Txn {
                 self.footprint.lock(start.clone(), end);
                 // Until the answer is here and will be validated.
                 self.stray_locks = true;
+                self.locking = true;
             }
         }
         Ok((sent, plan))
@@ -374,6 +383,7 @@ impl Txn {
         let alive = Arc::new(Alive {
             meta: self.meta.clone(),
             beaten: AtomicBool::new(false),
+            beating: AtomicBool::new(false),
             last: Mutex::new(self.meta.min_timestamp.map(Into::into).unwrap_or_default()),
             aborted: Mutex::default(),
         });

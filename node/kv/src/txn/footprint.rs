@@ -159,12 +159,14 @@ impl Footprint {
             .collect()
     }
 
-    /// Gives the unreplicated locks up.
-    pub(crate) fn releases(&self, txn_id: &Bytes) -> Vec<Request> {
+    /// Gives the unreplicated locks up. `ended` says that requests which lock may still be on their
+    /// way.
+    pub(crate) fn releases(&self, txn_id: &Bytes, ended: bool) -> Vec<Request> {
         let release = |(start, end): &(Bytes, Bytes)| ReleaseLocksRequest {
             start: start.clone(),
             end: end.clone(),
             txn_id: txn_id.clone(),
+            ended,
         };
         self.locked
             .iter()
@@ -238,7 +240,7 @@ mod tests {
         for n in 0..1000 {
             footprint.lock(format!("k{n:06}").into(), Bytes::new());
         }
-        let releases = footprint.releases(&Bytes::new());
+        let releases = footprint.releases(&Bytes::new(), false);
         assert!(releases.len() <= MAX_LOCKED, "{}", releases.len());
     }
 }

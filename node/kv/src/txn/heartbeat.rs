@@ -2,6 +2,11 @@
 //!
 //! Every second each of them that began more than a second ago tells its record that it is alive.
 //! Short transactions never do, and have no record for it.
+//!
+//! Invariants:
+//! 1. A transaction has one heartbeat under way at most, and so there are no more than transactions.
+//! 2. No heartbeat waits for another one: a record out of reach takes as long as a call may take,
+//!    which is longer than a transaction may be silent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +16,8 @@ use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, HeartbeatTxnRequest, Request, TxnStatus, request, response,
 };
-use futures::stream::{self, StreamExt as _};
+use futures::future::{Either, select};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::background::Alive;
 use super::client::{Sleep, TxnClient};
@@ -21,18 +27,27 @@ use crate::SendError;
 const ROUND: Duration = Duration::from_millis(250);
 /// Silence after which a transaction is due.
 const INTERVAL_NANOS: u64 = 1_000_000_000;
-/// Heartbeats under way at a time.
-const PARALLEL: usize = 32;
 
 /// Sends the heartbeats of all transactions until the work is closed.
 pub(super) async fn beat(client: &TxnClient, sleep: Sleep) {
+    let mut beats = FuturesUnordered::new();
     while !client.background().is_closed() {
-        sleep(ROUND).await;
+        let mut round = sleep(ROUND);
+        loop {
+            if beats.is_empty() {
+                round.await;
+                break;
+            }
+            match select(round, beats.next()).await {
+                Either::Left(_) => break,
+                Either::Right((_, rest)) => round = rest,
+            }
+        }
         let now = Timestamp::new(client.clock().wall_nanos(), 0);
         let before = Timestamp::new(now.wall_nanos.saturating_sub(INTERVAL_NANOS), 0);
-        let due = client.background().silent_since(before);
-        let beats: Vec<_> = due.into_iter().map(|alive| beat_once(client, alive)).collect();
-        stream::iter(beats).buffer_unordered(PARALLEL).collect::<()>().await;
+        let due = client.background().silent_since(before).into_iter();
+        let idle = due.filter(|alive| !alive.beating.swap(true, Ordering::AcqRel));
+        beats.extend(idle.map(|alive| beat_once(client, alive)));
     }
 }
 
@@ -44,7 +59,9 @@ async fn beat_once(client: &TxnClient, alive: Arc<Alive>) {
     let header = BatchHeader { txn: Some(alive.meta.clone()), ..BatchHeader::default() };
     let request = Request { kind: Some(request::Kind::HeartbeatTxn(beat)) };
     let batch = BatchRequest { header: Some(header), requests: vec![request] };
-    match client.sender().send(batch).await {
+    let answer = client.sender().send(batch).await;
+    alive.beating.store(false, Ordering::Release);
+    match answer {
         Ok(response) => {
             *alive.last.lock() = now;
             let answer = response.responses.into_iter().next().and_then(|answer| answer.kind);

@@ -76,6 +76,10 @@ pub(super) fn complete<E: Engine>(
             }
             (Some(Request::ReleaseLocks(release)), answer) => {
                 let span = span_or_point(&release.start, &release.end);
+                if release.ended {
+                    // First: what asks in between must not get what was just released.
+                    replica.locks.end(&release.txn_id, now.0);
+                }
                 replica.locks.release(&release.txn_id, Some(&span));
                 *answer = Some(Answer::ReleaseLocks(kv::ReleaseLocksResponse {}));
             }
@@ -200,6 +204,13 @@ impl<E: Engine> Evaluation<E> {
         let range = self.range_id().unwrap_or_default();
         let message = format!("{max} requests wait for the same keys or locks of {range} already");
         self.failure(message, ErrorKind::Unavailable(kv::Unavailable {}))
+    }
+
+    /// The transaction ended while its request waited, so nobody hears this.
+    pub(super) fn ended(&self) -> BatchResponse {
+        let reason = "ABORT_REASON_CLIENT_REJECT".to_owned();
+        let message = format!("the transaction has ended: {reason}");
+        self.failure(message, ErrorKind::TxnAborted(kv::TxnAborted { reason }))
     }
 
     pub(super) fn invalid(&self, message: &str) -> BatchResponse {

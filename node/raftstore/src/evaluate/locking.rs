@@ -42,6 +42,7 @@ impl<E: Engine> Evaluation<E> {
                     return self.queue(place, now, waker);
                 }
                 Sequenced::Crowded => return done(self.crowded(WAITERS_MAX)),
+                Sequenced::Ended => return done(self.ended()),
             }
         }
         self.stage = Stage::Unlocked(latch);
@@ -122,6 +123,7 @@ impl<E: Engine> Evaluation<E> {
             // An error that names no intent: there is nothing to wait for.
             Sequenced::Free(_) => done(self.invalid("nothing is in the way of the request")),
             Sequenced::Crowded => done(self.crowded(WAITERS_MAX)),
+            Sequenced::Ended => done(self.ended()),
         }
     }
 
@@ -146,6 +148,7 @@ impl<E: Engine> Evaluation<E> {
             }
             Sequenced::Waits(place) => place,
             Sequenced::Crowded => return Err(Box::new(done(self.crowded(WAITERS_MAX)))),
+            Sequenced::Ended => return Err(Box::new(done(self.ended()))),
         };
         Err(Box::new(match (self.wait_policy(), place.blocker(waker)) {
             (WaitPolicy::WaitError, Some(wait)) => {

@@ -4,6 +4,7 @@ mod aborted;
 mod bank;
 mod contention;
 mod faults;
+mod given_up;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod rewrites;
@@ -370,6 +371,7 @@ async fn release(client: &TxnClient, txn: &Txn, name: &str) {
         start: key(name),
         end: Bytes::new(),
         txn_id: txn.meta().id.clone(),
+        ended: false,
     };
     let request = Request { kind: Some(request::Kind::ReleaseLocks(release)) };
     let batch = BatchRequest { header: None, requests: vec![request] };
