@@ -12,7 +12,7 @@ use crdb_keys::layout;
 use crdb_kv::local::LocalSender;
 use crdb_kv::{SendError, Sender};
 use crdb_proto::kv::{self, request::Kind};
-use crdb_sql::{Session, SqlState, TransactionStatus};
+use crdb_sql::{Datum, Session, SqlState, TransactionStatus};
 use expect_test::expect;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -234,5 +234,30 @@ fn a_statement_whose_time_is_over_as_its_commit_is_refused_waits_no_more() {
         // The next statement has its own time, and what commits in spite of it has committed.
         run(&mut other, "ROLLBACK").await.unwrap();
         run(&mut session, "UPSERT INTO t VALUES (1, 12)").await.unwrap();
+    });
+}
+
+#[test]
+fn a_commit_at_the_end_of_a_batch_takes_no_longer_than_a_statement() {
+    let Watched { mut session, mut other, _cluster, .. } = watched();
+    block_on(async {
+        run(&mut other, "BEGIN").await.unwrap();
+        run(&mut other, "SELECT v FROM t WHERE k = 1 FOR UPDATE").await.unwrap();
+        run(&mut session, "SET statement_timeout = '50ms'").await.unwrap();
+        let cancel = session.cancel_flag();
+        let upsert = crdb_sqlfront::parse("UPSERT INTO t VALUES (1, 11)").unwrap().remove(0);
+        let prepared = Arc::new(session.prepare(&Arc::new(upsert), &[]).await.unwrap());
+        session.execute(&prepared, &[], &cancel, false).await.unwrap();
+        let error = session.finish(&cancel).await.unwrap_err();
+        assert_eq!(error.code, SqlState::QUERY_CANCELED);
+        assert_eq!(error.message, "canceling statement due to statement timeout");
+        assert_eq!(session.status(), TransactionStatus::Idle);
+        // It had no effect, and left no lock.
+        run(&mut other, "COMMIT").await.unwrap();
+        run(&mut other, "BEGIN").await.unwrap();
+        run(&mut other, "UPDATE t SET v = v + 1 WHERE k = 1").await.unwrap();
+        run(&mut other, "COMMIT").await.unwrap();
+        let rows = run(&mut session, "SELECT v FROM t WHERE k = 1").await.unwrap().rows;
+        assert_eq!(rows, [[Datum::Int(11)]]);
     });
 }

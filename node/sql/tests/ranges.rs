@@ -20,8 +20,8 @@ use prost::Message as _;
 struct Books {
     local: Arc<LocalSender>,
     ranges: Mutex<BTreeMap<Bytes, (RangeDescriptor, u32)>>,
-    /// A range that does not answer.
-    silent: Mutex<Option<u64>>,
+    /// A range that does not answer, and how often it was asked.
+    silent: Mutex<Option<(u64, u32)>>,
 }
 
 impl Books {
@@ -83,7 +83,10 @@ impl Books {
             }
             request::Kind::RangeStatus(status) => {
                 let (descriptor, lease) = Self::at(&mut ranges, &status.key)?.clone();
-                if *self.silent.lock() == Some(descriptor.range_id) {
+                if let Some((silent, asked)) = &mut *self.silent.lock()
+                    && *silent == descriptor.range_id
+                {
+                    *asked += 1;
                     return Err(SendError::Unavailable { message: "no quorum".to_owned() });
                 }
                 let holder = descriptor.replicas.iter().find(|r| r.node_id == lease).copied();
@@ -163,12 +166,17 @@ fn ranges_are_listed_split_and_moved() {
     let mut out = String::new();
     for statement in input.split("\n\n").map(str::trim).filter(|s| !s.is_empty()) {
         if let Some(range) = statement.strip_prefix("-- silent ") {
-            *books.silent.lock() = range.parse().ok();
+            *books.silent.lock() = range.parse().ok().map(|range| (range, 0));
             out.push_str(&format!("{statement}\n\n"));
             continue;
         }
         let result = block_on(run(&mut session, statement));
-        out.push_str(&format!("{statement}\n----\n{}\n", show(&session, &result)));
+        out.push_str(&format!("{statement}\n----\n{}", show(&session, &result)));
+        if let Some((silent, asked)) = &mut *books.silent.lock() {
+            out.push_str(&format!("r{silent} was asked {asked} times\n"));
+            *asked = 0;
+        }
+        out.push('\n');
     }
     expect_test::expect_file![dir.join("ranges.out")].assert_eq(&out);
 }

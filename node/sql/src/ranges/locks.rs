@@ -1,5 +1,7 @@
 //! `crdb_internal.cluster_locks`: who holds which key, and who waits for it.
 
+use bytes::Bytes;
+use crdb_keys::encoding::next_key;
 use crdb_keys::{Span, Timestamp, layout};
 use crdb_proto::kv::{self, Isolation, LockInfo, LockStrength, request, response};
 
@@ -14,8 +16,8 @@ use crate::node::SqlNode;
 use crate::session::SessionInfo;
 use crate::types::SqlType as S;
 
-/// Locks asked of one range.
-const LOCKS_PER_RANGE: u64 = 10_000;
+/// Locks asked of one range at a time: as many as it shows.
+const LOCKS_ASKED: u64 = 1_000;
 
 /// The columns.
 pub(crate) const COLUMNS: [(&str, S); 16] = [
@@ -52,18 +54,44 @@ pub(crate) async fn rows(info: &SessionInfo) -> Result<Vec<Row>> {
     Ok(out)
 }
 
+/// The locks of a range, asked for by and by: not all of one moment.
 async fn locks_of(node: &SqlNode, range: &RangeInfo) -> Result<Vec<LockInfo>> {
-    let mut batch = Batch::new();
-    batch.push(request::Kind::QueryLocks(kv::QueryLocksRequest {
-        start: range.start().clone(),
-        end: range.end().clone(),
-        max_locks: LOCKS_PER_RANGE,
-    }));
-    let reply = sql(node.kv.send(batch, None, None).await)?;
-    match reply.responses.into_iter().next().and_then(|response| response.kind) {
-        Some(response::Kind::QueryLocks(found)) => Ok(found.locks),
-        _ => Err(SqlError::internal("a range gave an answer of another kind")),
+    let mut out = Vec::new();
+    let mut start = range.start().clone();
+    loop {
+        let mut batch = Batch::new();
+        batch.push(request::Kind::QueryLocks(kv::QueryLocksRequest {
+            start,
+            end: range.end().clone(),
+            max_locks: LOCKS_ASKED,
+        }));
+        let reply = sql(node.kv.send(batch, None, None).await)?;
+        let Some(response::Kind::QueryLocks(mut found)) =
+            reply.responses.into_iter().next().and_then(|response| response.kind)
+        else {
+            return Err(SqlError::internal("a range gave an answer of another kind"));
+        };
+        let next = next_page(&mut found.locks);
+        out.append(&mut found.locks);
+        match next {
+            Some(next) if next < *range.end() => start = next,
+            _ => return Ok(out),
+        }
     }
+}
+
+/// Where to ask for more after a full page. A key may have several holders, and its last ones be
+/// cut off: it is left to the next page, unless it fills this one alone.
+fn next_page(locks: &mut Vec<LockInfo>) -> Option<Bytes> {
+    if (locks.len() as u64) < LOCKS_ASKED {
+        return None;
+    }
+    let last = locks.last()?.key.clone();
+    if locks.first().is_some_and(|first| first.key < last) {
+        locks.retain(|lock| lock.key != last);
+        return Some(last);
+    }
+    Some(next_key(&last).into())
 }
 
 fn text(value: &str) -> Datum {

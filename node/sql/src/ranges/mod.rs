@@ -18,7 +18,7 @@ mod keys;
 pub(crate) mod list;
 pub(crate) mod locks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use crdb_keys::{Key, Span, layout};
@@ -34,8 +34,8 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, sql, to_sql_error};
 use crate::node::SqlNode;
 
-/// Ranges asked at once.
-const ASKED_AT_ONCE: usize = 16;
+/// Ranges asked at once. Those that do not answer take as long as a call may take.
+const ASKED_AT_ONCE: usize = 64;
 /// Meta entries read by one request.
 const META_ROWS: u64 = 1000;
 
@@ -70,15 +70,15 @@ impl RangeInfo {
 pub(crate) async fn load(node: &SqlNode, span: &Span, with_stats: bool) -> Result<Vec<RangeInfo>> {
     let hints = read_meta(node, span).await?;
     let mut found: BTreeMap<Key, RangeInfo> = BTreeMap::new();
+    let mut silent: BTreeSet<Key> = BTreeSet::new();
     let keys: Vec<Key> =
         hints.iter().map(|hint| hint.start_key.clone().max(span.start.clone())).collect();
-    let mut asked = stream::iter(keys)
-        .map(|key| status(node, key, with_stats).boxed())
-        .buffer_unordered(ASKED_AT_ONCE);
-    while let Some(answer) = asked.next().await {
+    let ask = async |key: Key| (key.clone(), status(node, key, with_stats).await);
+    let mut asked = stream::iter(keys).map(|key| ask(key).boxed()).buffer_unordered(ASKED_AT_ONCE);
+    while let Some((key, answer)) = asked.next().await {
         match answer {
             Ok(info) => drop(found.insert(info.start().clone(), info)),
-            Err(SendError::Unavailable { .. }) => {}
+            Err(SendError::Unavailable { .. }) => drop(silent.insert(key)),
             Err(error) => return Err(to_sql_error(error)),
         }
     }
@@ -89,6 +89,8 @@ pub(crate) async fn load(node: &SqlNode, span: &Span, with_stats: bool) -> Resul
         let known = found.range(..=at.clone()).next_back().map(|(_, info)| info);
         let info = match known.filter(|info| at < *info.end()) {
             Some(info) => info.clone(),
+            // It was asked a moment ago, for as long as a call may take.
+            None if silent.contains(&at) => believe(&at, &hints)?,
             None => ask_or_believe(node, &at, &hints, with_stats).await?,
         };
         if *info.end() <= at {
@@ -110,13 +112,18 @@ async fn ask_or_believe(
     match status(node, key.clone(), with_stats).await {
         Ok(info) => Ok(info),
         Err(error @ SendError::Unavailable { .. }) => {
-            let covers = |hint: &&RangeDescriptor| hint.start_key <= *key && *key < hint.end_key;
-            match hints.iter().find(covers) {
-                Some(hint) => Ok(RangeInfo { descriptor: hint.clone(), status: None }),
-                None => Err(to_sql_error(error)),
-            }
+            believe(key, hints).map_err(|_| to_sql_error(error))
         }
         Err(error) => Err(to_sql_error(error)),
+    }
+}
+
+/// The range that holds a key, by its meta entry.
+fn believe(key: &Key, hints: &[RangeDescriptor]) -> Result<RangeInfo> {
+    let covers = |hint: &&RangeDescriptor| hint.start_key <= *key && *key < hint.end_key;
+    match hints.iter().find(covers) {
+        Some(hint) => Ok(RangeInfo { descriptor: hint.clone(), status: None }),
+        None => Err(damaged("no meta entry covers a key")),
     }
 }
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crdb_kv::AsOf;
 use crdb_sqlfront::ast::{self, Statement};
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 
 pub use api::{Column, Effect, ExecResult, Notice, Prepared, SessionArgs, Severity, WriteFlag};
 pub(crate) use as_of::{FOLLOWER_READ_LAG, logical_text};
@@ -101,6 +101,8 @@ pub struct Session {
     /// Where others see what it does.
     seat: Seat,
     write_flag: WriteFlag,
+    /// The variables that all below follows.
+    applied: Vars,
     /// What of the session its plans depend on.
     plan_settings: Arc<PlanSettings>,
     /// `statement_timeout` and `idle_session_timeout` in milliseconds, 0 for none.
@@ -150,6 +152,7 @@ impl Session {
             },
             seat,
             write_flag: WriteFlag::default(),
+            applied: Vars::default(),
             plan_settings: Arc::default(),
             statement_timeout: 0,
             idle_timeout: 0,
@@ -268,7 +271,10 @@ impl Session {
         };
         if *self.plan_settings != settings {
             self.plan_settings = Arc::new(settings);
-            // What ran before would mean something else if it ran again.
+        }
+        if self.applied != self.info.vars {
+            self.applied.clone_from(&self.info.vars);
+            // What ran before might say something else if it ran again.
             if let Some(open) = &mut self.txn {
                 open.seal();
             }
@@ -328,37 +334,9 @@ impl Session {
             Statement::Rollback { .. } => None,
             _ => self.time_limit(),
         };
-        let result = match limit {
-            None => self.run(prepared, params, cancel, last).await,
-            Some((limit, why)) if limit.is_zero() => {
-                Err(SqlError::new(SqlState::QUERY_CANCELED, why))
-            }
-            Some((limit, why)) => {
-                let sleep = self.info.node.timer.sleep(limit);
-                let flag = self.write_flag.clone();
-                let run = Box::pin(self.run(prepared, params, cancel, last));
-                match select(run, sleep).await {
-                    Either::Left((result, _)) => result,
-                    // A write on its way decides by itself how the statement ends.
-                    Either::Right(((), run)) if flag.in_flight() => {
-                        cancel.set_overdue(true);
-                        let result = run.await;
-                        cancel.set_overdue(false);
-                        result.map_err(|error| {
-                            // It waited for a lock, or was about to begin something.
-                            let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
-                            let stopped = error.code == SqlState::QUERY_CANCELED;
-                            if waited || stopped && !cancel.is_cancelled() {
-                                SqlError::new(SqlState::QUERY_CANCELED, why)
-                            } else {
-                                error
-                            }
-                        })
-                    }
-                    Either::Right(((), _)) => Err(SqlError::new(SqlState::QUERY_CANCELED, why)),
-                }
-            }
-        };
+        let (node, flag) = (Arc::clone(&self.info.node), self.write_flag.clone());
+        let run = Box::pin(self.run(prepared, params, cancel, last));
+        let result = within(limit, &node, &flag, cancel, run).await;
         self.show_transaction();
         match result {
             Ok(mut result) => {
@@ -471,7 +449,10 @@ impl Session {
             return Ok(());
         }
         let _listed = self.listed(Text::Fixed("COMMIT"), false);
-        match self.commit(cancel).await {
+        let limit = self.time_limit();
+        let (node, flag) = (Arc::clone(&self.info.node), self.write_flag.clone());
+        let commit = Box::pin(self.commit(cancel));
+        match within(limit, &node, &flag, cancel, commit).await {
             Ok(mut told) => {
                 self.untold.append(&mut told);
                 Ok(())
@@ -520,6 +501,37 @@ impl Session {
     #[must_use]
     pub fn status(&self) -> TransactionStatus {
         self.txn.as_ref().map_or(TransactionStatus::Idle, Open::status)
+    }
+}
+
+/// Runs work for no longer than a limit, after which it is dropped, and what is said then. A write
+/// on its way decides by itself how it ends; nothing is begun after it.
+async fn within<T>(
+    limit: Option<(Duration, &'static str)>,
+    node: &SqlNode,
+    flag: &WriteFlag,
+    cancel: &CancelFlag,
+    work: BoxFuture<'_, Result<T>>,
+) -> Result<T> {
+    let Some((limit, why)) = limit else { return work.await };
+    let timed_out = || SqlError::new(SqlState::QUERY_CANCELED, why);
+    if limit.is_zero() {
+        return Err(timed_out());
+    }
+    match select(work, node.timer.sleep(limit)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), work)) if flag.in_flight() => {
+            cancel.set_overdue(true);
+            let result = work.await;
+            cancel.set_overdue(false);
+            result.map_err(|error| {
+                // It waited for a lock, or was about to begin something.
+                let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
+                let stopped = error.code == SqlState::QUERY_CANCELED;
+                if waited || stopped && !cancel.is_cancelled() { timed_out() } else { error }
+            })
+        }
+        Either::Right(((), _)) => Err(timed_out()),
     }
 }
 

@@ -158,7 +158,7 @@ impl Session {
             {
                 return Ok(());
             }
-            match self.replay(cancel).await {
+            match self.replay(&tries.cause, cancel).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
                     let end = tries.give_up();
@@ -180,10 +180,14 @@ impl Session {
 
     /// Runs the open transaction so far in a new one. False when it may not, or when a statement
     /// answers differently than before.
-    async fn replay(&mut self, cancel: &CancelFlag) -> Result<bool> {
+    ///
+    /// However it ends but well, and where it is dropped, what the client was told is no longer
+    /// what the transaction did: no savepoint helps then, of whatever name.
+    async fn replay(&mut self, cause: &str, cancel: &CancelFlag) -> Result<bool> {
         let open = self.open_transaction()?;
         let Some(log) = open.log.clone() else { return Ok(false) };
         let began = open.micros;
+        open.doomed = Some(cause.to_owned());
         open.restart().await;
         let client = self.info.node.txns.clone();
         for step in &log.steps {
@@ -210,6 +214,7 @@ impl Session {
                 }
             }
         }
+        self.open_transaction()?.doomed = None;
         Ok(true)
     }
 

@@ -16,8 +16,9 @@
 //! A transaction that lost a race runs again without its client noticing, as long as its *log*
 //! allows it: all statements so far run again in a new transaction, and each has to give exactly
 //! what it gave before, since the client may have acted on it. So it does not matter whether a
-//! result was sent already. A log that became too large, a change of settings on which the meaning
-//! of the statements before depends, or a statement that answers differently now, ends in 40001.
+//! result was sent already. A log that became too large, a change of settings, on which what the
+//! statements before say may depend, or a statement that answers differently now, ends in 40001. So
+//! does one that was stopped while it ran again: half of it is there.
 //!
 //! Invariants:
 //! 1. A transaction holds every catalog version that it used until it ends, and no read or commit
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use crdb_kv::{AsOf, SavepointId, TxnClient, TxnOptions};
 use crdb_proto::kv::{Isolation, TxnPriority};
 
+use super::run::no_transaction;
 use super::{Prepared, Vars};
 use crate::activity::TxnInfo;
 use crate::catalog::Snapshot;
@@ -228,12 +230,13 @@ impl Open {
 
     /// Takes back everything, for another try.
     pub(super) async fn restart(&mut self) {
+        // First, since nothing may lead back to them if this is dropped.
+        let first = self.savepoints.first().is_some_and(|s| s.id.is_none());
+        self.savepoints.truncate(usize::from(first));
         if let Some(mut kv) = self.kv.take() {
             kv.rollback().await;
         }
         self.pins.clear();
-        let first = self.savepoints.first().is_some_and(|s| s.id.is_none());
-        self.savepoints.truncate(usize::from(first));
     }
 
     /// Takes back everything; only ROLLBACK helps.
@@ -321,7 +324,8 @@ impl Open {
         let savepoint = self.savepoints.get(at);
         let id = savepoint.and_then(|s| s.id);
         let vars = savepoint.map(|s| s.vars.clone()).unwrap_or_default();
-        if let (Some(id), Some(kv)) = (id, self.begun()) {
+        if let Some(id) = id {
+            let kv = self.begun().ok_or_else(no_transaction)?;
             kv.rollback_to(id).await.map_err(crate::kv::txn_error)?;
         }
         self.savepoints.truncate(at + 1);

@@ -106,7 +106,7 @@ const VARIABLES: &[Variable] = &[
 ];
 
 /// The variables of a session.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Vars {
     /// Values that differ from the defaults.
     values: BTreeMap<&'static str, String>,

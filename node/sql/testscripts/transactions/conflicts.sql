@@ -118,6 +118,27 @@ b> UPDATE t SET v = 56 WHERE k = 1
 a> UPDATE t SET v = v + 1 WHERE k = 1 RETURNING v
 a> COMMIT
 
+-- After a change of settings it does not run again by itself: what it did may depend on them.
+a> SET app.who = 'me'
+a> BEGIN
+a> UPDATE t SET v = length(current_setting('app.who')) WHERE k = 2 RETURNING v < 10
+a> SELECT count(*) FROM t WHERE k BETWEEN 100 AND 200 AND v > 1000
+a> SET LOCAL app.who = 'somebody'
+b> INSERT INTO t VALUES (150, 1)
+b> UPDATE t SET v = 90 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1
+a> ROLLBACK
+-- One that sets what was set already does.
+a> BEGIN
+a> UPDATE t SET v = length(current_setting('app.who')) WHERE k = 2 RETURNING v < 10
+a> SELECT count(*) FROM t WHERE k BETWEEN 100 AND 200 AND v > 1000
+a> SET LOCAL app.who = 'me'
+b> INSERT INTO t VALUES (151, 1)
+b> UPDATE t SET v = 91 WHERE k = 1
+a> UPDATE t SET v = v + 1 WHERE k = 1
+a> COMMIT
+b> SELECT v FROM t WHERE k < 3 ORDER BY k
+
 -- No more is kept to compare with than a setting says.
 a> SET CLUSTER SETTING sql.defaults.results_buffer.size = '0'
 a> BEGIN

@@ -98,3 +98,17 @@ b& UPSERT INTO t VALUES (3, 36)
 a> COMMIT
 b.
 c> SELECT * FROM t WHERE k = 3
+
+-- All locks of a range are shown, however many there are, and all holders of each.
+a> CREATE TABLE many (k INT PRIMARY KEY)
+a> INSERT INTO many SELECT * FROM generate_series(1, 1501)
+a> BEGIN
+a> SELECT count(*) FROM (SELECT k FROM many WHERE k > 1 FOR SHARE) AS held
+b> BEGIN
+b> SELECT count(*) FROM (SELECT k FROM many WHERE k > 1 FOR SHARE) AS held
+c> BEGIN
+c> SELECT k FROM many WHERE k = 1 FOR UPDATE
+d> SELECT count(*), count(DISTINCT lock_key), count(DISTINCT txn_id) FROM crdb_internal.cluster_locks WHERE table_name = 'many'
+c> ROLLBACK
+b> ROLLBACK
+a> ROLLBACK

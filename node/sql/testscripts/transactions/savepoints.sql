@@ -101,3 +101,24 @@ a> SELECT k FROM t WHERE k = 1
 b> UPDATE t SET v = 80 WHERE k = 1
 a> UPDATE t SET v = v + 1 WHERE k = 1
 a> ROLLBACK
+
+-- One that is stopped while it runs again by itself is half there: no savepoint leads back to what
+-- its client was told, not even an earlier one of the same name.
+a> BEGIN
+a> SAVEPOINT s
+a> UPDATE t SET v = 5 WHERE k = 3
+a> RELEASE s
+a> SELECT count(*) FROM t WHERE k BETWEEN 10 AND 20 AND v > 1000
+a> SAVEPOINT s
+b> INSERT INTO t VALUES (15, 1)
+b> UPDATE t SET v = 90 WHERE k = 1
+c> BEGIN
+c& UPDATE t SET v = 6 WHERE k = 3
+a& UPDATE t SET v = v + 1 WHERE k = 1
+c.
+b> CANCEL QUERIES (SELECT query_id FROM crdb_internal.cluster_queries WHERE query LIKE 'UPDATE t SET v = v + 1%')
+a.
+a> ROLLBACK TO s
+a> COMMIT
+c> COMMIT
+b> SELECT * FROM t ORDER BY k
