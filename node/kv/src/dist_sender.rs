@@ -12,6 +12,7 @@
 //!
 //! A batch over several ranges goes to each in parts, see the modules `spread` and `split`.
 
+use std::cmp::Reverse;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -220,7 +221,7 @@ impl DistSender {
     }
 
     /// Next replica to ask: the hint, the believed leaseholder, the own node, then the others. If
-    /// any replica may serve: the own node, else any but the leaseholder, which comes next.
+    /// any replica may serve: the nearest one, of several any but the leaseholder, which comes next.
     fn candidate(&self, range: &CachedRange, round: &Round, pending: &[NodeId]) -> Option<NodeId> {
         let free = |node: &NodeId| {
             !round.tried.contains(node)
@@ -230,10 +231,11 @@ impl DistSender {
         let local = self.transport.local_node();
         let others = range.descriptor.replicas.iter().map(|r| NodeId(r.node_id));
         if round.nearest && round.tried.is_empty() {
-            let near = others.clone().filter(|node| Some(*node) != range.leaseholder);
-            if let Some(node) = std::iter::once(local).chain(near).find(free) {
-                return Some(node);
-            }
+            let nearness = |node: &NodeId| {
+                let tiers = self.transport.shared_tiers(*node);
+                (*node != local, Reverse(tiers), Some(*node) == range.leaseholder)
+            };
+            return others.filter(free).min_by_key(nearness);
         }
         round.hint.into_iter().chain(range.leaseholder).chain([local]).chain(others).find(free)
     }

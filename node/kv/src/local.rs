@@ -232,6 +232,10 @@ impl Transport for Local {
         NODE
     }
 
+    fn shared_tiers(&self, _node: NodeId) -> usize {
+        0
+    }
+
     fn send(
         &self,
         node: NodeId,

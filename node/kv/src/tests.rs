@@ -45,6 +45,8 @@ enum Behaviour {
 struct Script {
     nodes: Mutex<HashMap<u32, Behaviour>>,
     sent: Mutex<Vec<(u32, bool)>>,
+    /// Those in the same region.
+    near: Mutex<Vec<u32>>,
     start: Instant,
 }
 
@@ -62,6 +64,10 @@ impl Script {
 impl Transport for Script {
     fn local_node(&self) -> NodeId {
         NodeId(1)
+    }
+
+    fn shared_tiers(&self, node: NodeId) -> usize {
+        usize::from(self.near.lock().contains(&node.get()))
     }
 
     fn send(
@@ -176,6 +182,7 @@ fn cluster(behaviours: [Behaviour; 3]) -> (Arc<Script>, DistSender) {
     let script = Arc::new(Script {
         nodes: Mutex::new(nodes),
         sent: Mutex::new(Vec::new()),
+        near: Mutex::default(),
         start: Instant::now(),
     });
     let cache = Arc::new(RangeCache::default());
@@ -467,4 +474,25 @@ async fn the_nearest_replica_is_asked_first_and_the_leaseholder_next() {
     // Who may serve reads is not taken for the leaseholder.
     sender.send(put("b")).await.unwrap();
     assert_eq!(script.writes_sent_to(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_replicas_elsewhere_one_in_the_own_region_is_nearest() {
+    let (script, sender) = cluster([Behaviour::Serves, Behaviour::Serves, Behaviour::Serves]);
+    let replicas = [2, 3, 4].map(replica).into();
+    let elsewhere = RangeDescriptor { replicas, ..range(4, "a", "z", 2) };
+    assert!(sender.cache().insert(elsewhere));
+    script.set(4, Behaviour::Serves);
+    sender.cache().set_leaseholder(4, b"a", Some(NodeId(3)));
+    let mut read = get("b");
+    let nearest = Routing::Nearest.into();
+    read.header = Some(BatchHeader { routing: nearest, ..BatchHeader::default() });
+    let mut asked = Vec::new();
+    // Nobody near: the leaseholder has enough to do. Two near; then the leaseholder alone.
+    for near in [&[][..], &[3, 4], &[3]] {
+        *script.near.lock() = near.to_vec();
+        sender.send(read.clone()).await.unwrap();
+        asked.extend(script.sent.lock().drain(..).map(|(node, _)| node));
+    }
+    assert_eq!(asked, [2, 4, 3]);
 }

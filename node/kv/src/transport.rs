@@ -22,6 +22,9 @@ pub trait Transport: Send + Sync + 'static {
     /// The node this transport belongs to.
     fn local_node(&self) -> NodeId;
 
+    /// How many tiers of its locality, from the widest on, a node shares with this one.
+    fn shared_tiers(&self, node: NodeId) -> usize;
+
     /// Sends `batch` to the store of `node` and waits for its answer, which may carry an error of
     /// the range. Has no time limit of its own; dropping the future gives up waiting.
     fn send(

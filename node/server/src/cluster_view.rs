@@ -123,6 +123,18 @@ impl ClusterView {
         self.nodes.read().get(&node)?.record.clone()
     }
 
+    /// How many tiers of their localities two nodes share, from the widest on; none that are not
+    /// known.
+    pub fn shared_tiers(&self, one: NodeId, other: NodeId) -> usize {
+        let nodes = self.nodes.read();
+        let locality = |id: &NodeId| {
+            let descriptor = nodes.get(id).and_then(|node| node.descriptor.as_ref());
+            descriptor.map(|descriptor| descriptor.locality.as_slice()).unwrap_or_default()
+        };
+        let (one, other) = (locality(&one), locality(&other));
+        one.iter().zip(other).take_while(|(a, b)| a == b).count()
+    }
+
     /// Every other node with an address.
     pub fn peers(&self, own: NodeId) -> Vec<NodeId> {
         let nodes = self.nodes.read();
@@ -274,6 +286,8 @@ impl PeerBook for ClusterView {
 
 #[cfg(test)]
 mod tests {
+    use crdb_proto::kv;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -296,6 +310,20 @@ mod tests {
         assert!(view.learn_node(descriptor("s", 2, "new:1")));
         assert!(!view.learn_node(descriptor("other", 9, "thief:1")));
         assert_eq!(view.peer_address(NodeId(2)).unwrap().address, "new:1");
+    }
+
+    #[test]
+    fn what_two_nodes_share_counts_from_the_widest_tier_on() {
+        let view = ClusterView::default();
+        let places = [(1, "eu", "a"), (2, "eu", "b"), (3, "us", "a"), (4, "eu", "a")];
+        for (id, region, zone) in places {
+            let tier = |key: &str, value: &str| kv::Tier { key: key.into(), value: value.into() };
+            let locality = vec![tier("region", region), tier("zone", zone)];
+            let one = descriptor(&format!("s{id}"), 1, "a:1");
+            assert!(view.learn_node(NodeDescriptor { node_id: id, locality, ..one }));
+        }
+        let shared = [2, 3, 4, 5].map(|other| view.shared_tiers(NodeId(1), NodeId(other)));
+        assert_eq!(shared, [1, 0, 2, 0]);
     }
 
     #[test]

@@ -34,6 +34,10 @@ impl Transport for Port {
         node_id(self.node)
     }
 
+    fn shared_tiers(&self, _node: NodeId) -> usize {
+        0
+    }
+
     fn send(
         &self,
         node: NodeId,

@@ -80,6 +80,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         site: Arc::clone(&site),
         links: Arc::clone(&links),
         clock: shared.clock.clone(),
+        view: Arc::clone(&shared.view),
     });
     let cache = Arc::clone(&shared.cache);
     let limits =

@@ -15,6 +15,7 @@ use tracing::warn;
 use super::shared::DiskStore;
 use super::store_thread::Inbox;
 use crate::clock::{elapsed, mono};
+use crate::cluster_view::ClusterView;
 use crate::peer::PeerLinks;
 
 /// Where the requests to the own store are driven.
@@ -78,11 +79,16 @@ pub(crate) struct NodeTransport {
     pub(crate) site: Arc<NodeSite>,
     pub(crate) links: Arc<PeerLinks>,
     pub(crate) clock: Clock,
+    pub(crate) view: Arc<ClusterView>,
 }
 
 impl Transport for NodeTransport {
     fn local_node(&self) -> NodeId {
         self.node
+    }
+
+    fn shared_tiers(&self, node: NodeId) -> usize {
+        self.view.shared_tiers(self.node, node)
     }
 
     fn send(
