@@ -248,6 +248,28 @@ mod tests {
     }
 
     #[test]
+    fn each_cause_of_a_retry_has_its_own_count() {
+        let txns = TxnCounts {
+            retries_write_too_old: 1,
+            retries_serializable: 2,
+            retries_uncertainty: 3,
+            retries_aborted: 4,
+            ambiguous: 5,
+            ..TxnCounts::default()
+        };
+        let text = Metrics::default().encode(&Reading { txns, ..Reading::default() });
+        for line in [
+            "txn_restarts_writetooold 1",
+            "txn_restarts_serializable 2",
+            "txn_restarts_readwithinuncertainty 3",
+            "txn_restarts_txnaborted 4",
+            "txn_ambiguous 5",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+        }
+    }
+
+    #[test]
     fn waits_for_locks_are_a_histogram() {
         let mut contention =
             ContentionCounts { waiting: 2, wait_nanos: 2_500_000_000, ..Default::default() };

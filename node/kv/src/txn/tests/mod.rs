@@ -148,6 +148,7 @@ async fn write_skew_is_refused() {
     let error = two.commit().await.unwrap_err();
     assert_eq!(error, TxnError::Retry { cause: RetryCause::Serializable });
     assert_eq!(error.to_string(), "restart transaction: RETRY_SERIALIZABLE");
+    assert_eq!(retries(&client), [0, 1, 0, 0]);
 }
 
 #[tokio::test]
@@ -275,6 +276,32 @@ async fn a_deadlock_is_broken() {
     first.unwrap();
     let aborted = RetryCause::Aborted("ABORT_REASON_PUSHER_ABORTED".to_owned());
     assert_eq!(second.unwrap_err(), TxnError::Retry { cause: aborted });
+    assert_eq!(retries(&client), [0, 0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_lock_of_what_was_written_since_what_was_read_is_refused() {
+    let client = client();
+    set(&client, "a", "1").await;
+    set(&client, "b", "1").await;
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(value(&mut txn, "a").await.unwrap().as_deref(), Some("1"));
+    set(&client, "a", "2").await;
+    set(&client, "b", "2").await;
+    let error = locked(&mut txn, "b").await.unwrap_err();
+    assert_eq!(error, TxnError::Retry { cause: RetryCause::WriteTooOld });
+    assert_eq!(retries(&client), [1, 0, 0, 0]);
+}
+
+/// Retries because of a newer version, a changed read, uncertainty, an abort.
+fn retries(client: &TxnClient) -> [u64; 4] {
+    let counts = client.counts();
+    [
+        counts.retries_write_too_old,
+        counts.retries_serializable,
+        counts.retries_uncertainty,
+        counts.retries_aborted,
+    ]
 }
 
 #[tokio::test]
