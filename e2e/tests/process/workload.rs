@@ -1,28 +1,45 @@
-//! The checking workloads for a few seconds each, on one cluster that suffers a mix of faults.
-//! `cargo xtask soak` runs them for longer, under each nemesis.
+//! The checking workloads for a few seconds each, on one cluster that suffers each kind of fault, and
+//! what a node does whose clock is off. `cargo xtask soak` runs them for longer, each under each.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use crdb_workload::cluster::{Cluster, ClusterOptions};
-use crdb_workload::nemesis::Pace;
+use crdb_workload::nemesis::{Faults, Pace};
+use crdb_workload::process::PATIENCE;
 use crdb_workload::report::AsTable;
 use crdb_workload::run::{NAMES, Plan, Target, run};
 use crdb_workload::session::Isolation;
+use tokio::time::Instant;
+
+/// Nodes with clocks that can be set.
+async fn with_clocks() -> Result<Cluster> {
+    let program = std::env::var_os("CRDB_TEST_CLOCK_BIN").map(PathBuf::from).context(
+        "CRDB_TEST_CLOCK_BIN is to name a crdb built with --features test-clock, as \
+         `cargo xtask test process` does",
+    )?;
+    let options =
+        ClusterOptions { program: Some(program), test_clock: true, ..ClusterOptions::default() };
+    Cluster::start(&options).await.context("start the cluster")
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workloads_see_what_is_promised_under_a_mix_of_faults() -> Result<()> {
+async fn workloads_see_what_is_promised_under_each_kind_of_fault() -> Result<()> {
     // Histories of failures stay beside what cargo builds.
     let keep = Path::new(env!("CARGO_TARGET_TMPDIR")).join("workload");
     let seed = u64::from(rand::random::<u32>());
     println!("seed {seed}");
-    let cluster = Cluster::start(&ClusterOptions::default()).await.context("start the cluster")?;
-    let mut target = Target::Cluster(cluster);
+    // There are as many workloads as kinds, and one more; which meet is a matter of the seed.
+    let faults: Vec<String> = Faults::names().into_iter().filter(|name| name != "none").collect();
+    ensure!(faults.len() <= NAMES.len(), "not each kind of fault would be there");
+    let first = usize::try_from(seed)?;
+    let mut target = Target::Cluster(with_clocks().await?);
     let mut reports = Vec::new();
-    for (n, workload) in (0..).zip(NAMES) {
+    for (n, workload) in NAMES.into_iter().enumerate() {
+        let nemesis = faults.get((first + n) % faults.len()).context("no faults")?;
         let plan = Plan {
-            nemesis: "mix".parse()?,
+            nemesis: nemesis.parse()?,
             time: Duration::from_secs(3),
             // Until each kind of call succeeded and a fault took effect, on a slow machine.
             patience: Duration::from_secs(60),
@@ -31,7 +48,7 @@ async fn workloads_see_what_is_promised_under_a_mix_of_faults() -> Result<()> {
             clients: 12,
             isolation: Isolation::Serializable,
             pace: Pace::short(),
-            seed: seed + n,
+            seed: seed + n as u64,
             keep: keep.clone(),
         };
         let report = run(workload, &mut target, &plan).await.context(workload)?;
@@ -41,5 +58,41 @@ async fn workloads_see_what_is_promised_under_a_mix_of_faults() -> Result<()> {
     let table = AsTable(&reports).to_string();
     println!("{table}");
     ensure!(reports.iter().all(|report| report.is_valid()), "{table}");
+    Ok(())
+}
+
+/// The mean offset of the clocks of the others that a node shows, in milliseconds.
+async fn mean_offset(cluster: &Cluster, n: usize) -> Result<f64> {
+    let node = cluster.nodes().get(n).context("no such node")?;
+    let (_, text) = node.http_get("/_status/vars").await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("clock_offset_meannanos "));
+    Ok(line.context("no clock_offset_meannanos")?.parse::<f64>()? / 1e6)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_leaves_the_others_stops_itself_and_says_so() -> Result<()> {
+    let mut cluster = with_clocks().await?;
+    let node = cluster.nodes().first().context("no node")?;
+    node.execute_retrying("CREATE TABLE t (k INT PRIMARY KEY)").await?;
+    // Within the bound it is shown, and no more: the others are late by this node's clock.
+    cluster.set_clock(2, 200_000_000)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let offset = mean_offset(&cluster, 2).await?;
+        if (-300.0..-100.0).contains(&offset) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "the others seem to be off by {offset} ms");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Beyond four fifths of --max-offset, 500 ms, it must not serve.
+    cluster.set_clock(2, 450_000_000)?;
+    let (status, text) = cluster.ended(2).await?;
+    ensure!(!status.success(), "it ends with {status}:\n{text}");
+    let why = "the clock of this node is more than 400ms off those of 2 of the 2 other nodes";
+    ensure!(text.contains(why), "{text}");
+    for node in cluster.nodes().iter().take(2) {
+        node.execute_retrying("UPSERT INTO t VALUES (1)").await?;
+    }
     Ok(())
 }

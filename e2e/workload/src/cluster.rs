@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +20,8 @@ pub const LOGIN: &str = "user=root dbname=defaultdb";
 /// What a cluster is started with.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
+    /// The program, if another than [`binary`].
+    pub program: Option<PathBuf>,
     /// Whether the nodes' clocks can be set; the binary has to be built with `test-clock`.
     pub test_clock: bool,
     /// A bug to plant; the binary has to be built with `planted-bugs`.
@@ -42,7 +45,8 @@ impl Cluster {
     ///
     /// They do not serve, or the binary lacks a feature that is asked for.
     pub async fn start(options: &ClusterOptions) -> Result<Cluster> {
-        check_features(options)?;
+        let program = options.program.clone().map_or_else(binary, Ok)?;
+        check_features(options, &program)?;
         let dir = tempfile::tempdir()?;
         let mut nodes = Vec::new();
         for n in 1..=3 {
@@ -54,6 +58,7 @@ impl Cluster {
         let join: Vec<String> = (0..nodes.len()).map(front).collect();
         let mut clocks = Vec::new();
         for (n, node) in nodes.iter_mut().enumerate() {
+            node.set_program(&program);
             node.push_arg(format!("--join={}", join.join(",")));
             node.push_arg(format!("--advertise-addr={}", front(n)));
             node.push_arg(format!("--advertise-sql-addr=127.0.0.1:{}", node.port));
@@ -174,6 +179,17 @@ impl Cluster {
         }
     }
 
+    /// Waits for the process of a node to end by itself; how it did, and what it wrote.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub async fn ended(&mut self, n: usize) -> Result<(ExitStatus, String)> {
+        let node = self.node(n)?;
+        let status = node.exit(PATIENCE).await?;
+        Ok((status, node.output()))
+    }
+
     /// Nodes whose process ended without being killed, and panics, with what they wrote.
     pub fn complaints(&mut self) -> Vec<String> {
         let mut complaints = Vec::new();
@@ -208,21 +224,21 @@ impl Cluster {
     }
 }
 
-/// The features for tests that the binary was built with, as it lists them.
+/// The features for tests that a program was built with, as it lists them.
 ///
 /// # Errors
 ///
 /// There is no such program.
-pub fn test_features() -> Result<String> {
-    let output = Command::new(binary()?).arg("version").output()?;
+pub fn test_features(program: &Path) -> Result<String> {
+    let output = Command::new(program).arg("version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| line.starts_with("Test features:"));
     Ok(line.unwrap_or_default().to_owned())
 }
 
 /// Fails early, and with the remedy, when the binary was built without what is needed.
-fn check_features(options: &ClusterOptions) -> Result<()> {
-    let line = test_features()?;
+fn check_features(options: &ClusterOptions, program: &Path) -> Result<()> {
+    let line = test_features(program)?;
     let wanted =
         [("test-clock", options.test_clock), ("planted-bugs", options.planted_bug.is_some())];
     for (feature, _) in wanted.iter().filter(|(_, wanted)| *wanted) {

@@ -11,6 +11,7 @@ use crdb_workload::cluster::{Cluster, ClusterOptions, test_features};
 use crdb_workload::nemesis::{Faults, Pace};
 use crdb_workload::planted::{HUNTS, hunt};
 use crdb_workload::postgres::Postgres;
+use crdb_workload::process::binary;
 use crdb_workload::report::{AsTable, RunReport, head};
 use crdb_workload::run::{NAMES, Plan, Target, run};
 use crdb_workload::session::Isolation;
@@ -83,7 +84,7 @@ async fn main() -> Result<ExitCode> {
     // PostgreSQL does not read the past.
     workloads.retain(|name| args.on == On::Crdb || name != AsOf::NAME);
     // Clocks that can be set, if there are any.
-    let test_clock = args.on == On::Crdb && test_features()?.contains("test-clock");
+    let test_clock = args.on == On::Crdb && test_features(&binary()?)?.contains("test-clock");
     let nemeses = nemeses(&args.nemesis, test_clock)?;
     let seed = args.seed.map_or_else(drawn_seed, Ok)?;
     println!("seed {seed}");
@@ -152,7 +153,11 @@ fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
 }
 
 async fn start(args: &Args, test_clock: bool) -> Result<Target> {
-    let options = ClusterOptions { test_clock, planted_bug: args.planted_bug.clone() };
+    let options = ClusterOptions {
+        test_clock,
+        planted_bug: args.planted_bug.clone(),
+        ..ClusterOptions::default()
+    };
     Ok(match args.on {
         On::Crdb => Target::Cluster(Cluster::start(&options).await.context("start the cluster")?),
         On::Postgres => Target::Postgres(Postgres::start(0).await?),

@@ -391,13 +391,15 @@ impl<'a> Nemesis<'a> {
     async fn move_lease(&mut self) -> Result<()> {
         let place = self.rng.random_range(0..self.tables.len());
         let table = self.tables.get(place).context("no tables")?.name.clone();
-        let ids = timeout(STATEMENT, ranges_of(self.any_port(), &table)).await??;
-        let range = ids.get(self.rng.random_range(0..ids.len())).cloned().unwrap_or_default();
-        let target = self.any_node() + 1;
-        let sql = format!("ALTER RANGE {range} RELOCATE LEASE TO {target}");
-        self.note(sql.clone());
-        self.statement(&sql).await?;
-        Ok(())
+        let ranges = timeout(STATEMENT, ranges_of(self.any_port(), &table)).await??;
+        let place = self.rng.random_range(0..ranges.len());
+        let (range, holder) = ranges.get(place).cloned().context("no ranges")?;
+        // To itself it would be no move.
+        let size = self.cluster.size();
+        let from = holder.unwrap_or_else(|| self.any_node() + 1);
+        let target = (from - 1 + self.rng.random_range(1..size.max(2))) % size + 1;
+        self.note(format!("lease of r{range} from n{from} to n{target}"));
+        timeout(STATEMENT, relocate(self.any_port(), &range, target)).await?
     }
 
     /// Runs a statement at any node.
@@ -426,12 +428,29 @@ impl<'a> Nemesis<'a> {
     }
 }
 
-/// The ranges of a table, in the order of their keys.
-pub(crate) async fn ranges_of(port: u16, table: &str) -> Result<Vec<String>> {
-    let ranges = ask(port, &format!("SHOW RANGES FROM TABLE {table}")).await?;
-    let ids: Vec<String> = ranges.iter().filter_map(|row| row.get("range_id").cloned()).collect();
-    ensure!(!ids.is_empty(), "SHOW RANGES shows no range_id");
-    Ok(ids)
+/// The ranges of a table, in the order of their keys, and the node with the lease of each, if it
+/// answered.
+pub(crate) async fn ranges_of(port: u16, table: &str) -> Result<Vec<(String, Option<usize>)>> {
+    let ranges = ask(port, &format!("SHOW RANGES FROM TABLE {table} WITH DETAILS")).await?;
+    let range = |row: &BTreeMap<String, String>| {
+        let holder = row.get("lease_holder").and_then(|node| node.parse().ok());
+        Some((row.get("range_id")?.clone(), holder))
+    };
+    let ranges: Vec<_> = ranges.iter().filter_map(range).collect();
+    ensure!(!ranges.is_empty(), "SHOW RANGES shows no range_id");
+    Ok(ranges)
+}
+
+/// Moves the lease of a range to a node.
+///
+/// # Errors
+///
+/// It stays where it is.
+pub(crate) async fn relocate(port: u16, range: &str, node: usize) -> Result<()> {
+    let moved = ask(port, &format!("ALTER RANGE {range} RELOCATE LEASE TO {node}")).await?;
+    let result = moved.first().and_then(|row| row.get("result")).map(String::as_str);
+    ensure!(result == Some("ok"), "the lease of r{range}: {}", result.unwrap_or("no result"));
+    Ok(())
 }
 
 /// Asks one node, by the simple protocol; rows by column names.

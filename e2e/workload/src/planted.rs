@@ -37,8 +37,9 @@ const fn hunt_of(
     Hunt { bug, workload, nemesis, pace, clients }
 }
 
-/// One hunt for each bug.
-pub const HUNTS: [Hunt; 6] = [
+/// One hunt for each bug at least. Every judge of more than one property takes part: that of
+/// list-append, and that of registers.
+pub const HUNTS: [Hunt; 8] = [
     // A leaseholder whose clock is late hears of later timestamps late, too: what it reads first gives
     // a transaction a timestamp below that of what was acknowledged elsewhere. Few clients, so that
     // little time passes between.
@@ -50,6 +51,9 @@ pub const HUNTS: [Hunt; 6] = [
     hunt_of("retry-ambiguous", "sets", "kill", [200..600, 300..1500], 30),
     // A follower that is cut off lacks what was acknowledged meanwhile.
     hunt_of("follower-read-above-closed", "as-of", "partition", [200..600, 1000..4000], 30),
+    hunt_of("skip-refresh", "list-append", "none", [200..600, 300..1500], 30),
+    // A value that is written a second time takes back what came in between.
+    hunt_of("retry-ambiguous", "register", "kill", [200..600, 300..1500], 30),
 ];
 
 /// What became of a hunt.
@@ -100,7 +104,11 @@ pub async fn hunt(
     let mut hunted =
         Hunted { bug, workload, nemesis, took: Duration::ZERO, rounds: 0, finding: None };
     while hunted.rounds < most && hunted.finding.is_none() {
-        let options = ClusterOptions { test_clock: true, planted_bug: Some(bug.to_owned()) };
+        let options = ClusterOptions {
+            test_clock: true,
+            planted_bug: Some(bug.to_owned()),
+            ..ClusterOptions::default()
+        };
         let cluster =
             Cluster::start(&options).await.with_context(|| format!("start with {bug}"))?;
         let plan = Plan {

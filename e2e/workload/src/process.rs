@@ -42,6 +42,7 @@ pub struct Node {
     /// The store's directory.
     pub store: PathBuf,
     log: PathBuf,
+    program: PathBuf,
     args: Vec<String>,
     envs: Vec<(String, String)>,
     child: Option<Child>,
@@ -61,14 +62,19 @@ impl Node {
             "--cache=32MiB".to_owned(),
         ];
         all.extend(args.iter().map(ToString::to_string));
-        let log = dir.join(format!("{name}.out"));
-        Ok(Self { port, http_port, store, log, args: all, envs: Vec::new(), child: None })
+        let (log, program) = (dir.join(format!("{name}.out")), binary()?);
+        Ok(Self { port, http_port, store, log, program, args: all, envs: Vec::new(), child: None })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Another program than [`binary`], for the next start.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// Adds an argument for the next start.
@@ -88,7 +94,7 @@ impl Node {
     /// There is no such program.
     pub fn start(&mut self) -> Result<()> {
         let out = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(binary()?)
+        let child = Command::new(&self.program)
             .args(&self.args)
             .envs(self.envs.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use crate::cluster::{self, Cluster};
 use crate::driver::{Clients, Shared};
 use crate::history::{Call, to_json_lines};
-use crate::nemesis::{Deeds, Faults, Nemesis, Pace, ranges_of};
+use crate::nemesis::{Deeds, Faults, Nemesis, Pace, ranges_of, relocate};
 use crate::postgres::{self, Postgres};
+use crate::process::PATIENCE;
 use crate::report::{RunReport, Tally, kinds, reasons, too_little, verdict_name};
 use crate::session::Isolation;
 use crate::verdict::{Validity, Verdict};
@@ -222,9 +223,13 @@ async fn spread(cluster: &Cluster, tables: &[Table]) -> Result<()> {
         let split = format!("ALTER TABLE {name} SPLIT AT VALUES ({}), ({middle})", keys.start);
         node.execute_retrying(&split).await?;
         // What lies before the first key may be of another table.
-        for range in ranges_of(node.port, name).await?.into_iter().skip(1) {
-            let sql = format!("ALTER RANGE {range} RELOCATE LEASE TO {}", to % cluster.size() + 1);
-            node.execute_retrying(&sql).await?;
+        for (range, _) in ranges_of(node.port, name).await?.into_iter().skip(1) {
+            let target = to % cluster.size() + 1;
+            let deadline = Instant::now() + PATIENCE;
+            while let Err(error) = relocate(node.port, &range, target).await {
+                ensure!(Instant::now() < deadline, "{error:#}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             to += 1;
         }
     }

@@ -7,6 +7,7 @@
 //! 3. The last line printed is `N passed, N failed`, and the exit status agrees with it.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -39,7 +40,7 @@ enum Part {
     UnitTests,
     /// A program of ours, built before, with its arguments; it passes or fails as a whole.
     Program(&'static str, &'static str),
-    /// Test programs that run the programs of ours, built before.
+    /// Test programs that run the programs of ours, built before, also with a clock to set.
     WithPrograms(&'static str),
     /// Test programs that run a control plane as plain processes.
     WithControlPlane(&'static str),
@@ -178,8 +179,10 @@ fn run_part(
             Ok(Counts::of_check(succeeded(workspace, command)?))
         }
         Part::WithPrograms(line) => {
+            let test_clock = build_test_clock(workspace, left)?;
             build_programs(workspace, left)?;
             let cargo = workspace.cargo(line).envs(&our_programs(workspace));
+            let cargo = cargo.env("CRDB_TEST_CLOCK_BIN", test_clock.display());
             run_tests(workspace, cargo, left, filter)
         }
         Part::WithControlPlane(line) => {
@@ -212,6 +215,19 @@ fn our_programs(workspace: &Workspace) -> Vec<(String, String)> {
     [("CRDB_BIN", dir.join("crdb")), ("CRDB_E2E_BIN_DIR", dir)]
         .map(|(name, path)| (name.to_owned(), path.display().to_string()))
         .to_vec()
+}
+
+/// Builds the node whose clock tests can set off, and keeps it where no other build replaces it.
+fn build_test_clock(workspace: &Workspace, left: Duration) -> Result<PathBuf> {
+    let build = "build --workspace --bins --features crdb/test-clock";
+    let built = succeeded(workspace, workspace.cargo(build).deadline(left))?;
+    ensure!(built, "the programs do not build");
+    let dir = workspace.programs(Profile::Dev);
+    let (program, new) = (dir.join("crdb-test-clock"), dir.join("crdb-test-clock.new"));
+    // Not over the old one: somebody may still run it.
+    std::fs::copy(dir.join("crdb"), &new).context("copy the node with a test clock")?;
+    std::fs::rename(&new, &program).context("rename the node with a test clock")?;
+    Ok(program)
 }
 
 fn build_programs(workspace: &Workspace, left: Duration) -> Result<()> {
