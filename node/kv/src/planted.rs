@@ -16,15 +16,18 @@ pub enum PlantedTxnBug {
     RetryAmbiguous,
     /// Who waits for a STAGING transaction takes it for an aborted one.
     StagingIsAborted,
+    /// A transaction goes on after a flush that was given up.
+    ForgetGivenUp,
 }
 
 impl PlantedTxnBug {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::SkipUncertaintyRestart,
         Self::SkipRefresh,
         Self::RetryAmbiguous,
         Self::StagingIsAborted,
+        Self::ForgetGivenUp,
     ];
 }
 
@@ -35,6 +38,7 @@ impl fmt::Display for PlantedTxnBug {
             Self::SkipRefresh => "skip-refresh",
             Self::RetryAmbiguous => "retry-ambiguous",
             Self::StagingIsAborted => "staging-is-aborted",
+            Self::ForgetGivenUp => "forget-given-up",
         })
     }
 }

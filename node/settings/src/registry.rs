@@ -71,7 +71,7 @@ settings! {
     MAX_BUFFERED_WRITES: ByteSize = internal(public(
         "kv.transaction.max_buffered_writes",
         // A buffer and the write that reaches its bound must fit into one command.
-        Kind::ByteSize { min: 1 << 10, max: 8 << 20 },
+        Kind::ByteSize { min: 1, max: 8 << 20 },
         "4.0 MiB",
         "bytes of writes that a transaction buffers at its gateway before it sends them as intents",
     ));

@@ -68,6 +68,8 @@ pub(crate) enum Flavour {
     Handovers,
     /// A node hears late of what happens elsewhere, and its clock is behind.
     LateNews,
+    /// Clients do not wait for the end of what takes long, and go back to a savepoint.
+    GivingUp,
 }
 
 /// The shape of a run.
@@ -157,7 +159,11 @@ impl Plan {
         match rng.index(100) {
             0..15 => mixed.with_handovers(rng),
             15..30 => mixed.with_late_news(rng),
-            _ => mixed,
+            30..40 => mixed.with_giving_up(),
+            _ => {
+                let give_up = if rng.chance(50) { 25 } else { 0 };
+                Self { habits: Habits { give_up, ..mixed.habits }, ..mixed }
+            }
         }
     }
 
@@ -206,6 +212,26 @@ impl Plan {
         };
         Self { habits, txn_keys: 6, ..plan }
     }
+
+    fn with_giving_up(self) -> Self {
+        let plan = Self { flavour: Flavour::GivingUp, ..self }.busy();
+        // Writes that wait for locks, sent before the commit.
+        let habits = Habits {
+            read_committed: 0,
+            read_only: 0,
+            as_of: 0,
+            bank: 0,
+            single: 0,
+            locking: 50,
+            flush: 100,
+            savepoint: 100,
+            dawdle: 30,
+            give_up: 50,
+            steps: 8,
+            ..plan.habits
+        };
+        Self { habits, ..plan }
+    }
 }
 
 fn habits(rng: &mut Rng) -> Habits {
@@ -223,6 +249,7 @@ fn habits(rng: &mut Rng) -> Habits {
         dawdle: often(25, 3),
         steps: if rng.chance(50) { 3 } else { 8 },
         across: rng.chance(65),
+        give_up: 0,
     }
 }
 

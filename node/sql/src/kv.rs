@@ -265,6 +265,7 @@ pub(crate) fn txn_error(error: TxnError) -> SqlError {
         TxnError::LockConflict { key, timed_out } => {
             to_sql_error(SendError::LockConflict { key: key.into(), timed_out })
         }
+        TxnError::GivenUp { .. } => retry_error(&error.to_string()),
         TxnError::Ambiguous { message } => to_sql_error(SendError::Ambiguous { message }),
         TxnError::Unavailable { message } => to_sql_error(SendError::Unavailable { message }),
         TxnError::ReadBelowThreshold { threshold } => {

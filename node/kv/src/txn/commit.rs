@@ -34,8 +34,10 @@ impl Txn {
             let keys: Vec<Bytes> = requests.iter().filter_map(written_key).collect();
             let batch = BatchRequest { header: Some(header), requests };
             add(&self.client.metrics().flushes, 1);
-            let half = "a write of the transaction was given up halfway".to_owned();
-            self.state = State::Failed(TxnError::Unavailable { message: half });
+            if !self.client.has(PlantedTxnBug::ForgetGivenUp) {
+                self.state =
+                    State::Failed(TxnError::GivenUp { what: "a write of the transaction" });
+            }
             let answer = self.client.sender().send(batch).await;
             self.state = State::Active;
             match answer {
@@ -113,8 +115,7 @@ impl Txn {
             return Ok(());
         }
         // Given up halfway, the transaction must not go on with what it was to take back.
-        let half = "a rollback to a savepoint was given up halfway".to_owned();
-        self.state = State::Failed(TxnError::Unavailable { message: half });
+        self.state = State::Failed(TxnError::GivenUp { what: "a rollback to a savepoint" });
         for requests in reverts.chunks(super::footprint::BATCH) {
             let header = self.write_header(self.sequence);
             let batch = BatchRequest { header: Some(header), requests: requests.to_vec() };

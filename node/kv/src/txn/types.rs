@@ -156,6 +156,13 @@ pub enum TxnError {
         /// Which range, and why.
         message: String,
     },
+    /// A request was dropped before its answer came, so that what the transaction has written is not
+    /// known: run it again from its start (SQLSTATE 40001).
+    #[error("{what} was given up halfway")]
+    GivenUp {
+        /// Which request.
+        what: &'static str,
+    },
     /// The timestamp of the read is below what is kept.
     #[error("the timestamp of the read is below {threshold}, which is all that is kept")]
     ReadBelowThreshold {
@@ -182,7 +189,8 @@ impl TxnError {
     /// left is to roll it back (or, if ambiguous, to leave it alone).
     #[must_use]
     pub fn may_continue(&self) -> bool {
-        !matches!(self, Self::Ambiguous { .. } | Self::Retry { cause: RetryCause::Aborted(_) })
+        let aborted = matches!(self, Self::Retry { cause: RetryCause::Aborted(_) });
+        !aborted && !matches!(self, Self::Ambiguous { .. } | Self::GivenUp { .. })
     }
 }
 

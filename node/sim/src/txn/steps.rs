@@ -26,6 +26,8 @@ enum Step {
     Flush,
     Save,
     Back,
+    /// A write that is sent, and taken back by a savepoint.
+    TakeBack,
     Pause,
 }
 
@@ -37,6 +39,7 @@ impl Job {
             let step = self.draw(|rng, habits| match rng.index(100) {
                 0..30 => Step::Get,
                 30..45 => Step::Scan,
+                45..50 if !read_only && habits.give_up > 0 => Step::TakeBack,
                 45..50 => Step::Pause,
                 50..70 if !read_only => Step::Update,
                 70..90 if !read_only => Step::Write,
@@ -104,16 +107,25 @@ impl Job {
                 self.get(course, &[key], lock).await?;
                 self.put(course, key)
             }
-            Step::Flush => Ok(course.txn.flush().await?),
+            Step::Flush => match self.unless_given_up(course.txn.flush()).await? {
+                Some(()) => Ok(()),
+                // The statement has failed.
+                None if course.saves.is_empty() => {
+                    Err(Stop::Txn(TxnError::GivenUp { what: "a statement" }))
+                }
+                None => self.back(course).await,
+            },
             Step::Save => {
                 course.saves.push((course.txn.savepoint(), course.own.clone()));
                 Ok(())
             }
-            Step::Back => {
-                let Some((savepoint, own)) = course.saves.pop() else { return Ok(()) };
-                course.txn.rollback_to(savepoint).await?;
-                course.own = own;
-                Ok(())
+            Step::Back => self.back(course).await,
+            Step::TakeBack => {
+                course.saves.push((course.txn.savepoint(), course.own.clone()));
+                let key = self.any_key(course);
+                self.put(course, key)?;
+                self.unless_given_up(course.txn.flush()).await?;
+                self.back(course).await
             }
             Step::Pause => {
                 let pause = self.draw(|rng, _| rng.within(0..300 * MS));
@@ -121,6 +133,14 @@ impl Job {
                 Ok(())
             }
         }
+    }
+
+    /// Goes back to the latest savepoint, if there is one.
+    async fn back(&self, course: &mut Course) -> Result<(), Stop> {
+        let Some((savepoint, own)) = course.saves.pop() else { return Ok(()) };
+        course.txn.rollback_to(savepoint).await?;
+        course.own = own;
+        Ok(())
     }
 
     /// A key, of the group of the keys before if the transaction must stay there.
@@ -211,7 +231,8 @@ impl Job {
             Request { kind: Some(request::Kind::Get(get)) }
         };
         let requests = keys.iter().map(get).collect();
-        let responses = course.txn.read(requests, options).await?;
+        let answer = self.unless_given_up(course.txn.read(requests, options)).await?;
+        let responses = answer.ok_or(TxnError::GivenUp { what: "a read" })?;
         let mut values = Vec::new();
         for (key, response) in keys.iter().zip(responses) {
             let Some(response::Kind::Get(get)) = response.kind else {

@@ -4,7 +4,7 @@
 //! The client is a task of the gateway's process. It may die at any await, as a session does whose
 //! node crashes; what it noted until then is all that is known of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use crdb_keys::{Key, Timestamp, hlc::Clock};
@@ -15,6 +15,7 @@ use crdb_kv::{
 use crdb_proto::kv::{
     BatchRequest, Isolation, LockStrength, PutRequest, Request, TxnPriority, request,
 };
+use futures::future::{Either, select};
 use parking_lot::Mutex;
 
 use super::log::{Ending, KeyId, Kind, Log};
@@ -88,6 +89,8 @@ pub(crate) struct Habits {
     pub(crate) rollback: u32,
     /// Pauses before a commit.
     pub(crate) dawdle: u32,
+    /// Waits that are not waited to their end, as when a statement is cancelled.
+    pub(crate) give_up: u32,
     pub(crate) steps: usize,
     /// Keys of all groups in one transaction.
     pub(crate) across: bool,
@@ -369,7 +372,23 @@ impl Job {
                 return Ok(info);
             }
             log(Ending::Open);
-            course.txn.lock_writes().await?;
+            let locked = self.unless_given_up(course.txn.lock_writes()).await?;
+            locked.ok_or(TxnError::GivenUp { what: "a wait for locks" })?;
+        }
+    }
+
+    /// Waits for `work`, or gives it up: then its requests go on wherever they are.
+    pub(super) async fn unless_given_up<T>(
+        &self,
+        work: impl Future<Output = Result<T, TxnError>>,
+    ) -> Result<Option<T>, TxnError> {
+        let patience = self.draw(|rng, habits| {
+            (habits.give_up > 0 && rng.chance(habits.give_up)).then(|| rng.within(0..100 * MS))
+        });
+        let Some(patience) = patience else { return work.await.map(Some) };
+        match select(pin!(work), self.hub.sleep(patience)).await {
+            Either::Left((done, _)) => done.map(Some),
+            Either::Right(_) => Ok(None),
         }
     }
 

@@ -120,7 +120,8 @@ async fn a_flush_that_was_given_up_cannot_be_taken_back_by_a_savepoint() {
     txn.put(key("a"), "taken back".into()).unwrap();
     assert!(futures::poll!(Box::pin(txn.flush())).is_pending());
     let error = txn.rollback_to(savepoint).await.unwrap_err();
-    assert!(matches!(error, TxnError::Unavailable { .. }), "{error:?}");
+    assert_eq!(error, TxnError::GivenUp { what: "a write of the transaction" });
+    assert!(!error.may_continue());
     txn.put(key("b"), "new".into()).unwrap_err();
     txn.commit().await.unwrap_err();
     holder.rollback().await;
