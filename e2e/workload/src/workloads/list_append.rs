@@ -3,11 +3,14 @@
 //! The dependencies of the transactions are inferred from the lists that were read; a history is
 //! serializable if they have no cycle. Whether it is strictly serializable is told as information.
 //!
+//! Some appends are taken back by a savepoint before the transaction goes on, some of them after they
+//! were cancelled while they waited. Nobody may ever read them.
+//!
 //! Lists are few, so that most transactions conflict. An append locks its list until the transaction
 //! ends: most transactions take their locks in one order, because a deadlock stops all who wait for
 //! its lists until it is found, and a run would show little else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use adya::{History, Opts, Valid};
@@ -29,6 +32,8 @@ const SIZE: i64 = 40;
 /// Over so many tables the lists are spread.
 const TABLES: i64 = 3;
 
+/// The share of appends that are taken back.
+const TAKEN_BACK: f64 = 0.15;
 /// The share of transactions that take locks in any order.
 const DISORDERLY: f64 = 0.02;
 /// How long the search for cycles may take, in each component of the graph of dependencies.
@@ -41,6 +46,20 @@ pub enum Step {
     Append(i64, i64),
     /// Reads a list; `None` until it was read.
     Read(i64, Option<Vec<i64>>),
+    /// Appends an element to a list, and takes it back.
+    TakenBack(i64, i64),
+}
+
+impl Step {
+    fn list(&self) -> i64 {
+        match self {
+            Step::Append(list, _) | Step::Read(list, _) | Step::TakenBack(list, _) => *list,
+        }
+    }
+
+    fn locks(&self) -> bool {
+        !matches!(self, Step::Read(..))
+    }
 }
 
 /// As the checker reads it.
@@ -48,6 +67,8 @@ impl Serialize for Step {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Step::Append(list, element) => json!(["append", list, element]),
+            // For who reads a history that was kept: the checker is not shown it.
+            Step::TakenBack(list, element) => json!(["taken back", list, element]),
             Step::Read(list, seen) => json!(["r", list, seen]),
         }
         .serialize(serializer)
@@ -106,7 +127,7 @@ impl Workload for ListAppend {
 
     async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
         // A single step is a statement on its own.
-        let transaction = op.len() > 1;
+        let transaction = op.len() > 1 || op.iter().any(|s| matches!(s, Step::TakenBack(..)));
         if transaction {
             session.begin().await?;
         }
@@ -134,12 +155,9 @@ impl Workload for ListAppend {
 
 /// Lets the appends change places so that their lists ascend; reads stay where they are.
 fn order_appends(steps: &mut [Step]) {
-    let is_append = |step: &Step| matches!(step, Step::Append(..));
-    let mut appends: Vec<Step> = steps.iter().filter(|step| is_append(step)).cloned().collect();
-    appends.sort_by_key(|step| match step {
-        Step::Append(list, _) | Step::Read(list, _) => *list,
-    });
-    for (place, append) in steps.iter_mut().filter(|step| is_append(step)).zip(appends) {
+    let mut appends: Vec<Step> = steps.iter().filter(|step| step.locks()).cloned().collect();
+    appends.sort_by_key(Step::list);
+    for (place, append) in steps.iter_mut().filter(|step| step.locks()).zip(appends) {
         *place = append;
     }
 }
@@ -151,7 +169,10 @@ impl Lists {
         if rng.random_bool(0.5) {
             return Step::Read(*list, None);
         }
-        let step = Step::Append(*list, *next);
+        let step = match rng.random_bool(TAKEN_BACK) {
+            true => Step::TakenBack(*list, *next),
+            false => Step::Append(*list, *next),
+        };
         *next += 1;
         if *next > SIZE {
             (*list, *next) = (self.next, 1);
@@ -175,16 +196,35 @@ impl ListAppend {
                 Ok(Step::Read(list, Some(seen.unwrap_or_default())))
             }
             Step::Append(list, element) => {
-                let table = self.table(list);
-                let sql = format!(
-                    "INSERT INTO {table} (k, v) VALUES ($1, $2) \
-                     ON CONFLICT (k) DO UPDATE SET v = {table}.v || ',' || excluded.v"
-                );
-                let text = element.to_string();
-                session.execute(&sql, &[list.into(), text.as_str().into()]).await?;
-                Ok(Step::Append(list, element))
+                self.append(session, list, element).await?;
+                Ok(step)
+            }
+            Step::TakenBack(list, element) => {
+                session.rows_of_text("SAVEPOINT s").await?;
+                if element % 2 == 0 {
+                    session.rows_of_text("SET LOCAL statement_timeout = '15ms'").await?;
+                }
+                // Where that failed, going back to the savepoint helps, or says that it does not.
+                match self.append(session, list, element).await {
+                    Ok(()) | Err(Failure::Fail(_)) => {}
+                    Err(unknown) => return Err(unknown),
+                }
+                session.rows_of_text("ROLLBACK TO SAVEPOINT s").await?;
+                session.rows_of_text("RELEASE SAVEPOINT s").await?;
+                Ok(step)
             }
         }
+    }
+
+    async fn append(&self, session: &mut Session, list: i64, element: i64) -> Result<(), Failure> {
+        let table = self.table(list);
+        let sql = format!(
+            "INSERT INTO {table} (k, v) VALUES ($1, $2) \
+             ON CONFLICT (k) DO UPDATE SET v = {table}.v || ',' || excluded.v"
+        );
+        let text = element.to_string();
+        session.execute(&sql, &[list.into(), text.as_str().into()]).await?;
+        Ok(())
     }
 }
 
@@ -195,7 +235,36 @@ fn elements(row: &Row) -> Result<Vec<i64>, Failure> {
 }
 
 fn check(calls: &[Call<Op>]) -> Verdict {
-    judge(&to_json_lines(calls, &[]))
+    let stays = |op: &Op| -> Op {
+        op.iter().filter(|step| !matches!(step, Step::TakenBack(..))).cloned().collect()
+    };
+    let visible: Vec<Call<Op>> = calls
+        .iter()
+        .map(|call| Call { asked: stays(&call.asked), op: stays(&call.op), ..call.clone() })
+        .filter(|call| !call.op.is_empty())
+        .collect();
+    let mut verdict = judge(&to_json_lines(&visible, &[]));
+    find_taken_back(calls, &mut verdict);
+    verdict
+}
+
+/// Finds reads of what was taken back, within its transaction or outside.
+fn find_taken_back(calls: &[Call<Op>], verdict: &mut Verdict) {
+    let taken_back: BTreeSet<(i64, i64)> = calls
+        .iter()
+        .flat_map(|call| &call.asked)
+        .filter_map(|step| match step {
+            Step::TakenBack(list, element) => Some((*list, *element)),
+            _ => None,
+        })
+        .collect();
+    for step in calls.iter().filter(|call| call.is_ok()).flat_map(|call| &call.op) {
+        let Step::Read(list, Some(seen)) = step else { continue };
+        if let Some(element) = seen.iter().find(|seen| taken_back.contains(&(*list, **seen))) {
+            verdict.find(format!("list {list} was read with {element}, which was taken back"));
+            return;
+        }
+    }
 }
 
 fn judge(lines: &str) -> Verdict {
@@ -285,6 +354,22 @@ mod tests {
     }
 
     #[test]
+    fn a_read_of_what_was_taken_back_is_found() {
+        let taken_back = || Step::TakenBack(0, 2);
+        let right = ByHand::new()
+            .ok(vec![append(0, 1), taken_back(), read(0, &[1])])
+            .ok(vec![taken_back()])
+            .ok(vec![read(0, &[1])]);
+        let verdict = of(right);
+        assert!(verdict.is_valid(), "{verdict:?}");
+        let wrong = ByHand::new()
+            .ok(vec![append(0, 1), taken_back()])
+            .ok(vec![append(0, 3)])
+            .ok(vec![read(0, &[1, 2, 3])]);
+        assert_eq!(of(wrong).validity, Validity::Invalid);
+    }
+
+    #[test]
     fn a_lost_append_is_found() {
         let history = ByHand::new()
             .ok(vec![append(0, 1)])
@@ -349,7 +434,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(3);
         let mut seen = std::collections::BTreeSet::new();
         for step in (0..1000).flat_map(|_| workload.next(&mut rng)) {
-            if let Step::Append(list, element) = step {
+            if let Step::Append(list, element) | Step::TakenBack(list, element) = step {
                 assert!(seen.insert((list, element)));
                 assert!(element <= SIZE);
             }
