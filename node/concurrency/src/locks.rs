@@ -164,6 +164,12 @@ impl Locks {
         });
     }
 
+    /// See [`LockTable::has_ended`].
+    #[must_use]
+    pub fn has_ended(&self, txn_id: &Bytes, now_nanos: u64) -> bool {
+        self.state.lock().table.has_ended(txn_id, now_nanos)
+    }
+
     /// See [`LockTable::end`].
     pub fn end(&self, txn_id: &Bytes, now_nanos: u64) {
         self.state.lock().table.end(txn_id, now_nanos);

@@ -301,8 +301,8 @@ impl LockTable {
         self.ended.push_back((Bytes::copy_from_slice(txn_id), until));
     }
 
-    /// Whether a transaction is known to have ended: it must get no lock, which nobody would give
-    /// up.
+    /// Whether a transaction is known to have ended: it must get no lock and write nothing, which
+    /// nobody would clean up.
     pub fn has_ended(&mut self, txn_id: &Bytes, now_nanos: u64) -> bool {
         while self.ended.front().is_some_and(|(_, until)| *until <= now_nanos) {
             self.ended.pop_front();

@@ -38,7 +38,9 @@ impl Txn {
                 self.state =
                     State::Failed(TxnError::GivenUp { what: "a write of the transaction" });
             }
+            let given_up = std::mem::replace(&mut self.unanswered, true);
             let answer = self.client.sender().send(batch).await;
+            self.unanswered = given_up;
             self.state = State::Active;
             match answer {
                 Ok(response) => {
@@ -255,11 +257,11 @@ impl Txn {
             requests.push(Request { kind: Some(request::Kind::Get(get)) });
         }
         let batch = BatchRequest { header: Some(self.write_header(self.sequence)), requests };
-        let given_up = std::mem::replace(&mut self.locking, true);
+        let given_up = std::mem::replace(&mut self.unanswered, true);
         match self.client.sender().send(batch).await {
             // Too old for a version that came meanwhile, it has that lock; the commit sees to the rest.
             Ok(_) | Err(SendError::WriteTooOld { .. }) => {
-                self.locking = given_up;
+                self.unanswered = given_up;
                 Ok(())
             }
             Err(error) => Err(self.fail(error.into())),

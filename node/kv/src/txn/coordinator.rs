@@ -69,9 +69,9 @@ pub struct Txn {
     pub(super) footprint: Footprint,
     /// There may be locks on what is neither written nor validated.
     pub(super) stray_locks: bool,
-    /// A request that locks was sent, and was not answered in full; if it was given up, it may come
-    /// to its locks all the same.
-    pub(super) locking: bool,
+    /// A request that locks or writes was sent, and was not answered in full; if it was given up, it
+    /// may come to its locks, or lay its intents, all the same.
+    pub(super) unanswered: bool,
     /// Set once it has left something at a leaseholder.
     pub(super) alive: Option<Arc<Alive>>,
     /// There may be a record.
@@ -121,7 +121,7 @@ impl Txn {
             buffer: WriteBuffer::default(),
             footprint: Footprint::default(),
             stray_locks: false,
-            locking: false,
+            unanswered: false,
             alive: None,
             recorded: false,
             lost: false,
@@ -256,14 +256,14 @@ impl Txn {
     ) -> Result<Vec<Response>, TxnError> {
         self.check_active()?;
         let stray_locks = self.stray_locks;
-        let given_up = self.locking;
+        let given_up = self.unanswered;
         let (sent, plan) = self.plan_read(&requests)?;
         let mut answers = if sent.is_empty() {
             Vec::new().into_iter()
         } else {
             // After an error, too, a range may go on that was not heard.
             let answer = self.send_read(sent, options).await?;
-            self.locking = given_up;
+            self.unanswered = given_up;
             answer.responses.into_iter()
         };
         let at = self.read_timestamp.unwrap_or_default();
@@ -313,7 +313,7 @@ impl Txn {
                 self.footprint.lock(start.clone(), end);
                 // Until the answer is here and will be validated.
                 self.stray_locks = true;
-                self.locking = true;
+                self.unanswered = true;
             }
         }
         Ok((sent, plan))

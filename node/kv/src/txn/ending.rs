@@ -11,8 +11,8 @@
 //!    record says STAGING, an intent that is missing says that the transaction is not committed.
 //! 2. The record of an aborted transaction stays if a request that could make it anew may still be
 //!    on its way.
-//! 3. Where a wait for a lock was given up, the leaseholder is told that the transaction has ended:
-//!    the request goes on there for a moment, and what it locks nobody would give up.
+//! 3. Where a request was given up, its leaseholders are told that the transaction has ended: it
+//!    goes on there for a moment, and what it locks or writes nobody would clean up.
 //! 4. Nothing is cleaned up after an ambiguous commit: whoever meets its intents finds out.
 //!
 //! A step that fails ends the work: whoever meets what is left asks the record and goes on, and the
@@ -44,8 +44,8 @@ struct Ending {
     recorded: bool,
     /// The record must stay.
     keep_record: bool,
-    /// A request that locks may still be on its way.
-    locking: bool,
+    /// A request that locks or writes may still be on its way.
+    unanswered: bool,
 }
 
 impl Txn {
@@ -67,7 +67,7 @@ impl Txn {
             commit,
             recorded,
             keep_record: self.lost && commit.is_none(),
-            locking: self.locking,
+            unanswered: self.unanswered,
         })
     }
 
@@ -144,14 +144,14 @@ impl Ending {
         let id = &self.meta.id;
         if self.commit.is_none() {
             // First what others may wait for.
-            self.send_all(self.footprint.releases(id, self.locking)).await?;
+            self.send_all(self.footprint.releases(id, self.unanswered)).await?;
         }
         if self.recorded {
             self.end().await?;
         }
         self.send_all(self.footprint.resolutions(id, self.commit)).await?;
         if self.commit.is_some() {
-            self.send_all(self.footprint.releases(id, self.locking)).await?;
+            self.send_all(self.footprint.releases(id, self.unanswered)).await?;
         }
         if self.recorded && !self.keep_record {
             self.remove_record().await?;

@@ -159,19 +159,16 @@ impl Footprint {
             .collect()
     }
 
-    /// Gives the unreplicated locks up. `ended` says that requests which lock may still be on their
-    /// way.
+    /// Gives the unreplicated locks up. `ended` says that requests which lock or write may still be
+    /// on their way: then it is told wherever they may come to.
     pub(crate) fn releases(&self, txn_id: &Bytes, ended: bool) -> Vec<Request> {
-        let release = |(start, end): &(Bytes, Bytes)| ReleaseLocksRequest {
-            start: start.clone(),
-            end: end.clone(),
-            txn_id: txn_id.clone(),
-            ended,
+        let intents = if ended { self.intent_spans() } else { Vec::new() };
+        let intents = intents.into_iter().map(|span| (span.start, span.end));
+        let release = |(start, end): (Bytes, Bytes)| {
+            let release = ReleaseLocksRequest { start, end, txn_id: txn_id.clone(), ended };
+            Request { kind: Some(request::Kind::ReleaseLocks(release)) }
         };
-        self.locked
-            .iter()
-            .map(|span| Request { kind: Some(request::Kind::ReleaseLocks(release(span))) })
-            .collect()
+        self.locked.iter().cloned().chain(intents).map(release).collect()
     }
 }
 

@@ -27,6 +27,9 @@ impl<E: Engine> Evaluation<E> {
         if let Err(response) = self.check_bounds(&replica) {
             return Progress::Done(response);
         }
+        if self.writes_late(&replica, now) {
+            return done(self.ended());
+        }
         let policy = self.wait_policy();
         if policy != WaitPolicy::WaitSkip && !replica.locks.is_empty() {
             let wants = self.wants();
@@ -47,6 +50,12 @@ impl<E: Engine> Evaluation<E> {
         }
         self.stage = Stage::Unlocked(latch);
         Progress::Yield(YieldPoint::AfterLocks)
+    }
+
+    /// Whether it writes for a transaction that has ended meanwhile.
+    fn writes_late(&self, replica: &ReplicaHandle, now: Mono) -> bool {
+        self.txn().is_some_and(|txn| replica.locks.has_ended(&txn.id, now.0))
+            && wants::Writes::of(&self.request) != wants::Writes::Nothing
     }
 
     fn wait_policy(&self) -> WaitPolicy {

@@ -124,9 +124,10 @@ async fn a_flush_that_was_given_up_cannot_be_taken_back_by_a_savepoint() {
     assert!(!error.may_continue());
     txn.put(key("b"), "new".into()).unwrap_err();
     txn.commit().await.unwrap_err();
+    // The write comes to its end after the clean-up.
+    txn.rollback().await;
     holder.rollback().await;
     remote.haunt().await;
-    txn.rollback().await;
     let mut reader = near.begin(TxnOptions::default());
     for name in ["a", "b"] {
         assert_eq!(value(&mut reader, name).await.unwrap(), None);
