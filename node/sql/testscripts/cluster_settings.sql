@@ -38,7 +38,7 @@ SET CLUSTER SETTING kv.closed_timestamp.target_duration = 3
 
 SET CLUSTER SETTING sql.txn.read_committed_isolation.enabled = perhaps
 
-SET CLUSTER SETTING kv.transaction.max_buffered_writes = '1 B'
+SET CLUSTER SETTING kv.transaction.max_buffered_writes = '0 B'
 
 SET CLUSTER SETTING kv.transaction.max_buffered_writes = 1 + 1
 
