@@ -9,6 +9,8 @@
 //! 1. A guard that is dropped gives its place up and wakes those who may go because of it.
 //! 2. Nobody is woken while the table is locked.
 //! 3. Who was told to go finds either nothing in the way or a new place to wait.
+//! 4. A transaction that is known to have ended gets no lock: it is asked under the same lock of the
+//!    table as it is granted.
 
 use std::{collections::BTreeMap, sync::Arc, task::Waker};
 

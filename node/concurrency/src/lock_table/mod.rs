@@ -29,8 +29,7 @@
 //!    its way is told its ticket.
 //! 5. No more than [`WAITERS_MAX`] requests wait: who asks first looks at
 //!    [`LockTable::is_crowded`].
-//! 6. A transaction that is known to have ended gets no lock.
-//! 7. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
+//! 6. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
 //!    lock is advisory, an intent is met again.
 
 mod key;

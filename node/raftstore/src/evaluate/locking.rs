@@ -52,10 +52,10 @@ impl<E: Engine> Evaluation<E> {
         Progress::Yield(YieldPoint::AfterLocks)
     }
 
-    /// Whether it writes for a transaction that has ended meanwhile.
+    /// Whether it writes for a transaction that has ended meanwhile. Reads do not ask the table.
     fn writes_late(&self, replica: &ReplicaHandle, now: Mono) -> bool {
-        self.txn().is_some_and(|txn| replica.locks.has_ended(&txn.id, now.0))
-            && wants::Writes::of(&self.request) != wants::Writes::Nothing
+        wants::Writes::of(&self.request) != wants::Writes::Nothing
+            && self.txn().is_some_and(|txn| replica.locks.has_ended(&txn.id, now.0))
     }
 
     fn wait_policy(&self) -> WaitPolicy {
