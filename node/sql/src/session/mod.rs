@@ -334,9 +334,13 @@ impl Session {
             Statement::Rollback { .. } => None,
             _ => self.time_limit(),
         };
-        let (node, flag) = (Arc::clone(&self.info.node), self.write_flag.clone());
-        let run = Box::pin(self.run(prepared, params, cancel, last));
-        let result = within(limit, &node, &flag, cancel, run).await;
+        let result = match limit.map(|limit| self.start(limit)) {
+            None => self.run(prepared, params, cancel, last).await,
+            Some(limit) => {
+                let run = Box::pin(self.run(prepared, params, cancel, last));
+                limit.bound(cancel, run).await
+            }
+        };
         self.show_transaction();
         match result {
             Ok(mut result) => {
@@ -355,6 +359,11 @@ impl Session {
     /// Lets others see a statement until what is returned is dropped.
     fn listed(&self, text: Text, preparing: bool) -> Busy {
         self.seat.begin(text, self.info.node.clock.wall_nanos(), preparing)
+    }
+
+    fn start(&self, (limit, why): (Duration, &'static str)) -> Limit {
+        let over = (!limit.is_zero()).then(|| self.info.node.timer.sleep(limit));
+        Limit { over, why, flag: self.write_flag.clone() }
     }
 
     /// How long the statement may take, and what is said when it takes longer.
@@ -449,10 +458,11 @@ impl Session {
             return Ok(());
         }
         let _listed = self.listed(Text::Fixed("COMMIT"), false);
-        let limit = self.time_limit();
-        let (node, flag) = (Arc::clone(&self.info.node), self.write_flag.clone());
-        let commit = Box::pin(self.commit(cancel));
-        match within(limit, &node, &flag, cancel, commit).await {
+        let committed = match self.time_limit().map(|limit| self.start(limit)) {
+            None => self.commit(cancel).await,
+            Some(limit) => limit.bound(cancel, Box::pin(self.commit(cancel))).await,
+        };
+        match committed {
             Ok(mut told) => {
                 self.untold.append(&mut told);
                 Ok(())
@@ -504,34 +514,37 @@ impl Session {
     }
 }
 
-/// Runs work for no longer than a limit, after which it is dropped, and what is said then. A write
-/// on its way decides by itself how it ends; nothing is begun after it.
-async fn within<T>(
-    limit: Option<(Duration, &'static str)>,
-    node: &SqlNode,
-    flag: &WriteFlag,
-    cancel: &CancelFlag,
-    work: BoxFuture<'_, Result<T>>,
-) -> Result<T> {
-    let Some((limit, why)) = limit else { return work.await };
-    let timed_out = || SqlError::new(SqlState::QUERY_CANCELED, why);
-    if limit.is_zero() {
-        return Err(timed_out());
-    }
-    match select(work, node.timer.sleep(limit)).await {
-        Either::Left((result, _)) => result,
-        Either::Right(((), work)) if flag.in_flight() => {
-            cancel.set_overdue(true);
-            let result = work.await;
-            cancel.set_overdue(false);
-            result.map_err(|error| {
-                // It waited for a lock, or was about to begin something.
-                let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
-                let stopped = error.code == SqlState::QUERY_CANCELED;
-                if waited || stopped && !cancel.is_cancelled() { timed_out() } else { error }
-            })
+/// A limit on the time of a statement that has begun to run.
+struct Limit {
+    /// None if no time is left.
+    over: Option<BoxFuture<'static, ()>>,
+    /// What is said then.
+    why: &'static str,
+    flag: WriteFlag,
+}
+
+impl Limit {
+    /// Runs work for no longer than this, after which it is dropped. A write on its way decides by
+    /// itself how it ends; nothing is begun after it.
+    async fn bound<T>(self, cancel: &CancelFlag, work: BoxFuture<'_, Result<T>>) -> Result<T> {
+        let Limit { over, why, flag } = self;
+        let timed_out = || SqlError::new(SqlState::QUERY_CANCELED, why);
+        let Some(over) = over else { return Err(timed_out()) };
+        match select(work, over).await {
+            Either::Left((result, _)) => result,
+            Either::Right(((), work)) if flag.in_flight() => {
+                cancel.set_overdue(true);
+                let result = work.await;
+                cancel.set_overdue(false);
+                result.map_err(|error| {
+                    // It waited for a lock, or was about to begin something.
+                    let waited = error.code == SqlState::LOCK_NOT_AVAILABLE;
+                    let stopped = error.code == SqlState::QUERY_CANCELED;
+                    if waited || stopped && !cancel.is_cancelled() { timed_out() } else { error }
+                })
+            }
+            Either::Right(((), _)) => Err(timed_out()),
         }
-        Either::Right(((), _)) => Err(timed_out()),
     }
 }
 
