@@ -3,10 +3,6 @@
 use super::*;
 use crate::contention::PushOutcome;
 
-fn nowait() -> ReadOptions {
-    ReadOptions { wait_policy: WaitPolicy::WaitError, ..ReadOptions::default() }
-}
-
 #[tokio::test]
 async fn nowait_waits_for_nobody_alive_and_passes_the_dead() {
     let (wall, sender, client) = cluster();

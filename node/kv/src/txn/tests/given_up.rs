@@ -84,10 +84,6 @@ fn far_and_near() -> (Arc<Remote>, LocalSender, TxnClient, TxnClient) {
     (remote, local, far, near)
 }
 
-fn nowait() -> ReadOptions {
-    ReadOptions { wait_policy: WaitPolicy::WaitError, ..ReadOptions::default() }
-}
-
 #[tokio::test]
 async fn a_wait_for_a_lock_that_was_given_up_leaves_no_lock_at_another_node() {
     for by_commit in [true, false] {

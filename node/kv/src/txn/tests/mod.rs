@@ -55,6 +55,10 @@ fn lock(name: &str) -> Request {
     Request { kind: Some(request::Kind::Get(get)) }
 }
 
+fn nowait() -> ReadOptions {
+    ReadOptions { wait_policy: WaitPolicy::WaitError, ..ReadOptions::default() }
+}
+
 async fn locked(txn: &mut Txn, name: &str) -> Result<Option<String>, TxnError> {
     let responses = txn.read(vec![lock(name)], ReadOptions::default()).await?;
     Ok(text(responses.into_iter().next().unwrap()))
