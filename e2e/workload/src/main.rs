@@ -1,6 +1,7 @@
 //! `crdb-workload`: runs workloads under nemeses and reports; `cargo xtask soak` calls it.
 #![expect(clippy::print_stdout, reason = "the report is the purpose of this program")]
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -78,8 +79,18 @@ struct Args {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<ExitCode> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match perform(Args::parse()).await {
+        Ok(code) => code,
+        // A typing error needs no backtrace.
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn perform(args: Args) -> Result<ExitCode> {
     let mut workloads = chosen(&args.workload, &NAMES)?;
     // PostgreSQL does not read the past.
     workloads.retain(|name| args.on == On::Crdb || name != AsOf::NAME);

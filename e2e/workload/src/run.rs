@@ -264,6 +264,7 @@ fn conclude<W: Workload>(
 ) -> RunReport {
     let began = Instant::now();
     let mut verdict = workload.check(calls);
+    verdict.notes.splice(0..0, before.notes);
     let checker_ms = began.elapsed().as_millis();
     let tally = Tally::of(calls);
     match before.validity {
