@@ -1,26 +1,18 @@
-//! The whole conversation of `pgbench -i` and of its three scripts, as PostgreSQL 15's sends it.
+//! The statements of `pgbench -i`, of its start-up, and of its TPC-B-like script, of which the other
+//! two are parts, as PostgreSQL 15's words them. The way of COPY differs: here it is prepared.
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use futures::SinkExt as _;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
-use crate::cluster::{TestCluster, within};
+use crate::cluster::{TestCluster, rows, within};
 
 /// Accounts; 100,000 in pgbench.
 const ACCOUNTS: u64 = 1000;
 
 /// By which pgbench finds its tables, and whether they are partitioned.
 const PROBE: &str = "select o.n, p.partstrat, pg_catalog.count(i.inhparent) from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on (n.oid = c.relnamespace) cross join lateral (select pg_catalog.array_position(pg_catalog.current_schemas(true), n.nspname)) as o(n) left join pg_catalog.pg_partitioned_table as p on (p.partrelid = c.oid) left join pg_catalog.pg_inherits as i on (c.oid = i.inhparent) where c.relname = 'pgbench_accounts' and o.n is not null group by 1, 2 order by 1 asc limit 1";
-
-async fn one(client: &Client, sql: &str) -> Result<Option<String>> {
-    let answer = within(client.simple_query(sql)).await.with_context(|| sql.to_owned())?;
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    Ok(row)
-}
 
 async fn initialize(client: &Client) -> Result<()> {
     for sql in [
@@ -107,8 +99,8 @@ async fn all_that_pgbench_sends_works() -> Result<()> {
     for _ in 0..2 {
         initialize(&client).await?;
     }
-    ensure!(one(&client, "select count(*) from pgbench_branches").await?.as_deref() == Some("1"));
-    ensure!(one(&client, PROBE).await?.is_some(), "the probe finds no table");
+    ensure!(rows(&client, "select count(*) from pgbench_branches").await? == ["1"]);
+    ensure!(rows(&client, PROBE).await?.len() == 1, "the probe finds no table");
     for sql in ["vacuum pgbench_branches", "vacuum pgbench_tellers", "truncate pgbench_history"] {
         within(client.batch_execute(sql)).await.context(sql)?;
     }
@@ -124,8 +116,8 @@ async fn all_that_pgbench_sends_works() -> Result<()> {
         ("SELECT sum(delta) FROM pgbench_history WHERE mtime <= now()", "42"),
         ("SELECT count(*) FROM pgbench_accounts", "1000"),
     ] {
-        let got = one(&other, sql).await?;
-        ensure!(got.as_deref() == Some(expected), "{sql}: {got:?}");
+        let got = rows(&other, sql).await?;
+        ensure!(got == [expected], "{sql}: {got:?}");
     }
     Ok(())
 }

@@ -7,22 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use crdb_proto::admin::NodeStatus;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
-use crate::cluster::{PATIENCE, TestCluster, connect, within};
-
-/// The rows of an answer, columns joined by spaces.
-async fn rows(client: &Client, sql: &str) -> Result<Vec<String>> {
-    let answer = within(client.simple_query(sql)).await.with_context(|| sql.to_owned())?;
-    let row = |message| match message {
-        SimpleQueryMessage::Row(row) => {
-            let columns = (0..row.len()).map(|n| row.get(n).unwrap_or("NULL"));
-            Some(columns.collect::<Vec<_>>().join(" "))
-        }
-        _ => None,
-    };
-    Ok(answer.into_iter().filter_map(row).collect())
-}
+use crate::cluster::{PATIENCE, TestCluster, connect, rows, within};
 
 /// Asks again until the rows are those expected.
 async fn until(client: &Client, sql: &str, expected: &[&str]) -> Result<()> {
