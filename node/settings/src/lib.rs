@@ -1,4 +1,5 @@
-//! Cluster settings: which there are, what may stand in them, and what does on this node.
+//! Cluster settings: which there are, what may stand in them, and what does on this node; and how
+//! a crate names its bounds, see [`limits!`].
 //!
 //! What it is: the registry with names, types, defaults and texts, and [`Settings`], the values as a
 //! node knows them, cheap to read. What it is not: it neither reads nor writes the replicated store
@@ -16,6 +17,7 @@
 //!    told, nothing fails.
 //! 3. Only settings that some code reads are registered.
 
+mod limits;
 mod registry;
 mod value;
 
@@ -23,6 +25,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+pub use limits::{Bound, LimitError, draw as draw_limit, pairs as limit_pairs};
 pub use registry::{
     CLOSED_TIMESTAMP_SIDE_TRANSPORT_INTERVAL, CLOSED_TIMESTAMP_TARGET, FOLLOWER_READS_ENABLED,
     GC_TTL, MAX_BUFFERED_WRITES, READ_COMMITTED_ENABLED, RESULTS_BUFFER_SIZE,
