@@ -101,20 +101,24 @@ pub fn verdict_name(verdict: &Verdict) -> &'static str {
 /// Why calls did not succeed, by the first words of the reason.
 #[must_use]
 pub fn reasons<O>(calls: &[Call<O>]) -> BTreeMap<String, u64> {
+    reasons_of(calls.iter().filter_map(|call| call.error.as_deref()))
+}
+
+/// Errors by their first words, with their numbers.
+#[must_use]
+pub fn reasons_of<'a>(errors: impl Iterator<Item = &'a str>) -> BTreeMap<String, u64> {
     let mut reasons = BTreeMap::new();
-    for call in calls {
-        if let Some(error) = &call.error {
-            // Without keys and numbers, so that equal reasons are equal.
-            let words: String = error.chars().filter(|c| !c.is_ascii_digit()).take(120).collect();
-            let state: String = error.chars().take(5).collect();
-            let known = state.chars().all(|c| c.is_ascii_alphanumeric());
-            let key = if known && error.get(5..6) == Some(":") {
-                format!("{state}{}", words.split_once(':').map_or("", |(_, rest)| rest))
-            } else {
-                words
-            };
-            *reasons.entry(key).or_default() += 1;
-        }
+    for error in errors {
+        // Without keys and numbers, so that equal reasons are equal.
+        let words: String = error.chars().filter(|c| !c.is_ascii_digit()).take(120).collect();
+        let state: String = error.chars().take(5).collect();
+        let known = state.chars().all(|c| c.is_ascii_alphanumeric());
+        let key = if known && error.get(5..6) == Some(":") {
+            format!("{state}{}", words.split_once(':').map_or("", |(_, rest)| rest))
+        } else {
+            words
+        };
+        *reasons.entry(key).or_default() += 1;
     }
     reasons
 }

@@ -12,17 +12,21 @@
 //!    outcome open.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::time::Duration;
 
+use futures::SinkExt as _;
 use tokio::task::JoinSet;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
+/// Bytes of COPY that are sent at a time.
+const COPY_FRAME: usize = 100_000;
 
 /// Why a request did not succeed.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// It has no effect.
     #[error("{0}")]
@@ -30,6 +34,18 @@ pub enum Failure {
     /// It may have an effect.
     #[error("{0}")]
     Info(String),
+}
+
+impl Failure {
+    /// The SQLSTATE that the server gave, if it gave one.
+    #[must_use]
+    pub fn state(&self) -> Option<&str> {
+        let (Failure::Fail(why) | Failure::Info(why)) = self;
+        let (state, _) = why.split_once(": ")?;
+        let is_state =
+            state.len() == 5 && state.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+        is_state.then_some(state)
+    }
 }
 
 /// A parameter or a column.
@@ -187,14 +203,23 @@ impl Session {
         self.stage == Stage::Single && !self.client.is_closed()
     }
 
-    /// Opens a transaction.
+    /// Opens a transaction at the level of the connection.
     ///
     /// # Errors
     ///
     /// `Fail`.
     pub async fn begin(&mut self) -> Result<(), Failure> {
+        self.begin_at(self.isolation).await
+    }
+
+    /// Opens a transaction at a level of its own.
+    ///
+    /// # Errors
+    ///
+    /// `Fail`.
+    pub async fn begin_at(&mut self, isolation: Isolation) -> Result<(), Failure> {
         self.stage = Stage::Open;
-        let sql = format!("BEGIN ISOLATION LEVEL {}", self.isolation.sql());
+        let sql = format!("BEGIN ISOLATION LEVEL {}", isolation.sql());
         self.client.batch_execute(&sql).await.map_err(|error| Failure::Fail(describe(&error)))
     }
 
@@ -241,6 +266,36 @@ impl Session {
     pub async fn rows_of_text(&mut self, sql: &str) -> Result<Vec<Row>, Failure> {
         let outcome = self.run_simple(sql, &[]).await;
         Ok(outcome.map_err(|error| self.judge(&error))?.0)
+    }
+
+    /// Runs a statement whose text is of this moment only, and returns how many rows it changed.
+    ///
+    /// # Errors
+    ///
+    /// As of the invariants.
+    pub async fn execute_text(&mut self, sql: &str) -> Result<u64, Failure> {
+        let outcome = self.run_simple(sql, &[]).await;
+        Ok(outcome.map_err(|error| self.judge(&error))?.1)
+    }
+
+    /// Runs a COPY FROM STDIN with its data, and returns how many rows it added.
+    ///
+    /// # Errors
+    ///
+    /// As of the invariants.
+    pub async fn copy(&mut self, sql: &str, data: Vec<u8>) -> Result<u64, Failure> {
+        let outcome = self.run_copy(sql, data).await;
+        outcome.map_err(|error| self.judge(&error))
+    }
+
+    async fn run_copy(&mut self, sql: &str, data: Vec<u8>) -> Result<u64, tokio_postgres::Error> {
+        let sink = self.client.copy_in(sql).await?;
+        futures::pin_mut!(sink);
+        // Frames end where they happen to, within rows and values.
+        for frame in data.chunks(COPY_FRAME) {
+            sink.send(Cursor::new(frame.to_vec())).await?;
+        }
+        sink.finish().await
     }
 
     /// Runs a statement and returns how many rows it changed.
@@ -325,10 +380,20 @@ impl Session {
 
 /// The statement with the parameters in it.
 fn interpolate(sql: &str, parameters: &[Value]) -> String {
-    let mut text = sql.to_owned();
-    // The highest first, or `$1` would be replaced in `$12`.
-    for (n, value) in parameters.iter().enumerate().rev() {
-        text = text.replace(&format!("${}", n + 1), &value.literal());
+    let mut parts = sql.split('$');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = part.split_at(digits);
+        let place = number.parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+        match place.and_then(|place| parameters.get(place)) {
+            Some(value) => text.push_str(&value.literal()),
+            None => {
+                text.push('$');
+                text.push_str(number);
+            }
+        }
+        text.push_str(rest);
     }
     text
 }
@@ -338,8 +403,10 @@ fn means_no_effect(error: &tokio_postgres::Error) -> bool {
     let Some(state) = error.code() else { return false };
     match state.code() {
         "40003" => false,
-        // Data, constraint, transaction state, rollback, syntax, lock, not supported.
-        code => ["0A", "22", "23", "25", "40", "42", "55"].contains(&code.get(..2).unwrap_or("")),
+        // Not supported, data, constraint, transaction state, rollback, syntax, limit, lock.
+        code => {
+            ["0A", "22", "23", "25", "40", "42", "54", "55"].contains(&code.get(..2).unwrap_or(""))
+        }
     }
 }
 
@@ -358,9 +425,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_failure_has_the_state_that_the_server_gave() {
+        let state = |why: &str| Failure::Fail(why.to_owned()).state().map(str::to_owned);
+        assert_eq!(state("40001: restart").as_deref(), Some("40001"));
+        assert_eq!(state("XX000: internal error: x").as_deref(), Some("XX000"));
+        assert_eq!(state("connection closed"), None);
+        assert_eq!(state("error: broken pipe"), None);
+    }
+
+    #[test]
     fn parameters_are_put_into_the_text() {
         let values: Vec<Value> = (1..=12_i64).map(|n| Value::Int(n * 100)).collect();
         assert_eq!(interpolate("a $1, b $12, c $2", &values), "a 100, b 1200, c 200");
         assert_eq!(interpolate("$1", &["it's".into()]), "'it''s'");
+        assert_eq!(interpolate("$1$2 $ $3", &["$2".into(), "b".into()]), "'$2''b' $ $3");
     }
 }
