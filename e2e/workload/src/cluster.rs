@@ -26,6 +26,8 @@ pub struct ClusterOptions {
     pub test_clock: bool,
     /// A bug to plant; the binary has to be built with `planted-bugs`.
     pub planted_bug: Option<String>,
+    /// Bounds of the nodes that are not those of production, as `crate.name=number,...`.
+    pub limits: Option<String>,
 }
 
 /// A cluster.
@@ -69,6 +71,9 @@ impl Cluster {
             }
             if let Some(bug) = &options.planted_bug {
                 node.push_env("CRDB_PLANTED_BUG", bug.clone());
+            }
+            if let Some(limits) = &options.limits {
+                node.push_env("CRDB_LIMITS", limits.clone());
             }
         }
         let mut cluster = Cluster { nodes, links, clocks, _dir: dir };

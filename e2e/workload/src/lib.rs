@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! workloads  what is asked, and the checker of its history
+//! oracle     whole statements of all sizes, and the model that says what they do
 //! driver     clients: one call after the other, no hidden retry  <- session, history
 //! nemesis    kills, pauses, cuts, clocks, splits, leases         <- cluster, links
 //! run        both together, then the verdict                     <- report
@@ -23,6 +24,7 @@ pub mod history;
 pub mod linearizable;
 pub mod links;
 pub mod nemesis;
+pub mod oracle;
 pub mod planted;
 pub mod ports;
 pub mod postgres;

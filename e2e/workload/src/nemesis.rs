@@ -430,7 +430,7 @@ impl<'a> Nemesis<'a> {
 
 /// The ranges of a table, in the order of their keys, and the node with the lease of each, if it
 /// answered.
-pub(crate) async fn ranges_of(port: u16, table: &str) -> Result<Vec<(String, Option<usize>)>> {
+pub async fn ranges_of(port: u16, table: &str) -> Result<Vec<(String, Option<usize>)>> {
     let ranges = ask(port, &format!("SHOW RANGES FROM TABLE {table} WITH DETAILS")).await?;
     let range = |row: &BTreeMap<String, String>| {
         let holder = row.get("lease_holder").and_then(|node| node.parse().ok());
@@ -446,7 +446,7 @@ pub(crate) async fn ranges_of(port: u16, table: &str) -> Result<Vec<(String, Opt
 /// # Errors
 ///
 /// It stays where it is.
-pub(crate) async fn relocate(port: u16, range: &str, node: usize) -> Result<()> {
+pub async fn relocate(port: u16, range: &str, node: usize) -> Result<()> {
     let moved = ask(port, &format!("ALTER RANGE {range} RELOCATE LEASE TO {node}")).await?;
     let result = moved.first().and_then(|row| row.get("result")).map(String::as_str);
     ensure!(result == Some("ok"), "the lease of r{range}: {}", result.unwrap_or("no result"));

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, Cluster};
 use crate::driver::{Clients, Shared};
-use crate::history::{Call, to_json_lines};
+use crate::history::{Call, Order, to_json_lines};
 use crate::nemesis::{Deeds, Faults, Nemesis, Pace, ranges_of, relocate};
+use crate::oracle;
 use crate::postgres::{self, Postgres};
 use crate::process::PATIENCE;
 use crate::report::{RunReport, Tally, kinds, reasons, too_little, verdict_name};
@@ -39,14 +40,18 @@ pub enum Target {
 }
 
 impl Target {
-    fn ports(&self) -> Vec<u16> {
+    /// The SQL port of each node, or of each that stands for one.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
         match self {
             Target::Cluster(cluster) => cluster.ports(),
             Target::Postgres(postgres) => vec![postgres.port(); 3],
         }
     }
 
-    fn login(&self, isolation: Isolation) -> String {
+    /// User and database, as of a connection string.
+    #[must_use]
+    pub fn login(&self, isolation: Isolation) -> String {
         match self {
             Target::Cluster(_) => cluster::LOGIN.to_owned(),
             Target::Postgres(_) => postgres::login(isolation),
@@ -94,7 +99,7 @@ pub struct Course {
 }
 
 impl Course {
-    fn new(plan: &Plan) -> Course {
+    pub(crate) fn new(plan: &Plan) -> Course {
         let deadline = Instant::now() + plan.time;
         let struck = AtomicBool::new(plan.nemesis.is_none());
         Course { deadline, last: deadline + plan.patience, struck, ended: AtomicBool::new(false) }
@@ -108,10 +113,9 @@ impl Course {
     }
 
     /// Waits until clients should end.
-    async fn is_over<W: Workload>(&self, shared: &Shared<W>, plan: &Plan) {
+    pub(crate) async fn is_over(&self, shows_enough: impl Fn() -> bool) {
         tokio::time::sleep_until(self.deadline).await;
-        while Instant::now() < self.last
-            && !(self.struck.load(Ordering::Acquire) && shared.shows_enough(plan.least_calls))
+        while Instant::now() < self.last && !(self.struck.load(Ordering::Acquire) && shows_enough())
         {
             tokio::time::sleep(POLL).await;
         }
@@ -119,7 +123,7 @@ impl Course {
 }
 
 /// The workloads by name.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     Bank::NAME,
     Sets::NAME,
     Register::NAME,
@@ -130,6 +134,7 @@ pub const NAMES: [&str; 10] = [
     G2::NAME,
     AsOf::NAME,
     ListAppend::NAME,
+    oracle::NAME,
 ];
 
 /// Runs a workload by its name.
@@ -149,6 +154,7 @@ pub async fn run(name: &str, target: &mut Target, plan: &Plan) -> Result<RunRepo
         G2::NAME => run_one::<G2>(target, plan).await,
         AsOf::NAME => run_one::<AsOf>(target, plan).await,
         ListAppend::NAME => run_one::<ListAppend>(target, plan).await,
+        oracle::NAME => oracle::run(target, plan).await,
         _ => anyhow::bail!("there is no workload {name}: there are {}", NAMES.join(", ")),
     }
 }
@@ -167,17 +173,14 @@ async fn run_one<W: Workload>(target: &mut Target, plan: &Plan) -> Result<RunRep
     let shared = Shared::new(W::new(&prefix), clients);
     shared.set_up().await.with_context(|| format!("set up {}", W::NAME))?;
     let mut verdict = Verdict::valid();
+    let tables = shared.workload.tables();
     if let Target::Cluster(cluster) = target {
-        spread(cluster, &shared.workload.tables()).await?;
-        let buffer = if plan.seed.is_multiple_of(2) { "4MiB" } else { "1B" };
-        verdict.note(format!("writes buffered up to {buffer}"));
-        let set = format!("SET CLUSTER SETTING kv.transaction.max_buffered_writes = '{buffer}'");
-        cluster.nodes().first().context("there are no nodes")?.execute_retrying(&set).await?;
+        verdict.note(arrange(cluster, &tables, plan.seed).await?);
     }
     let began = Instant::now();
     let course = Course::new(plan);
-    let (calls, deeds) =
-        tokio::join!(until_ended(&shared, plan, &course), suffer(&shared, target, plan, &course));
+    let suffering = suffer(&shared.order, tables, target, plan, &course);
+    let (calls, deeds) = tokio::join!(until_ended(&shared, plan, &course), suffering);
     let (mut calls, deeds) = (calls?, deeds?);
     let seconds = began.elapsed().as_secs_f64();
     match shared.last_reads().await {
@@ -199,7 +202,7 @@ async fn until_ended<W: Workload>(
     let mut running = shared.start(plan.most_calls);
     let mut calls = Vec::new();
     let mut stopped = false;
-    let over = course.is_over(shared, plan);
+    let over = course.is_over(|| shared.shows_enough(plan.least_calls));
     tokio::pin!(over);
     loop {
         tokio::select! {
@@ -215,6 +218,15 @@ async fn until_ended<W: Workload>(
     }
     course.ended.store(true, Ordering::Release);
     Ok(calls)
+}
+
+/// Spreads the tables over the nodes and draws how much a transaction buffers; returns how much.
+pub(crate) async fn arrange(cluster: &Cluster, tables: &[Table], seed: u64) -> Result<String> {
+    spread(cluster, tables).await?;
+    let buffer = if seed.is_multiple_of(2) { "4MiB" } else { "1B" };
+    let set = format!("SET CLUSTER SETTING kv.transaction.max_buffered_writes = '{buffer}'");
+    cluster.nodes().first().context("there are no nodes")?.execute_retrying(&set).await?;
+    Ok(format!("writes buffered up to {buffer}"))
 }
 
 /// Gives each table ranges of its own, and the nodes their leases in turn: transactions are those of
@@ -240,16 +252,17 @@ async fn spread(cluster: &Cluster, tables: &[Table]) -> Result<()> {
     Ok(())
 }
 
-async fn suffer<W: Workload>(
-    shared: &Arc<Shared<W>>,
+/// Lets the nemesis loose on a cluster until the course is over.
+pub(crate) async fn suffer(
+    order: &Order,
+    tables: Vec<Table>,
     target: &mut Target,
     plan: &Plan,
     course: &Course,
 ) -> Result<Deeds> {
     let Target::Cluster(cluster) = target else { return Ok(Deeds::default()) };
-    let tables = shared.workload.tables();
     let rng = StdRng::seed_from_u64(plan.seed);
-    let nemesis = Nemesis::new(cluster, &shared.order, tables, rng, plan.pace.clone());
+    let nemesis = Nemesis::new(cluster, order, tables, rng, plan.pace.clone());
     nemesis.run(&plan.nemesis, course).await
 }
 
