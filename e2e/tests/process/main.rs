@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod cluster;
 mod durability;
+mod large;
 mod pgbench;
 mod schema;
 mod service;
