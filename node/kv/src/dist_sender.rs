@@ -28,9 +28,13 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 use prost::Message as _;
 
+#[cfg(feature = "planted-bugs")]
+use crate::PlantedTxnBug;
 use crate::range_cache::{CachedRange, RangeCache, holds_replica};
+use crate::rest::Rest;
 use crate::span::{BatchSpan, has_writes};
-use crate::{SendError, Sender, Transport, TransportError};
+use crate::split::{forget_rest, is_whole};
+use crate::{Limits, SendError, Sender, Transport, TransportError};
 
 /// Time limits of a [`DistSender`].
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,11 @@ pub struct DistSenderConfig {
     pub backoff_max: Duration,
     /// Largest difference between the clocks of two nodes.
     pub max_offset: Duration,
+    /// Bounds.
+    pub limits: Limits,
+    /// A bug planted on purpose, to prove that checks find it.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<PlantedTxnBug>,
 }
 
 impl Default for DistSenderConfig {
@@ -55,6 +64,9 @@ impl Default for DistSenderConfig {
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(50),
             max_offset: Duration::from_millis(500),
+            limits: Limits::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 }
@@ -79,6 +91,14 @@ enum Verdict {
         hint: Option<NodeId>,
         rerouted: bool,
     },
+}
+
+/// What became of a batch that was sent to one range.
+pub(crate) enum Routed {
+    /// The range answered, perhaps a part.
+    Answered(Box<CachedRange>, Box<BatchResponse>),
+    /// No range holds all of it; no part of it was proposed.
+    Apart,
 }
 
 /// How long a batch waits for locks of others. That may be for ever, while a call that is silent
@@ -162,28 +182,68 @@ impl DistSender {
         &self.cache
     }
 
+    /// Sends a batch until all of it is answered.
     pub(crate) async fn route(&self, mut batch: BatchRequest) -> Result<BatchResponse, SendError> {
-        let writes = has_writes(&batch);
+        let (range, mut response) = match self.route_once(&mut batch).await? {
+            Routed::Answered(range, response) => (range, response),
+            Routed::Apart => return Box::pin(self.spread(batch)).await,
+        };
+        let forgets = self.forgets_rest(&batch) && forget_rest(&batch, &mut response.responses);
+        if forgets || is_whole(&batch, &response.responses) {
+            return Ok(*response);
+        }
+        Box::pin(self.go_on(batch, &range, *response)).await
+    }
+
+    /// Whether it is planted that what is left of `batch` is forgotten.
+    #[cfg(feature = "planted-bugs")]
+    fn forgets_rest(&self, batch: &BatchRequest) -> bool {
+        batch.requests.iter().any(|request| match &request.kind {
+            Some(request::Kind::Scan(_)) => self.has(PlantedTxnBug::ForgetRows),
+            Some(request::Kind::ResolveIntent(_)) => self.has(PlantedTxnBug::ForgetIntents),
+            Some(request::Kind::RevertIntent(_)) => self.has(PlantedTxnBug::ForgetReverts),
+            _ => false,
+        })
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn has(&self, bug: PlantedTxnBug) -> bool {
+        self.config.planted == Some(bug)
+    }
+
+    /// Never, unless built for tests.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same signature as with planted bugs")]
+    fn forgets_rest(&self, _: &BatchRequest) -> bool {
+        false
+    }
+
+    /// Sends a batch to the range that holds it, which may answer a part.
+    pub(crate) async fn route_once(&self, batch: &mut BatchRequest) -> Result<Routed, SendError> {
+        let writes = has_writes(batch);
         let mut give_up = self.transport.elapsed() + self.config.timeout;
-        let mut locks = LockPatience::new(&batch, self.config.timeout / 2);
+        let mut locks = LockPatience::new(batch, self.config.timeout / 2);
         let nearest = !writes && batch.header.as_ref().is_some_and(is_nearest);
         let mut round = Round { backoff: self.config.backoff_min, nearest, ..Round::default() };
         let mut reason = String::from("no replica of the range is known");
         loop {
-            let Some(range) = self.find_range(&batch).await? else {
+            let Some(range) = self.find_range(batch).await? else {
                 // Also after a split was heard of: no part of it was proposed so far.
-                locks.give_back(&mut batch);
-                return Box::pin(self.spread(batch)).await;
+                locks.give_back(batch);
+                return Ok(Routed::Apart);
             };
-            address(&mut batch, &range.descriptor, self.transport.local_node());
-            locks.apply(&mut batch);
+            address(batch, &range.descriptor, self.transport.local_node());
+            locks.apply(batch);
             let outcome = if writes {
-                self.attempt_write(&batch, &range, &mut round, give_up).await
+                self.attempt_write(batch, &range, &mut round, give_up).await
             } else {
-                self.attempt_read(&batch, &range, &mut round, give_up).await
+                self.attempt_read(batch, &range, &mut round, give_up).await
             };
             match outcome {
-                Some(Verdict::Done(response)) => return Ok(*response),
+                Some(Verdict::Done(response)) => {
+                    locks.give_back(batch);
+                    return Ok(Routed::Answered(Box::new(range), response));
+                }
                 // The range serves; it is somebody's lock that takes its time.
                 Some(Verdict::Fail(SendError::LockConflict { timed_out: true, key }))
                     if locks.wait_on(&key) =>
@@ -413,6 +473,7 @@ impl DistSender {
                 | Kind::LockConflict(_)
                 | Kind::TxnRetry(_)
                 | Kind::TxnAborted(_)
+                | Kind::TooLarge(_)
                 | Kind::ReadBelowThreshold(_)
                 | Kind::ReadConflict(_)
                 | Kind::ConditionFailed(_)
@@ -525,17 +586,23 @@ impl DistSender {
 
     /// Caches the first descriptor of a span of the meta range.
     async fn learn(&self, span: Span) -> Result<(), SendError> {
-        let scan =
-            ScanRequest { start: span.start, end: span.end, max_rows: 1, ..ScanRequest::default() };
-        let request = Request { kind: Some(request::Kind::Scan(scan)) };
-        let batch = BatchRequest { header: None, requests: vec![request] };
-        let response = Box::pin(self.route(batch)).await?;
-        let found = response.responses.into_iter().next().and_then(|r| r.kind);
-        let Some(kv::response::Kind::Scan(found)) = found else {
-            return Err(unknown("the meta range gave an answer of another kind"));
+        let mut rest = Rest::Of(span.into());
+        let row = loop {
+            let Rest::Of(span) = rest else { return Err(unknown("no meta entry covers it")) };
+            let (start, end) = (span.start, span.end);
+            let scan = ScanRequest { start, end, max_rows: 1, ..ScanRequest::default() };
+            let request = Request { kind: Some(request::Kind::Scan(scan)) };
+            let batch = BatchRequest { header: None, requests: vec![request] };
+            let response = self.send(batch).await?;
+            let found = response.responses.into_iter().next().and_then(|r| r.kind);
+            let Some(kv::response::Kind::Scan(mut found)) = found else {
+                return Err(unknown("the meta range gave an answer of another kind"));
+            };
+            rest = Rest::take(&mut found.resume);
+            if let Some(row) = found.rows.into_iter().next() {
+                break row;
+            }
         };
-        let row =
-            found.rows.into_iter().next().ok_or_else(|| unknown("no meta entry covers it"))?;
         let descriptor =
             RangeDescriptor::decode(row.value).map_err(|e| unknown(&format!("bad entry: {e}")))?;
         self.cache.insert(descriptor);

@@ -96,6 +96,16 @@ pub enum SendError {
         /// Reads at or above it are served.
         threshold: Timestamp,
     },
+    /// What has to be written together does not fit one command (SQLSTATE 54000).
+    #[error("what is written together takes {bytes} bytes, more than the {limit} of one command")]
+    TooLarge {
+        /// The key at which the bound was passed.
+        key: Vec<u8>,
+        /// Bytes up to there.
+        bytes: u64,
+        /// The bound.
+        limit: u64,
+    },
     /// The batch itself is wrong; repeating it does not help.
     #[error("{message}")]
     Invalid {
@@ -142,6 +152,9 @@ impl SendError {
             Some(Kind::ReadBelowThreshold(e)) => Self::ReadBelowThreshold {
                 threshold: e.threshold.map(Into::into).unwrap_or_default(),
             },
+            Some(Kind::TooLarge(e)) => {
+                Self::TooLarge { key: e.key.into(), bytes: e.bytes, limit: e.limit }
+            }
             Some(Kind::Ambiguous(_)) => Self::Ambiguous { message },
             Some(Kind::Invalid(_)) => Self::Invalid { message },
             Some(Kind::NotLeaseholder(_) | Kind::RangeMismatch(_) | Kind::Unavailable(_))

@@ -9,16 +9,20 @@
 //! Invariants:
 //! * a batch that may have been proposed is never sent again: its fate is [`SendError::Ambiguous`];
 //! * what a range cache says is a hint, corrected by the range itself (`RangeMismatch`);
-//! * a returned response carries no error: every error of a range is a [`SendError`].
+//! * a returned response carries no error: every error of a range is a [`SendError`];
+//! * a request is answered whole, unless its caller set a bound: then the answer says what is left.
 
 pub mod contention;
 mod dist_sender;
 mod error;
+mod limits;
 pub mod local;
 mod meta;
 mod planted;
 mod range_cache;
 mod recovery;
+mod resolution;
+mod rest;
 #[cfg(test)]
 mod scripts;
 mod span;
@@ -31,10 +35,12 @@ mod txn;
 
 pub use dist_sender::{DistSender, DistSenderConfig};
 pub use error::SendError;
+pub use limits::Limits;
 pub use meta::update_meta;
 pub use planted::PlantedTxnBug;
 pub use range_cache::{CachedRange, RangeCache};
 pub use recovery::clean_up_after;
+pub use rest::Rest;
 pub use transport::{Transport, TransportError};
 pub use txn::{
     AsOf, CommitInfo, CommitKind, CommitOutcome, ReadOptions, RetryCause, SavepointId, Sleep, Txn,
@@ -50,7 +56,9 @@ pub trait Sender: Send + Sync + 'static {
     /// of a transaction, or commits one in one phase) must lie in one range; any other may take
     /// effect in parts.
     ///
-    /// The response has one entry per request, `error` unset. Dropping the future leaves the
-    /// fate of a batch with writes unknown.
+    /// The response has one entry per request, `error` unset, and each says something of all of its
+    /// request; but what has a bound of its caller (rows, bytes, keys) may end anywhere behind its
+    /// first key, below the bound too, and says in `resume` what is left. Dropping the future leaves
+    /// the fate of a batch with writes unknown.
     fn send(&self, batch: BatchRequest) -> BoxFuture<'_, Result<BatchResponse, SendError>>;
 }

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use crate::contention::{self, ContentionCounts, ContentionMetrics, Site};
 use crate::{
-    DistSender, DistSenderConfig, RangeCache, SendError, Sender, Transport, TransportError,
+    DistSender, DistSenderConfig, Limits, RangeCache, SendError, Sender, Transport, TransportError,
     update_meta,
 };
 
@@ -79,20 +79,31 @@ impl LocalSender {
     /// If the store in memory cannot be made, which is a bug.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        let opened = Local::open(clock);
+        Self::with_limits(clock, crdb_storage::Limits::default(), Limits::default())
+    }
+
+    /// The same with bounds of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`LocalSender::new`].
+    #[must_use]
+    pub fn with_limits(clock: Clock, storage: crdb_storage::Limits, limits: Limits) -> Self {
+        let opened = Local::open(clock, storage);
         let local = opened.unwrap_or_else(|error| panic!("a store in memory: {error}"));
         for (_, span) in layout::bootstrap_ranges() {
             if let Some(descriptor) = local.handle.descriptor_of(&span.start) {
                 local.cache.insert((*descriptor).clone());
             }
         }
-        let limits = DistSenderConfig {
+        let config = DistSenderConfig {
             max_offset: local.clock.max_offset(),
+            limits,
             ..DistSenderConfig::default()
         };
         let cache = Arc::clone(&local.cache);
         let transport: Arc<dyn Transport> = Arc::<Local>::clone(&local);
-        let dist = Arc::new(DistSender::new(transport, cache, limits));
+        let dist = Arc::new(DistSender::new(transport, cache, config));
         *local.dist.lock() = Arc::downgrade(&dist);
         Self { dist, local }
     }
@@ -141,11 +152,11 @@ impl Sender for LocalSender {
 }
 
 impl Local {
-    fn open(clock: Clock) -> Result<Arc<Self>, StoreError> {
+    fn open(clock: Clock, storage: crdb_storage::Limits) -> Result<Arc<Self>, StoreError> {
         let engine = MemoryEngine::new();
         let store_id = StoreId(NODE.get());
         Store::bootstrap(&engine, &clock, NODE, store_id, &[])?;
-        let config = StoreConfig::new(NODE, store_id, 1);
+        let config = StoreConfig { storage, ..StoreConfig::new(NODE, store_id, 1) };
         let store = Store::open(engine.clone(), clock.clone(), config, Mono(0))?;
         Ok(Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),

@@ -18,16 +18,25 @@ pub enum PlantedTxnBug {
     StagingIsAborted,
     /// A transaction goes on after a flush that was given up.
     ForgetGivenUp,
+    /// What a range left unresolved is taken for done, and the record is removed.
+    ForgetIntents,
+    /// Rows that a range left out of an answer are taken for absent.
+    ForgetRows,
+    /// What a range left of a rollback to a savepoint is taken for done.
+    ForgetReverts,
 }
 
 impl PlantedTxnBug {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::SkipUncertaintyRestart,
         Self::SkipRefresh,
         Self::RetryAmbiguous,
         Self::StagingIsAborted,
         Self::ForgetGivenUp,
+        Self::ForgetIntents,
+        Self::ForgetRows,
+        Self::ForgetReverts,
     ];
 }
 
@@ -39,6 +48,9 @@ impl fmt::Display for PlantedTxnBug {
             Self::RetryAmbiguous => "retry-ambiguous",
             Self::StagingIsAborted => "staging-is-aborted",
             Self::ForgetGivenUp => "forget-given-up",
+            Self::ForgetIntents => "forget-intents",
+            Self::ForgetRows => "forget-rows",
+            Self::ForgetReverts => "forget-reverts",
         })
     }
 }

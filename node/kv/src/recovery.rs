@@ -18,27 +18,25 @@
 
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
-    BatchRequest, PushTxnRequest, PushTxnResponse, QueryIntentRequest, QueryTxnRequest,
-    QueryTxnResponse, RecoverTxnRequest, RemoveTxnRecordRequest, Request, ResolveIntentRequest,
-    Span, TxnMeta, TxnRecord, TxnStatus, request, response,
+    PushTxnRequest, PushTxnResponse, QueryIntentRequest, QueryTxnRequest, QueryTxnResponse,
+    RecoverTxnRequest, SequencedWrite, TxnMeta, TxnRecord, TxnStatus, request, response,
 };
 
-use crate::{SendError, Sender};
-
-/// Writes asked for in one batch.
-const BATCH: usize = 200;
-/// Intents resolved by one request.
-const RESOLVE_KEYS: u64 = 1000;
+use crate::resolution::{Ended, Resolved, pieces, send};
+use crate::{Limits, SendError, Sender};
 
 /// Ends the transaction of a STAGING record by what of it is there. The record that comes back has
 /// ended, or was staged anew meanwhile; `None` if all of it is gone.
 pub(crate) async fn recover(
     sender: &dyn Sender,
     record: &TxnRecord,
+    limits: &Limits,
 ) -> Result<Option<TxnRecord>, SendError> {
     let meta = record.meta.clone().unwrap_or_default();
     let mut committed = true;
-    for writes in record.in_flight.chunks(BATCH) {
+    let size = |write: &SequencedWrite| write.key.len();
+    let (keys, bytes) = (limits.recovery_writes, limits.cleanup_bytes);
+    for writes in pieces(&record.in_flight, keys, bytes, size) {
         let queries = writes.iter().map(|write| {
             request::Kind::QueryIntent(QueryIntentRequest {
                 key: write.key.clone(),
@@ -91,6 +89,7 @@ pub(crate) async fn query(
 pub(crate) async fn outcome(
     sender: &dyn Sender,
     txn: &TxnMeta,
+    limits: &Limits,
 ) -> Result<Option<Timestamp>, SendError> {
     let pushed = PushTxnRequest {
         pushee: Some(txn.clone()),
@@ -101,7 +100,7 @@ pub(crate) async fn outcome(
     let pushed = push(sender, pushed).await?;
     let mut record = pushed.record;
     if let Some(staging) = record.as_ref().filter(|record| record.status() == TxnStatus::Staging) {
-        record = recover(sender, staging).await?;
+        record = recover(sender, staging, limits).await?;
     }
     let ended = record.as_ref().map(|record| (record.status(), commit_timestamp(record)));
     match ended {
@@ -114,9 +113,13 @@ pub(crate) async fn outcome(
 /// Cleans up after the transaction of a record that nobody cares for any more, see
 /// [`crdb_storage::evaluate::ABANDONED_AFTER`]. Returns whether the record is gone; it stays if the
 /// transaction moved on.
-pub async fn clean_up_after(sender: &dyn Sender, record: &TxnRecord) -> Result<bool, SendError> {
+pub async fn clean_up_after(
+    sender: &dyn Sender,
+    record: &TxnRecord,
+    limits: Limits,
+) -> Result<bool, SendError> {
     let recovered = match record.status() {
-        TxnStatus::Staging => recover(sender, record).await?,
+        TxnStatus::Staging => recover(sender, record, &limits).await?,
         _ => Some(record.clone()),
     };
     let Some(record) = recovered else { return Ok(true) };
@@ -126,40 +129,15 @@ pub async fn clean_up_after(sender: &dyn Sender, record: &TxnRecord) -> Result<b
         _ => return Ok(false),
     };
     let meta = record.meta.clone().unwrap_or_default();
-    for span in &record.intents {
-        let mut left = Some(span.clone());
-        while let Some(Span { start, end }) = left {
-            let resolve = request::Kind::ResolveIntent(ResolveIntentRequest {
-                start,
-                max_keys: if end.is_empty() { 0 } else { RESOLVE_KEYS },
-                end,
-                txn_id: meta.id.clone(),
-                status: record.status,
-                commit_timestamp: commit.map(Into::into),
-            });
-            left = match send(sender, [resolve]).await?.pop().flatten() {
-                Some(response::Kind::ResolveIntent(done)) => done.resume,
-                _ => return Err(strange()),
-            };
-        }
-    }
-    let remove = RemoveTxnRecordRequest { anchor: meta.anchor, txn_id: meta.id };
-    send(sender, [request::Kind::RemoveTxnRecord(remove)]).await?;
+    let ended = Ended { id: &meta.id, anchor: &meta.anchor, commit, limits, planted: false };
+    let resolved: Resolved = ended.resolve(sender, &record.intents).await?;
+    ended.remove_record(sender, resolved).await?;
     Ok(true)
 }
 
 /// Timestamp of the versions of a transaction that has committed.
 pub(crate) fn commit_timestamp(record: &TxnRecord) -> Option<Timestamp> {
     record.meta.as_ref()?.write_timestamp.map(Into::into)
-}
-
-async fn send(
-    sender: &dyn Sender,
-    kinds: impl IntoIterator<Item = request::Kind>,
-) -> Result<Vec<Option<response::Kind>>, SendError> {
-    let requests = kinds.into_iter().map(|kind| Request { kind: Some(kind) }).collect();
-    let response = sender.send(BatchRequest { header: None, requests }).await?;
-    Ok(response.responses.into_iter().map(|response| response.kind).collect())
 }
 
 fn strange() -> SendError {

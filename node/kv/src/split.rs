@@ -9,22 +9,22 @@
 //!               └──────────────── absorb: answers ◀───────── sent, in parallel ◀────┘
 //! ```
 //!
-//! A request without a bound is cut at every border at once. One with a bound (rows, bytes, keys)
-//! is sent to one range at a time, in its direction, with what is left of the bound, until that is
-//! used up or the span ends.
+//! A request without a bound is cut at every border at once, and is answered whole: what a range
+//! leaves, since a bound of its own stopped it, is sent again. One whose caller set a bound (rows,
+//! bytes, keys) is sent to one range at a time, in its direction, with what is left of the bound,
+//! until that is used up, a range stops, or the span ends; what is left of it is in the answer.
 //!
 //! Invariants:
-//! 1. Every key of a request is sent to exactly one range, or is in the resume span answered.
-//! 2. Rows are in the order asked for, and no more than asked for.
+//! 1. Every key of a request is answered by exactly one range, or is in the resume span answered.
+//! 2. Only who set a bound gets a resume span.
+//! 3. Rows are in the order asked for, and no more than asked for.
+//! 4. A round that gets nothing done is the last one: [`Split::progress`] says so.
 
 use bytes::Bytes;
 use crdb_proto::kv::{
     self, BatchRequest, Request, Response, ScanResponse, Span, request::Kind, response,
     response::Kind as Answer,
 };
-
-/// Bytes of rows of one answer, over all ranges.
-const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 /// First key and end of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +57,19 @@ pub(crate) struct Piece {
 #[derive(Debug)]
 pub(crate) struct Split {
     works: Vec<Work>,
+    /// Answers that got something done.
+    progress: usize,
 }
 
 #[derive(Debug)]
 struct Work {
     kind: Kind,
     shape: Shape,
-    /// Answers so far, by the first key of the range they came from.
+    /// Answers so far, by the end of what was asked for at which the answer begins.
     answers: Vec<(Bytes, Answer)>,
 }
 
+/// What is left to be sent.
 #[derive(Debug)]
 enum Shape {
     /// One key.
@@ -133,7 +136,7 @@ impl Split {
             let shape = shape(&kind, &anchor);
             Work { kind, shape, answers: Vec::new() }
         });
-        Self { works: works.collect() }
+        Self { works: works.collect(), progress: 0 }
     }
 
     /// The ranges to look up for the next round; empty when all is answered.
@@ -182,26 +185,62 @@ impl Split {
         pieces
     }
 
-    /// Takes in the answers to a part.
+    /// Takes in the answers to a part; there may be fewer than requests, if a bound of the range
+    /// stopped it.
     pub(crate) fn absorb(&mut self, piece: &Piece, responses: Vec<Response>) {
-        for (position, response) in piece.positions.iter().zip(responses) {
-            if let (Some(work), Some(answer)) = (self.works.get_mut(*position), response.kind) {
-                work.answers.push((piece.borders.start.clone(), answer));
+        let sent = piece.positions.iter().zip(&piece.requests);
+        for ((position, request), response) in sent.zip(responses) {
+            if let (Some(work), Some(sent), Some(answer)) =
+                (self.works.get_mut(*position), &request.kind, response.kind)
+                && work.absorb(sent, &piece.borders, answer)
+            {
+                self.progress += 1;
             }
         }
     }
 
-    /// Ends a round: what was sent at once is done, what goes step by step goes on.
-    pub(crate) fn step(&mut self, pieces: &[Piece]) {
-        for (position, work) in self.works.iter_mut().enumerate() {
-            let sent = pieces.iter().find(|piece| piece.positions.contains(&position));
-            work.step(sent.map(|piece| &piece.borders));
-        }
+    /// How many answers got something done so far.
+    pub(crate) fn progress(&self) -> usize {
+        self.progress
     }
 
-    /// The answers to the whole batch, once [`Split::wants`] is empty.
-    pub(crate) fn finish(self) -> Result<Vec<Response>, &'static str> {
-        self.works.into_iter().map(|work| Ok(Response { kind: Some(work.merge()?) })).collect()
+    /// The answers to the whole batch, once [`Split::wants`] is empty. With more than `bytes` of
+    /// rows a scan that has no bound fails.
+    pub(crate) fn finish(self, bytes: u64) -> Result<Vec<Response>, &'static str> {
+        let answers = self.works.into_iter().map(|work| work.merge(bytes));
+        answers.map(|answer| Ok(Response { kind: Some(answer?) })).collect()
+    }
+}
+
+/// Whether the answer to a batch says something of all of each request, but for those whose caller
+/// set a bound.
+pub(crate) fn is_whole(batch: &BatchRequest, responses: &[Response]) -> bool {
+    let left_over = |(request, response): (&Request, &Response)| {
+        let (Some(kind), Some(answer)) = (&request.kind, &response.kind) else { return false };
+        !is_bounded(kind) && resume(answer).is_some()
+    };
+    responses.len() == batch.requests.len() && !batch.requests.iter().zip(responses).any(left_over)
+}
+
+/// Takes what is left out of an answer, as if it were whole; returns whether it looks so then. For a
+/// bug that is planted on purpose.
+pub(crate) fn forget_rest(batch: &BatchRequest, responses: &mut [Response]) -> bool {
+    for answer in responses.iter_mut().filter_map(|response| response.kind.as_mut()) {
+        drop(take_resume(answer));
+    }
+    responses.len() == batch.requests.len()
+}
+
+/// Whether the caller of a request set a bound, and goes on by itself.
+fn is_bounded(kind: &Kind) -> bool {
+    match kind {
+        Kind::Scan(r) => r.max_rows != 0 || r.max_bytes != 0,
+        Kind::DeleteRange(r) => r.max_keys != 0,
+        Kind::ResolveIntent(r) => r.max_keys != 0,
+        Kind::QueryLocks(r) => r.max_locks != 0,
+        // It has bounds of the range always.
+        Kind::Gc(_) => true,
+        _ => false,
     }
 }
 
@@ -209,10 +248,10 @@ fn shape(kind: &Kind, anchor: &Bytes) -> Shape {
     let anchor_of =
         |txn: &Option<kv::TxnMeta>| txn.as_ref().map(|t| t.anchor.clone()).unwrap_or_default();
     let span = |start: &Bytes, end: &Bytes| Span { start: start.clone(), end: end.clone() };
-    let ranged = |start: &Bytes, end: &Bytes, bounded: bool, reverse: bool| {
+    let ranged = |start: &Bytes, end: &Bytes, reverse: bool| {
         if end.is_empty() {
             Shape::Point(start.clone())
-        } else if bounded {
+        } else if is_bounded(kind) {
             Shape::Stepwise { left: span(start, end), reverse }
         } else {
             Shape::Spans(vec![span(start, end)])
@@ -235,13 +274,13 @@ fn shape(kind: &Kind, anchor: &Bytes) -> Shape {
         Kind::TransferLease(r) => Shape::Point(r.key.clone()),
         Kind::RangeStatus(r) => Shape::Point(r.key.clone()),
         Kind::Validate(r) => Shape::Spans(r.spans.clone()),
-        Kind::Scan(r) => ranged(&r.start, &r.end, r.max_rows != 0 || r.max_bytes != 0, r.reverse),
-        Kind::DeleteRange(r) => ranged(&r.start, &r.end, r.max_keys != 0, false),
-        Kind::ResolveIntent(r) => ranged(&r.start, &r.end, r.max_keys != 0, false),
-        Kind::RevertIntent(r) => ranged(&r.start, &r.end, false, false),
-        Kind::ReleaseLocks(r) => ranged(&r.start, &r.end, false, false),
-        Kind::Gc(r) => ranged(&r.start, &r.end, r.max_versions != 0, false),
-        Kind::QueryLocks(r) => ranged(&r.start, &r.end, r.max_locks != 0, false),
+        Kind::Scan(r) => ranged(&r.start, &r.end, r.reverse),
+        Kind::DeleteRange(r) => ranged(&r.start, &r.end, false),
+        Kind::ResolveIntent(r) => ranged(&r.start, &r.end, false),
+        Kind::RevertIntent(r) => ranged(&r.start, &r.end, false),
+        Kind::ReleaseLocks(r) => ranged(&r.start, &r.end, false),
+        Kind::Gc(r) => ranged(&r.start, &r.end, false),
+        Kind::QueryLocks(r) => ranged(&r.start, &r.end, false),
     }
 }
 
@@ -256,7 +295,77 @@ fn clip(span: &Span, borders: &Borders) -> Option<Span> {
     (start < end).then_some(Span { start, end })
 }
 
+/// What of the span, or single key, lies outside of the range.
+fn beyond(span: &Span, borders: &Borders) -> Vec<Span> {
+    if span.end.is_empty() {
+        return Vec::from_iter(clip(span, borders).is_none().then(|| span.clone()));
+    }
+    let before =
+        Span { start: span.start.clone(), end: span.end.clone().min(borders.start.clone()) };
+    let behind = Span { start: span.start.clone().max(borders.end.clone()), end: span.end.clone() };
+    [before, behind].into_iter().filter(|part| part.start < part.end).collect()
+}
+
+/// The span of a request that has one.
+fn span_of(kind: &Kind) -> Option<(&Bytes, &Bytes)> {
+    match kind {
+        Kind::Scan(r) => Some((&r.start, &r.end)),
+        Kind::DeleteRange(r) => Some((&r.start, &r.end)),
+        Kind::ResolveIntent(r) => Some((&r.start, &r.end)),
+        Kind::RevertIntent(r) => Some((&r.start, &r.end)),
+        Kind::ReleaseLocks(r) => Some((&r.start, &r.end)),
+        Kind::Gc(r) => Some((&r.start, &r.end)),
+        Kind::QueryLocks(r) => Some((&r.start, &r.end)),
+        _ => None,
+    }
+}
+
 impl Work {
+    /// Whether the largest key comes first.
+    fn reverse(&self) -> bool {
+        matches!(&self.kind, Kind::Scan(scan) if scan.reverse)
+    }
+
+    /// Takes in the answer of a range to `sent`, the part of the request that went to it; returns
+    /// whether that got anything done.
+    fn absorb(&mut self, sent: &Kind, borders: &Borders, mut answer: Answer) -> bool {
+        let at = match (span_of(sent), self.reverse()) {
+            (Some((_, end)), true) => end.clone(),
+            (Some((start, _)), false) => start.clone(),
+            (None, _) => borders.start.clone(),
+        };
+        if is_bounded(&self.kind) {
+            self.answers.push((at, answer));
+            self.step(borders);
+            return true;
+        }
+        let rest = take_resume(&mut answer);
+        self.answers.push((at, answer));
+        let done = match (&rest, span_of(sent)) {
+            (Some(rest), Some((start, end))) => (&rest.start, &rest.end) != (start, end),
+            _ => true,
+        };
+        match &mut self.shape {
+            Shape::Spans(left) if matches!(sent, Kind::Validate(_)) => {
+                *left = left.iter().flat_map(|span| beyond(span, borders)).collect();
+            }
+            Shape::Spans(left) => {
+                if let Some(i) = left.iter().position(|span| clip(span, borders).is_some()) {
+                    let whole = left.swap_remove(i);
+                    left.extend(beyond(&whole, borders));
+                    left.extend(rest);
+                }
+            }
+            // The point itself is what is left of it.
+            Shape::Point(_) if rest.is_some() => {}
+            shape => *shape = Shape::Done,
+        }
+        if matches!(&self.shape, Shape::Spans(left) if left.is_empty()) {
+            self.shape = Shape::Done;
+        }
+        done
+    }
+
     /// The part of the request that goes to a range in this round.
     fn part(&self, borders: &Borders) -> Option<Kind> {
         match &self.shape {
@@ -266,6 +375,7 @@ impl Work {
                 clip(&point, borders).map(|_| self.kind.clone())
             }
             Shape::Spans(spans) => {
+                // What a range left of one of its spans is sent by itself.
                 let clipped: Vec<Span> =
                     spans.iter().filter_map(|span| clip(span, borders)).collect();
                 if let Kind::Validate(validate) = &self.kind {
@@ -357,24 +467,18 @@ impl Work {
         }
     }
 
-    fn step(&mut self, sent_to: Option<&Borders>) {
-        let (left, reverse) = match (&self.shape, sent_to) {
-            (Shape::Stepwise { left, reverse }, Some(borders)) => {
-                let mut left = left.clone();
-                if *reverse {
-                    left.end = borders.start.clone();
-                } else {
-                    left.start = borders.end.clone();
-                }
-                (left, *reverse)
-            }
-            // Nothing of it could be sent: the range was not found, which the caller knows.
-            (Shape::Stepwise { .. }, None) => return,
-            _ => {
-                self.shape = Shape::Done;
-                return;
-            }
+    /// Goes on with what has a bound behind the range that answered last.
+    fn step(&mut self, sent_to: &Borders) {
+        let Shape::Stepwise { left, reverse } = &self.shape else {
+            self.shape = Shape::Done;
+            return;
         };
+        let (mut left, reverse) = (left.clone(), *reverse);
+        if reverse {
+            left.end = sent_to.start.clone();
+        } else {
+            left.start = sent_to.end.clone();
+        }
         let ended = left.start >= left.end;
         let stopped = self.answers.last().is_some_and(|(_, answer)| resume(answer).is_some());
         if !stopped && !ended && self.is_full() {
@@ -391,9 +495,9 @@ impl Work {
     }
 
     /// One answer out of those of the ranges.
-    fn merge(self) -> Result<Answer, &'static str> {
+    fn merge(self, max_bytes: u64) -> Result<Answer, &'static str> {
+        let reverse = self.reverse();
         let Self { kind, mut answers, .. } = self;
-        let reverse = matches!(&kind, Kind::Scan(scan) if scan.reverse);
         answers.sort_by(|(a, _), (b, _)| if reverse { b.cmp(a) } else { a.cmp(b) });
         // What is left, in terms of the whole: a range knows its part only.
         let whole = |left: Span| match &kind {
@@ -419,7 +523,7 @@ impl Work {
                 (Answer::Scan(all), Answer::Scan(_)) if all.resume.is_some() => break,
                 (Answer::Scan(all), Answer::Scan(more)) => {
                     bytes += row_bytes(&more);
-                    if bytes > 2 * MAX_ANSWER_BYTES {
+                    if bytes > max_bytes {
                         return Err("the scan returns too much at once; give it a bound");
                     }
                     all.count += more.count;
@@ -433,6 +537,7 @@ impl Work {
                 }
                 (Answer::ResolveIntent(all), Answer::ResolveIntent(more)) => {
                     all.resolved += more.resolved;
+                    all.done.extend(more.done);
                     all.resume = all.resume.take().or(more.resume);
                 }
                 (Answer::Gc(all), Answer::Gc(more)) => {
@@ -465,7 +570,17 @@ fn resume(answer: &response::Kind) -> Option<&Span> {
         Answer::Scan(r) => r.resume.as_ref(),
         Answer::DeleteRange(r) => r.resume.as_ref(),
         Answer::ResolveIntent(r) => r.resume.as_ref(),
+        Answer::RevertIntent(r) => r.resume.as_ref(),
         Answer::Gc(r) => r.resume.as_ref(),
+        _ => None,
+    }
+}
+
+fn take_resume(answer: &mut response::Kind) -> Option<Span> {
+    match answer {
+        Answer::Scan(r) => r.resume.take(),
+        Answer::ResolveIntent(r) => r.resume.take(),
+        Answer::RevertIntent(r) => r.resume.take(),
         _ => None,
     }
 }

@@ -19,15 +19,13 @@ use crdb_proto::kv::{BatchHeader, BatchRequest, BatchResponse, Response, request
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 
-use crate::dist_sender::DistSender;
+use crate::dist_sender::{DistSender, Routed};
 use crate::span::has_writes;
 use crate::split::{Borders, ONE_RANGE, Piece, Split, Want};
 use crate::{CachedRange, SendError, Sender as _};
 
-/// Parts of one batch under way at a time.
-const PARALLEL: usize = 16;
-/// A read outside of a transaction moves up this many times.
-const MAX_RAISES: usize = 16;
+/// Of the ranges found so far, how many are looked at for the next key: keys come in order mostly.
+const LOOK_BACK: usize = 16;
 
 /// What the answers to the parts add up to, beside the responses.
 #[derive(Default)]
@@ -67,7 +65,7 @@ impl DistSender {
         // The ranges must not pick timestamps of their own.
         header.can_forward_read_timestamp = false;
         let outside = header.txn.is_none() && header.read_timestamp.is_none();
-        for _ in 0..MAX_RAISES {
+        for _ in 0..self.config.limits.raises {
             match self.spread_at(batch.clone(), &mut header).await {
                 Err(SendError::ReadUncertain { existing, .. }) if outside => {
                     header.read_timestamp = Some(existing.into());
@@ -90,27 +88,95 @@ impl DistSender {
         });
         let mut split = Split::new(batch);
         let mut sum = Sum::default();
+        self.rounds(&mut split, header, (reads, writes), &mut sum).await?;
+        self.whole(split, sum)
+    }
+
+    /// Goes on where a range stopped before the end of a batch that it holds alone: `response` is
+    /// its answer.
+    pub(crate) async fn go_on(
+        &self,
+        batch: BatchRequest,
+        range: &CachedRange,
+        response: BatchResponse,
+    ) -> Result<BatchResponse, SendError> {
+        let writes = has_writes(&batch);
+        let mut split = Split::new(batch.clone());
+        let pieces = split.cut(vec![borders_of(range.clone())]);
+        let [piece] = pieces.as_slice() else { return Err(partial(writes)) };
+        if !Split::is_allowed(&batch) || response.responses.is_empty() {
+            return Err(partial(writes));
+        }
+        let mut header = batch.header.clone().unwrap_or_default();
+        let outside = header.txn.is_none() && header.read_timestamp.is_none();
+        if std::mem::take(&mut header.can_forward_read_timestamp) {
+            header.read_timestamp = None;
+        }
+        let mut sum = Sum::default();
+        sum.add(&response);
+        self.read_on(&mut header, &sum);
+        split.absorb(piece, response.responses);
+        match self.rounds(&mut split, &mut header, (false, writes), &mut sum).await {
+            // It has no timestamp of its own: all of it again, above what it met.
+            Err(SendError::ReadUncertain { .. }) if outside => self.spread(batch).await,
+            Err(error) => Err(error),
+            Ok(()) => self.whole(split, sum),
+        }
+    }
+
+    /// Sends what is left of a batch until that is nothing. `reads`: the first part picks the
+    /// timestamp of all, unless there is one.
+    async fn rounds(
+        &self,
+        split: &mut Split,
+        header: &mut BatchHeader,
+        (reads, writes): (bool, bool),
+        sum: &mut Sum,
+    ) -> Result<(), SendError> {
         loop {
             let wants = split.wants();
             if wants.is_empty() {
-                break;
+                return Ok(());
             }
             let pieces = split.cut(self.borders(wants).await?);
             if pieces.is_empty() {
                 return Err(SendError::Invalid { message: "the batch names no key".to_owned() });
             }
+            let before = split.progress();
             let mut answered = 0;
             if reads && header.read_timestamp.is_none() {
-                self.send_first(&pieces, header, &mut split, &mut sum).await?;
+                self.send_first(&pieces, header, split, sum).await?;
                 answered = 1;
             }
             let rest = pieces.get(answered..).unwrap_or_default();
-            self.send_all(rest, header, writes, &mut split, &mut sum).await?;
-            split.step(&pieces);
+            self.send_all(rest, header, writes, split, sum).await?;
+            if split.progress() == before {
+                return Err(partial(writes));
+            }
         }
+    }
+
+    fn whole(&self, split: Split, sum: Sum) -> Result<BatchResponse, SendError> {
+        let responses = split.finish(self.config.limits.answer_bytes);
         let responses =
-            split.finish().map_err(|message| SendError::Invalid { message: message.to_owned() })?;
+            responses.map_err(|message| SendError::Invalid { message: message.to_owned() })?;
         Ok(sum.into_response(responses))
+    }
+
+    /// Has the parts to come read what the first ones read.
+    fn read_on(&self, header: &mut BatchHeader, sum: &Sum) {
+        if header.read_timestamp.is_some() || sum.read.is_zero() {
+            return;
+        }
+        header.read_timestamp = Some(sum.read.into());
+        if header.uncertainty_limit.is_none() {
+            // The leaseholder's clock was read after the batch was sent, and no clock is further
+            // ahead of it than this.
+            let offset = u64::try_from(self.config.max_offset.as_nanos()).unwrap_or(u64::MAX);
+            let picked = sum.read;
+            let wall = picked.wall_nanos.saturating_add(offset);
+            header.uncertainty_limit = Some(Timestamp::new(wall, picked.logical).into());
+        }
     }
 
     /// Sends the part that picks the timestamp of all.
@@ -124,15 +190,7 @@ impl DistSender {
         let Some(piece) = pieces.first() else { return Ok(()) };
         let response = self.send_piece(piece, header).await?;
         sum.add(&response);
-        header.read_timestamp = response.read_timestamp;
-        if header.uncertainty_limit.is_none() {
-            // The leaseholder's clock was read after the batch was sent, and no clock is further
-            // ahead of it than this.
-            let offset = u64::try_from(self.config.max_offset.as_nanos()).unwrap_or(u64::MAX);
-            let picked = sum.read;
-            let wall = picked.wall_nanos.saturating_add(offset);
-            header.uncertainty_limit = Some(Timestamp::new(wall, picked.logical).into());
-        }
+        self.read_on(header, sum);
         split.absorb(piece, response.responses);
         Ok(())
     }
@@ -148,7 +206,7 @@ impl DistSender {
         let answer = |piece| async move { (piece, self.send_piece(piece, header).await) };
         let sends: Vec<BoxFuture<'_, (&Piece, Result<BatchResponse, SendError>)>> =
             pieces.iter().map(|piece| Box::pin(answer(piece)) as BoxFuture<'_, _>).collect();
-        let mut answers = stream::iter(sends).buffer_unordered(PARALLEL);
+        let mut answers = stream::iter(sends).buffer_unordered(self.config.limits.parts);
         let mut failed: Option<SendError> = None;
         while let Some((piece, answer)) = answers.next().await {
             match answer {
@@ -168,8 +226,13 @@ impl DistSender {
         piece: &Piece,
         header: &BatchHeader,
     ) -> Result<BatchResponse, SendError> {
-        let batch = BatchRequest { header: Some(header.clone()), requests: piece.requests.clone() };
-        let answer = self.send(batch).await;
+        let mut batch =
+            BatchRequest { header: Some(header.clone()), requests: piece.requests.clone() };
+        let answer = match self.route_once(&mut batch).await {
+            Ok(Routed::Answered(_, response)) => Ok(*response),
+            Ok(Routed::Apart) => self.send(batch).await,
+            Err(error) => Err(error),
+        };
         answer.map_err(|error| match error {
             SendError::ConditionFailed { index, key, actual } => {
                 let position = usize::try_from(index).ok().and_then(|i| piece.positions.get(i));
@@ -183,15 +246,12 @@ impl DistSender {
     /// The ranges that the requests want to be cut at.
     async fn borders(&self, wants: Vec<Want>) -> Result<Vec<Borders>, SendError> {
         let mut borders: Vec<Borders> = Vec::with_capacity(wants.len());
-        let of = |range: CachedRange| Borders {
-            start: range.descriptor.start_key,
-            end: range.descriptor.end_key,
-        };
+        let of = borders_of;
         for want in wants {
             match want {
                 Want::At(key) => {
                     let known = |b: &Borders| b.start <= key && key < b.end;
-                    if !borders.iter().rev().take(PARALLEL).any(known) {
+                    if !borders.iter().rev().take(LOOK_BACK).any(known) {
                         borders.push(of(self.range_of(&key).await?));
                     }
                 }
@@ -207,6 +267,19 @@ impl DistSender {
             }
         }
         Ok(without_overlap(borders))
+    }
+}
+
+fn borders_of(range: CachedRange) -> Borders {
+    Borders { start: range.descriptor.start_key, end: range.descriptor.end_key }
+}
+
+/// A range said less of a batch than it may.
+fn partial(writes: bool) -> SendError {
+    let message = "a range answered a part of a batch and does not go on".to_owned();
+    match writes {
+        true => SendError::Ambiguous { message },
+        false => SendError::Unavailable { message },
     }
 }
 

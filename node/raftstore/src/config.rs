@@ -116,6 +116,8 @@ pub struct StoreConfig {
     pub timing: Timing,
     /// Sizes.
     pub limits: Limits,
+    /// Bounds of the evaluation of one batch.
+    pub storage: crdb_storage::Limits,
     /// Seed of the random part of election timeouts.
     pub seed: u64,
     /// Whether the store changes the replicas of the ranges it leads on its own.
@@ -139,6 +141,7 @@ impl StoreConfig {
             incarnation,
             timing: Timing::default(),
             limits: Limits::default(),
+            storage: crdb_storage::Limits::default(),
             seed: incarnation,
             replicate_queue: true,
             lease_wait_max: Duration::from_secs(2),

@@ -51,6 +51,7 @@ pub(crate) fn read<E: Engine>(
     let args = EvalArgs {
         certain_above: Timestamp::MAX,
         gc_threshold: replica.history.threshold(),
+        limits: config.storage,
         ..EvalArgs::alone(At { read, write: Timestamp::ZERO }, store.clock().now())
     };
     let answer = match evaluate::evaluate(&snapshot, request, &args) {

@@ -152,13 +152,13 @@ macro_rules! limits {
 
         impl $name {
             /// The names of all.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            $vis const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
 
             /// Sets one by its name; a time is in milliseconds.
             ///
             /// # Errors
             /// There is none of the name, or it is less than works.
-            pub fn set(&mut self, name: &str, number: u64) -> Result<(), $crate::LimitError> {
+            $vis fn set(&mut self, name: &str, number: u64) -> Result<(), $crate::LimitError> {
                 match name {
                     $(stringify!($field) => {
                         let least: $type = $least;
@@ -176,7 +176,7 @@ macro_rules! limits {
 
             /// Draws each by itself; `below` gives numbers below its argument.
             #[must_use]
-            pub fn draw(below: &mut dyn FnMut(u64) -> u64) -> Self {
+            $vis fn draw(below: &mut dyn FnMut(u64) -> u64) -> Self {
                 let production = Self::default();
                 Self {
                     $($field: {
@@ -192,7 +192,7 @@ macro_rules! limits {
 
             /// Those that are not production's, as `name=number,...`.
             #[must_use]
-            pub fn changed(&self) -> String {
+            $vis fn changed(&self) -> String {
                 let production = Self::default();
                 let mut changed: Vec<String> = Vec::new();
                 $(if self.$field != production.$field {

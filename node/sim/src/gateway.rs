@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, layout};
 use crdb_kv::{
-    DistSender, DistSenderConfig, PlantedTxnBug, RangeCache, Sender as _, Sleep, Transport,
+    DistSender, DistSenderConfig, Limits, PlantedTxnBug, RangeCache, Sender as _, Sleep, Transport,
     TransportError, TxnClient, TxnClientConfig, update_meta,
 };
 use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
@@ -86,7 +86,7 @@ impl Gateway {
         port: Port,
         store: &StoreHandle<MemoryEngine>,
         heard: Vec<RangeDescriptor>,
-        timeout: u64,
+        (timeout, limits): (u64, Limits),
         (seed, bug): (u64, Option<PlantedTxnBug>),
     ) -> Self {
         let cache = Arc::new(RangeCache::default());
@@ -100,6 +100,8 @@ impl Gateway {
         }
         let config = DistSenderConfig {
             timeout: Duration::from_nanos(timeout),
+            limits,
+            planted: bug,
             ..DistSenderConfig::default()
         };
         let (hub, node, clock) = (Arc::clone(&port.hub), port.node, port.clock.clone());
@@ -109,6 +111,7 @@ impl Gateway {
             clock: clock.clone(),
             node_id: node_id(node),
             seed: seed.into(),
+            limits,
         };
         let txns = TxnClient::with_bug(config, bug);
         Self { sender, txns, clock, hub, node, newest: Arc::default() }

@@ -119,6 +119,7 @@ impl Node {
         let mut config = StoreConfig::new(self.node_id(), self.store_id(), bits | 1);
         config.planted = options.bug.and_then(Bug::of_store);
         config.limits = plan.limits;
+        config.storage = plan.storage;
         // A gateway gives up later than the store does.
         config.lease_wait_max = Duration::from_millis(700);
         let clock = self.clock();
@@ -128,7 +129,7 @@ impl Node {
         let bug = options.bug.and_then(Bug::of_gateway);
         let port = Port { hub: Arc::clone(&hub), node: self.index, clock, mono_origin };
         let heard = std::mem::take(&mut self.heard);
-        let gateway = Gateway::new(port, &handle, heard, plan.call_timeout, (bits, bug));
+        let gateway = Gateway::new(port, &handle, heard, (plan.call_timeout, plan.kv), (bits, bug));
         gateway.work();
         self.desk = Some(Desk {
             hub,

@@ -117,6 +117,9 @@ pub(crate) struct Plan {
     pub(crate) patience: u64,
     /// Sizes at which the stores cut their logs.
     pub(crate) limits: Limits,
+    /// Bounds of evaluations, and of gateways.
+    pub(crate) storage: crdb_storage::Limits,
+    pub(crate) kv: crdb_kv::Limits,
 }
 
 impl Plan {
@@ -155,7 +158,11 @@ impl Plan {
             call_timeout: if rng.chance(20) { 10_000 * MS } else { 2_200 * MS },
             patience: if rng.chance(20) { 800 * MS } else { 3_000 * MS },
             limits: if rng.chance(60) { short_logs() } else { Limits::default() },
+            storage: crdb_storage::Limits::default(),
+            kv: crdb_kv::Limits::default(),
         };
+        let mixed = if rng.chance(70) { mixed.bounded(rng) } else { mixed };
+        let mixed = if rng.chance(20) { mixed.with_many_keys(rng) } else { mixed };
         match rng.index(100) {
             0..15 => mixed.with_handovers(rng),
             15..30 => mixed.with_late_news(rng),
@@ -165,6 +172,19 @@ impl Plan {
                 Self { habits: Habits { give_up, ..mixed.habits }, ..mixed }
             }
         }
+    }
+
+    /// With bounds drawn at random, often so small that a run of short values reaches them.
+    fn bounded(self, rng: &mut Rng) -> Self {
+        let mut below = |number: u64| rng.within(0..number);
+        let storage = crdb_storage::Limits::draw(&mut below);
+        Self { storage, kv: crdb_kv::Limits::draw(&mut below), ..self }
+    }
+
+    /// Transactions that write to many keys.
+    fn with_many_keys(self, rng: &mut Rng) -> Self {
+        let habits = Habits { steps: 20 + rng.index(40), ..self.habits };
+        Self { habits, txn_keys: 20 + rng.index(40), think: 10 * MS, ..self }
     }
 
     /// Many transactions on few keys, without much else to disturb them.
@@ -247,6 +267,7 @@ fn habits(rng: &mut Rng) -> Habits {
         savepoint: often(80, 0),
         rollback: often(8, 1),
         dawdle: often(25, 3),
+        large: often(30, 0),
         steps: if rng.chance(50) { 3 } else { 8 },
         across: rng.chance(65),
         give_up: 0,

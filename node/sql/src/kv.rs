@@ -250,6 +250,11 @@ pub(crate) fn to_sql_error(error: SendError) -> SqlError {
         error @ SendError::ReadBelowThreshold { .. } => {
             SqlError::new(SqlState("XXUUU"), error.to_string())
         }
+        SendError::TooLarge { bytes, limit, .. } => SqlError::new(
+            SqlState::PROGRAM_LIMIT,
+            format!("a row with what is kept of it takes {bytes} bytes, more than the {limit} of one command"),
+        )
+        .with_hint("Write less to one row, or to fewer savepoints."),
         SendError::Invalid { message } => SqlError::internal(message),
     }
 }
@@ -270,6 +275,9 @@ pub(crate) fn txn_error(error: TxnError) -> SqlError {
         TxnError::Unavailable { message } => to_sql_error(SendError::Unavailable { message }),
         TxnError::ReadBelowThreshold { threshold } => {
             to_sql_error(SendError::ReadBelowThreshold { threshold })
+        }
+        TxnError::TooLarge { key, bytes, limit } => {
+            to_sql_error(SendError::TooLarge { key: key.into(), bytes, limit })
         }
         TxnError::BufferFull => SqlError::internal("a full write buffer was not flushed"),
         TxnError::Invalid { message } => SqlError::internal(message),

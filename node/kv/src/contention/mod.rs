@@ -50,12 +50,10 @@ use futures::future::BoxFuture;
 
 use self::metrics::Waiting;
 pub use self::metrics::{ContentionCounts, ContentionMetrics, PushOutcome, WAIT_BUCKETS_MS};
-use crate::Sender;
+use crate::{Limits, Sender};
 
 /// A request that waits for a lease looks again after this long, woken or not.
 const LEASE_RECHECK: Duration = Duration::from_millis(100);
-/// A request that does not wait clears away this many holders that have ended, at most.
-const ENDED_MAX: usize = 100;
 
 /// Where an evaluation is driven: the store's node, as far as the driver needs it.
 pub trait Site: Send + Sync {
@@ -75,6 +73,11 @@ pub trait Site: Send + Sync {
     /// driver waits for what is returned: the simulator lets others run there.
     fn at(&self, _point: YieldPoint, _range: Option<RangeId>) -> Option<BoxFuture<'static, ()>> {
         None
+    }
+
+    /// Its bounds.
+    fn limits(&self) -> Limits {
+        Limits::default()
     }
 
     /// Where waits and pushes are counted, if anywhere.
@@ -228,7 +231,10 @@ impl<'a> Beside<'a> {
     async fn has_ended(&mut self, response: &BatchResponse) -> bool {
         let Some(error) = &response.error else { return false };
         let Some(kv::error::Kind::LockConflict(conflict)) = &error.kind else { return false };
-        if conflict.timed_out || self.waiter.writes || self.ended >= ENDED_MAX {
+        if conflict.timed_out
+            || self.waiter.writes
+            || self.ended >= self.site.limits().ended_holders
+        {
             return false;
         }
         let ended = push::has_ended(self.site, self.waiter, conflict, self.ended).await;

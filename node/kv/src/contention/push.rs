@@ -18,8 +18,6 @@ use crate::{SendError, Sender, recovery};
 const FIRST_AFTER: Duration = Duration::from_millis(50);
 /// Time between two looks at the holder.
 const EVERY: Duration = Duration::from_millis(100);
-/// Intents resolved by one request when a transaction left many in the way.
-const RESOLVE_KEYS: u64 = 1000;
 
 /// Pushes the holder until the wait is over, which the caller hears from the lock table. Returns
 /// only if the waiter must not wait any longer: its own transaction was aborted.
@@ -133,7 +131,7 @@ async fn push_once(
     if pushed.recover
         && let Some(staging) = record.as_ref().filter(|r| r.status() == TxnStatus::Staging)
     {
-        record = recovery::recover(sender, staging).await?;
+        record = recovery::recover(sender, staging, &site.limits()).await?;
         count(PushOutcome::Recovered);
     } else {
         count(match record.as_ref().map(TxnRecord::status) {
@@ -146,16 +144,18 @@ async fn push_once(
     if force && record.status() == TxnStatus::Aborted {
         site.metrics().into_iter().for_each(ContentionMetrics::broke_deadlock);
     }
-    clear(sender, waiter, wait, &record, met).await
+    let most = site.limits().resolved_in_the_way;
+    clear(sender, waiter, wait, &record, (met > 0).then_some(most)).await
 }
 
-/// Clears away what a transaction left in the way, if it has ended; returns whether it has.
+/// Clears away what a transaction left in the way, if it has ended; returns whether it has. With
+/// `many`, up to so many intents that the waiter would meet next, too.
 async fn clear(
     sender: &dyn Sender,
     waiter: &Waiter,
     wait: &LockWait,
     record: &TxnRecord,
-    met: usize,
+    many: Option<u64>,
 ) -> Result<bool, SendError> {
     let commit = match record.status() {
         TxnStatus::Committed => recovery::commit_timestamp(record),
@@ -168,15 +168,16 @@ async fn clear(
         let release = ReleaseLocksRequest { start, end: Bytes::new(), txn_id, ended: false };
         return send(sender, request::Kind::ReleaseLocks(release)).await.map(|_| true);
     }
-    // One key after the other would cost a scan a round of consensus each.
-    let many = met > 0 && waiter.end > wait.key;
+    // One key after the other would cost a scan a round of consensus each. What the bound leaves
+    // is met again by whoever comes to it.
+    let many = many.filter(|_| waiter.end > wait.key);
     let resolve = ResolveIntentRequest {
         start: wait.key.clone(),
-        end: if many { waiter.end.clone() } else { Bytes::new() },
+        end: if many.is_some() { waiter.end.clone() } else { Bytes::new() },
         txn_id,
         status: record.status,
         commit_timestamp: commit.map(Into::into),
-        max_keys: if many { RESOLVE_KEYS } else { 0 },
+        max_keys: many.unwrap_or(0),
     };
     send(sender, request::Kind::ResolveIntent(resolve)).await.map(|_| true)
 }

@@ -1,7 +1,8 @@
 //! `put KEY=VALUE`, `insert KEY=VALUE`, `delete KEY`, `savepoint`, `rollback N`, `get KEY`,
 //! `scan SPAN [rows=N] [bytes=N] [reverse] [count] [read=KEY=VALUE,...] [resume=SPAN]`, `send`,
-//! `flush`, `release N`, `sent N`.
+//! `flush [bytes=N] [keys=N]`, `release N`, `sent N`.
 
+use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use goldenscript::Command;
 use test_each_file::test_each_path;
 
 use super::{Outcome, bytes, span, span_text, text};
-use crate::txn::buffer::WriteBuffer;
+use crate::Limits;
+use crate::txn::buffer::{Batch, WriteBuffer};
 
 test_each_path! { in "node/kv/src/testscripts/buffer" as scripts => run_script }
 
@@ -135,8 +137,18 @@ impl goldenscript::Runner for Script {
             "send" => Ok(format!("{}:{}", self.sequence, requests(&self.buffer.requests()))),
             "flush" => {
                 let mut out = String::new();
-                for (sequence, batch) in self.buffer.batches() {
-                    writeln!(out, "{sequence}:{}", requests(&batch))?;
+                let number = |name: &str, else_: usize| -> Result<usize, Box<dyn StdError>> {
+                    let found = named.iter().find(|(known, _)| known == name);
+                    found.map_or(Ok(else_), |(_, text)| Ok(text.parse()?))
+                };
+                let limits = Limits {
+                    flush_bytes: number("bytes", usize::MAX)?,
+                    flush_keys: number("keys", usize::MAX)?,
+                    ..Limits::default()
+                };
+                for Batch { sequence, last, requests: batch } in self.buffer.batches(&limits) {
+                    let more = if last { "" } else { " and more" };
+                    writeln!(out, "{sequence}:{}{more}", requests(&batch))?;
                 }
                 self.buffer.clear();
                 Ok(out)

@@ -80,6 +80,7 @@ impl goldenscript::Runner for Script {
                     write,
                     time("present").unwrap_or_default(),
                     deadline,
+                    8,
                 );
                 self.1 = deadline;
                 self.0 = Some(committer);
@@ -91,6 +92,7 @@ impl goldenscript::Runner for Script {
                 return Ok(String::new());
             }
             "committed" => Event::Committed(at(first)),
+            "flushed" => Event::Flushed(at(first)),
             "staged" => Event::Staged {
                 staged: at(first),
                 highest: time("highest").unwrap_or_else(|| at(first)),

@@ -15,7 +15,7 @@ use crate::txn::refresh::Refresher;
 test_each_path! { in "node/kv/src/testscripts/refresh" as scripts => run_script }
 
 fn run_script(path: &Path) {
-    let script = &mut Script(Refresher::new(Isolation::Serializable));
+    let script = &mut Script(Refresher::new(Isolation::Serializable, 1024));
     goldenscript::run(script, path).expect("script failed");
 }
 
@@ -40,7 +40,7 @@ impl goldenscript::Runner for Script {
                     "read-committed" => Isolation::ReadCommitted,
                     _ => Isolation::Serializable,
                 };
-                self.0 = Refresher::new(isolation);
+                self.0 = Refresher::new(isolation, 1024);
             }
             "read" => {
                 let locked = words.iter().any(|word| word == "lock");

@@ -1,5 +1,6 @@
 //! `ranges BORDER...`, `keys KEY...`, then `send REQUEST...` prints each round of parts, answered
-//! from the keys, and the answers put together.
+//! from the keys, and the answers put together. `bounds [keys=N] [answers=N]` has each range stop a
+//! request after so many keys, and a batch after so many answers.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -27,6 +28,9 @@ fn run_script(path: &Path) {
 struct Script {
     ranges: Vec<Borders>,
     keys: BTreeSet<Bytes>,
+    /// Bounds of the ranges; 0 is none.
+    own_keys: usize,
+    own_answers: usize,
 }
 
 impl goldenscript::Runner for Script {
@@ -38,6 +42,10 @@ impl goldenscript::Runner for Script {
         while let Some(word) = args.next_pos() {
             words.push(word.to_owned());
         }
+        let mut named = std::collections::BTreeMap::new();
+        while let Some((name, value)) = args.next_key() {
+            named.insert(name.to_owned(), value.to_owned());
+        }
         match command.name.as_str() {
             "ranges" => {
                 self.ranges = words
@@ -48,6 +56,11 @@ impl goldenscript::Runner for Script {
             }
             "keys" => {
                 self.keys = words.iter().map(|key| bytes(key)).collect();
+                Ok(String::new())
+            }
+            "bounds" => {
+                let number = |name: &str| named.get(name).map_or(Ok(0), |text| text.parse());
+                (self.own_keys, self.own_answers) = (number("keys")?, number("answers")?);
                 Ok(String::new())
             }
             "send" => self.send(words.iter().map(|word| parse(word)).collect()),
@@ -130,22 +143,32 @@ impl Script {
             if wants.is_empty() {
                 break;
             }
+            if round > 20 {
+                return Err("it does not end".into());
+            }
             let pieces = split.cut(self.find(&wants));
+            let before = split.progress();
             for piece in &pieces {
                 let borders = span_text(&piece.borders.start, &piece.borders.end);
                 write!(out, "{round}: {borders}")?;
                 let mut responses = Vec::new();
-                for request in &piece.requests {
+                for (number, request) in piece.requests.iter().enumerate() {
                     let kind = request.kind.as_ref().unwrap();
                     write!(out, " {}", show(kind))?;
+                    if self.own_answers != 0 && number >= self.own_answers {
+                        write!(out, " (unanswered)")?;
+                        continue;
+                    }
                     responses.push(Response { kind: Some(self.answer(kind)) });
                 }
                 writeln!(out)?;
                 split.absorb(piece, responses);
             }
-            split.step(&pieces);
+            if split.progress() == before {
+                return Err("no progress".into());
+            }
         }
-        for response in split.finish()? {
+        for response in split.finish(u64::MAX)? {
             writeln!(out, "{}", show_answer(&response.kind.unwrap()))?;
         }
         Ok(out)
@@ -177,14 +200,15 @@ impl Script {
             Kind::Scan(r) => Answer::Scan(self.scan(r)),
             Kind::ResolveIntent(r) => {
                 let here: Vec<&Bytes> = self.keys.range(r.start.clone()..r.end.clone()).collect();
-                let max = match usize::try_from(r.max_keys).unwrap() {
-                    0 => usize::MAX,
-                    max => max,
-                };
+                let unless_zero = |max| if max == 0 { usize::MAX } else { max };
+                let max = unless_zero(usize::try_from(r.max_keys).unwrap());
+                let max = max.min(unless_zero(self.own_keys));
                 let resume =
                     here.get(max).map(|&key| Span { start: key.clone(), end: r.end.clone() });
                 let resolved = here.len().min(max) as u64;
-                Answer::ResolveIntent(ResolveIntentResponse { resolved, resume })
+                let end = resume.as_ref().map_or(&r.end, |rest: &Span| &rest.start).clone();
+                let done = vec![Span { start: r.start.clone(), end }];
+                Answer::ResolveIntent(ResolveIntentResponse { resolved, resume, done })
             }
             Kind::Validate(_) => Answer::Validate(ValidateResponse {}),
             Kind::EndTxn(_) => Answer::EndTxn(Default::default()),
@@ -201,7 +225,8 @@ impl Script {
         let mut bytes = 0;
         for key in here {
             let full = |bound: u64, have: u64| bound != 0 && have >= bound;
-            if full(scan.max_rows, response.count) || full(scan.max_bytes, bytes) {
+            let own = full(self.own_keys as u64, response.count);
+            if own || full(scan.max_rows, response.count) || full(scan.max_bytes, bytes) {
                 response.resume = Some(if scan.reverse {
                     let end = crdb_keys::encoding::next_key(key).into();
                     Span { start: scan.start.clone(), end }
@@ -231,7 +256,11 @@ fn show_answer(answer: &Answer) -> String {
             let rows: Vec<String> = r.rows.iter().map(|row| text(&row.key)).collect();
             format!("scan {} [{}]{}", r.count, rows.join(" "), resume(&r.resume))
         }
-        Answer::ResolveIntent(r) => format!("resolved {}{}", r.resolved, resume(&r.resume)),
+        Answer::ResolveIntent(r) => {
+            let done = r.done.iter().map(|span| span_text(&span.start, &span.end));
+            let done: Vec<String> = done.collect();
+            format!("resolved {} in [{}]{}", r.resolved, done.join(" "), resume(&r.resume))
+        }
         Answer::Validate(_) => "valid".to_owned(),
         Answer::EndTxn(_) => "ended".to_owned(),
         Answer::Put(_) => "written".to_owned(),

@@ -24,17 +24,14 @@ use futures::stream::{FuturesUnordered, Stream as _};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-/// Jobs that may wait.
-const MAX_WAITING: usize = 4096;
-/// Jobs under way at a time. Most take a millisecond; those that wait for a range out of reach
-/// take seconds, and must not keep the others from being begun.
-const MAX_RUNNING: usize = 1024;
+use crate::Limits;
 
 pub(crate) type Job = BoxFuture<'static, ()>;
 
 /// The jobs of one node's transactions, and the transactions that are alive.
-#[derive(Default)]
 pub(crate) struct Background {
+    max_waiting: usize,
+    max_running: usize,
     jobs: Mutex<VecDeque<Job>>,
     arrived: AtomicWaker,
     workers: AtomicUsize,
@@ -57,13 +54,25 @@ pub(crate) struct Alive {
 }
 
 impl Background {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            max_waiting: limits.jobs_waiting,
+            max_running: limits.jobs_running,
+            jobs: Mutex::default(),
+            arrived: AtomicWaker::new(),
+            workers: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            alive: Mutex::default(),
+        }
+    }
+
     /// Queues a job; gives it back if there is no room or nobody who would do it.
     pub(crate) fn push(&self, job: Job) -> Result<(), Job> {
         if self.workers.load(Ordering::Acquire) == 0 || self.closed.load(Ordering::Acquire) {
             return Err(job);
         }
         let mut jobs = self.jobs.lock();
-        if jobs.len() >= MAX_WAITING {
+        if jobs.len() >= self.max_waiting {
             return Err(job);
         }
         jobs.push_back(job);
@@ -111,7 +120,7 @@ impl Background {
                 beating = false;
             }
             loop {
-                while running.len() < MAX_RUNNING {
+                while running.len() < self.max_running {
                     let Some(job) = self.jobs.lock().pop_front() else { break };
                     running.push(job);
                 }

@@ -33,6 +33,8 @@ use crdb_proto::kv::{
     Span, request,
 };
 
+use crate::Limits;
+
 /// Bytes each write counts beside its key and value.
 const OVERHEAD: usize = 32;
 
@@ -221,20 +223,28 @@ impl WriteBuffer {
         requests
     }
 
-    /// All that a savepoint can go back to, oldest first: the sequence of the latest write and the
-    /// requests, in key order, of what was written between two savepoints.
-    pub(crate) fn batches(&self) -> Vec<(u32, Vec<Request>)> {
-        let mut levels: BTreeMap<usize, (u32, Vec<Request>)> = BTreeMap::new();
+    /// All that a savepoint can go back to, oldest first, in batches of bounded size: what was
+    /// written between two savepoints has one sequence, that of its latest write.
+    pub(crate) fn batches(&self, limits: &Limits) -> Vec<Batch> {
+        let mut levels: BTreeMap<usize, (u32, Pieces)> = BTreeMap::new();
         for (key, entry) in &self.entries {
             let mut absent = entry.absent;
             for (sequence, value) in &entry.writes {
                 let level = self.kept.partition_point(|(kept, _)| kept < sequence);
-                let (latest, requests) = levels.entry(level).or_default();
+                let (latest, pieces) = levels.entry(level).or_default();
                 *latest = (*latest).max(*sequence);
-                add_write(requests, key, value.as_ref(), std::mem::take(&mut absent));
+                let value = value.as_ref();
+                let requests = pieces.room(size(key, value), limits);
+                add_write(requests, key, value, std::mem::take(&mut absent));
             }
         }
-        levels.into_values().collect()
+        let mut batches = Vec::new();
+        for (sequence, pieces) in levels.into_values() {
+            let full = pieces.full.into_iter();
+            batches.extend(full.map(|requests| Batch { sequence, last: false, requests }));
+            batches.push(Batch { sequence, last: true, requests: pieces.last });
+        }
+        batches
     }
 
     /// Forgets what was written up to `sequence`: it is sent, and needs no second time.
@@ -253,6 +263,42 @@ impl WriteBuffer {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
+    }
+}
+
+/// Writes that are sent together.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Batch {
+    /// Their number.
+    pub(crate) sequence: u32,
+    /// No other batch has the same number.
+    pub(crate) last: bool,
+    /// In key order.
+    pub(crate) requests: Vec<Request>,
+}
+
+/// Batches of one level under construction.
+#[derive(Default)]
+struct Pieces {
+    full: Vec<Vec<Request>>,
+    last: Vec<Request>,
+    /// Bytes and keys of the last one.
+    bytes: usize,
+    keys: usize,
+}
+
+impl Pieces {
+    /// The batch that takes the next key, with a write of `bytes`. What is written to a key is never
+    /// cut: the same number twice would be the same write.
+    fn room(&mut self, bytes: usize, limits: &Limits) -> &mut Vec<Request> {
+        let full = self.bytes + bytes > limits.flush_bytes || self.keys >= limits.flush_keys;
+        if full && !self.last.is_empty() {
+            self.full.push(std::mem::take(&mut self.last));
+            (self.bytes, self.keys) = (0, 0);
+        }
+        self.bytes += bytes;
+        self.keys += 1;
+        &mut self.last
     }
 }
 

@@ -14,10 +14,7 @@ use super::coordinator::Txn;
 use super::metrics::{TxnCounts, TxnMetrics, add};
 use super::open_reads::{OpenRead, OpenReads};
 use super::types::TxnOptions;
-use crate::{SendError, Sender};
-
-/// Bytes of writes that a transaction buffers unless told otherwise.
-const DEFAULT_BUFFER_BYTES: usize = 4 << 20;
+use crate::{Limits, SendError, Sender};
 
 /// Completes after a duration.
 pub type Sleep = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -32,6 +29,8 @@ pub struct TxnClientConfig {
     pub node_id: NodeId,
     /// Random bits of this start of the node; the ids of its transactions come from them.
     pub seed: u128,
+    /// Bounds.
+    pub limits: Limits,
 }
 
 impl std::fmt::Debug for TxnClientConfig {
@@ -61,12 +60,12 @@ pub(super) struct Shared {
 impl Shared {
     fn new(config: TxnClientConfig) -> Self {
         Self {
+            buffer_bytes: AtomicUsize::new(config.limits.buffer_bytes),
+            background: Background::new(&config.limits),
             config,
             begun: AtomicU64::new(0),
-            background: Background::default(),
             metrics: TxnMetrics::default(),
             open_reads: OpenReads::default(),
-            buffer_bytes: AtomicUsize::new(DEFAULT_BUFFER_BYTES),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -107,9 +106,19 @@ impl TxnClient {
     }
 
     /// From now on transactions refuse writes with [`TxnError::BufferFull`](super::TxnError) once
-    /// they buffer this many bytes; the write that reaches the bound is taken.
+    /// they buffer this many bytes; the write that reaches the bound is taken. A bound below that of
+    /// production stays.
     pub fn set_max_buffered_writes(&self, bytes: usize) {
+        let limit = self.limits().buffer_bytes;
+        let lowered = limit < Limits::default().buffer_bytes;
+        let bytes = if lowered { bytes.min(limit) } else { bytes };
         self.shared.buffer_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Its bounds.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.config.limits
     }
 
     pub(super) fn buffer_bytes(&self) -> usize {

@@ -8,18 +8,16 @@ use crdb_proto::kv::{
 };
 
 use crdb_storage::evaluate::RECORD_WINDOW;
+use prost::Message as _;
 
+use super::buffer::Batch;
 use super::committer::{Committer, Event, Step};
 use super::coordinator::{State, Txn, aborted, after};
 use super::footprint::in_flight;
 use super::metrics::add;
 use super::types::{CommitInfo, CommitKind, CommitOutcome, SavepointId, TxnError};
+use crate::resolution::pieces;
 use crate::{PlantedTxnBug, SendError, recovery};
-
-/// Times the record is asked what became of a commit.
-const MAX_QUESTIONS: usize = 3;
-/// With more keys than this a commit waits for locks itself.
-const LOCKED_WRITES_MAX: usize = 512;
 
 impl Txn {
     /// Sends what is buffered as intents, so that conditions are checked and the buffer is empty.
@@ -27,7 +25,8 @@ impl Txn {
     /// intents may come to be there later.
     pub async fn flush(&mut self) -> Result<(), TxnError> {
         self.check_writable()?;
-        for (sequence, requests) in self.buffer.batches() {
+        let limits = *self.client.limits();
+        for Batch { sequence, last, requests } in self.buffer.batches(&limits) {
             self.prepare_intents(sequence);
             let mut header = self.write_header(sequence);
             header.savepoints = Some(Savepoints { sequences: self.buffer.savepoints() });
@@ -45,7 +44,9 @@ impl Txn {
             match answer {
                 Ok(response) => {
                     keys.iter().for_each(|key| self.footprint.laid(key, sequence));
-                    self.buffer.sent(sequence);
+                    if last {
+                        self.buffer.sent(sequence);
+                    }
                     let at = response.write_timestamp.map(Timestamp::from).unwrap_or_default();
                     self.raise_write_timestamp(at);
                 }
@@ -61,6 +62,7 @@ impl Txn {
                 }
             }
         }
+        self.footprint.condense(&limits);
         Ok(())
     }
 
@@ -118,7 +120,9 @@ impl Txn {
         }
         // Given up halfway, the transaction must not go on with what it was to take back.
         self.state = State::Failed(TxnError::GivenUp { what: "a rollback to a savepoint" });
-        for requests in reverts.chunks(super::footprint::BATCH) {
+        let limits = *self.client.limits();
+        let size = |request: &Request| request.encoded_len();
+        for requests in pieces(&reverts, limits.cleanup_requests, limits.cleanup_bytes, size) {
             let header = self.write_header(self.sequence);
             let batch = BatchRequest { header: Some(header), requests: requests.to_vec() };
             if let Err(error) = self.client.sender().send(batch).await {
@@ -178,6 +182,10 @@ impl Txn {
     }
 
     async fn commit_writes(&mut self) -> Result<CommitOutcome, TxnError> {
+        let limits = *self.client.limits();
+        if self.buffer.bytes() > limits.one_phase_bytes && self.buffer.len() > 1 {
+            self.flush().await?;
+        }
         let held_at = self.refresher.held_at();
         if held_at.is_none() {
             // Nothing holds it back: the present needs no raising by the leaseholders.
@@ -189,10 +197,11 @@ impl Txn {
             self.write_timestamp(),
             self.client.clock().now(),
             self.deadline(),
+            limits.commit_moves,
         );
         let mut rounds = 0;
         let started = self.client.clock().now();
-        let mut policy = match self.buffer.len() <= LOCKED_WRITES_MAX {
+        let mut policy = match self.buffer.len() <= limits.locked_writes {
             true => WaitPolicy::WaitError,
             false => WaitPolicy::WaitBlock,
         };
@@ -222,6 +231,10 @@ impl Txn {
                     Ok(same) => Event::Refreshed(same),
                     Err(error) => Event::NotRefreshed(error),
                 },
+                Step::Stage if self.lists_too_much() => {
+                    self.flush().await?;
+                    Event::Flushed(self.write_timestamp())
+                }
                 Step::Stage => self.send_stage().await,
                 Step::Commit => self.send_commit().await,
                 Step::Learn => Event::Learned(self.learn(started).await),
@@ -239,12 +252,20 @@ impl Txn {
         }
     }
 
+    /// Whether a STAGING record would have to list more than it may.
+    fn lists_too_much(&self) -> bool {
+        let limits = self.client.limits();
+        self.buffer.len() > limits.in_flight_keys
+            || self.buffer.keys().map(Bytes::len).sum::<usize>() > limits.in_flight_bytes
+    }
+
     /// Waits until nobody else has a lock on what is written, and locks it: all at once, so that
     /// who waits here holds up nobody. Giving it up has no effect but that the locks may be there,
     /// until the transaction ends.
     pub async fn lock_writes(&mut self) -> Result<(), TxnError> {
         self.check_writable()?;
         let keys: Vec<Bytes> = self.buffer.keys().cloned().collect();
+        let limits = *self.client.limits();
         let Some(first) = keys.first() else { return Ok(()) };
         let anchor = if self.meta.anchor.is_empty() { first } else { &self.meta.anchor };
         self.be_known_at(anchor.clone());
@@ -252,7 +273,7 @@ impl Txn {
         let lock = LockStrength::LockExclusive.into();
         let mut requests = Vec::with_capacity(keys.len());
         for key in keys {
-            self.footprint.lock(key.clone(), Bytes::new());
+            self.footprint.lock(key.clone(), Bytes::new(), &limits);
             let get = GetRequest { key, lock, lock_absent: true, lock_only: true };
             requests.push(Request { kind: Some(request::Kind::Get(get)) });
         }
@@ -300,7 +321,7 @@ impl Txn {
     /// The writes as intents and the STAGING record at once.
     async fn send_stage(&mut self) -> Event {
         // Of the intents that are there already, none is in flight.
-        let proven = self.footprint.intent_spans();
+        let proven = self.footprint.intent_spans(self.client.limits());
         self.prepare_intents(self.sequence);
         let mut requests = self.buffer.requests();
         let stage = EndTxnRequest {
@@ -324,7 +345,7 @@ impl Txn {
         let commit = EndTxnRequest {
             action: EndTxnAction::EndCommit.into(),
             in_flight: Vec::new(),
-            intents: self.footprint.intent_spans(),
+            intents: self.footprint.intent_spans(self.client.limits()),
             can_raise_timestamp: false,
         };
         let requests = vec![Request { kind: Some(request::Kind::EndTxn(commit)) }];
@@ -367,8 +388,9 @@ impl Txn {
     /// that there is no record does not say any more that the transaction was aborted: somebody else
     /// may have cleaned up after its commit.
     pub(super) async fn learn(&self, started: Timestamp) -> Option<Option<Timestamp>> {
-        for _ in 0..MAX_QUESTIONS {
-            match recovery::outcome(&**self.client.sender(), &self.meta).await {
+        for _ in 0..self.client.limits().questions {
+            match recovery::outcome(&**self.client.sender(), &self.meta, self.client.limits()).await
+            {
                 Ok(None) if after(started, RECORD_WINDOW) < self.client.clock().now() => {
                     return None;
                 }

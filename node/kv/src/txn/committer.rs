@@ -37,9 +37,6 @@ use super::coordinator::aborted;
 use super::types::{CommitKind, RetryCause, TxnError};
 use crate::SendError;
 
-/// Times a commit moves to a later timestamp before its caller is asked to start over.
-const MAX_MOVES: usize = 8;
-
 /// How far behind the present a timestamp may lie that is refreshed to, in nanoseconds.
 const LAG_MAX: u64 = 500_000_000;
 
@@ -67,6 +64,9 @@ pub(crate) enum Step {
 pub(crate) enum Event {
     /// One-phase commit or COMMITTED record, at this timestamp.
     Committed(Timestamp),
+    /// Instead of a `Stage`, which would have listed too much, all writes were laid as intents, the
+    /// highest at this timestamp.
+    Flushed(Timestamp),
     /// STAGING record at `staged`; the highest of the intents is at `highest`.
     Staged { staged: Timestamp, highest: Timestamp },
     /// Whether what was read is the same at the later timestamp.
@@ -94,6 +94,8 @@ pub(crate) struct Committer {
     /// What follows a refresh.
     then: Option<Step>,
     moves: usize,
+    /// Times it moves to a later timestamp before its caller is asked to start over.
+    max_moves: usize,
     /// A `Stage` without a record may have laid intents.
     may_be_laid: bool,
     /// Since then a `Stage` failed, and all that its record lists may be there.
@@ -111,6 +113,7 @@ impl Committer {
         write_timestamp: Timestamp,
         present: Timestamp,
         deadline: Option<Timestamp>,
+        max_moves: usize,
     ) -> (Self, Step) {
         let mut committer = Self {
             has_spans: held_at.is_some(),
@@ -121,6 +124,7 @@ impl Committer {
             last: Step::Learn,
             then: None,
             moves: 0,
+            max_moves,
             may_be_laid: false,
             may_be_committed: false,
             failure: None,
@@ -184,7 +188,7 @@ impl Committer {
     /// `step` again at a later timestamp.
     fn raise(&mut self, needed: Timestamp, step: Step) -> Step {
         self.moves += 1;
-        if self.moves > MAX_MOVES {
+        if self.moves > self.max_moves {
             return Step::Fail(TxnError::Retry { cause: RetryCause::Serializable });
         }
         self.write_timestamp = self.write_timestamp.max(needed);
@@ -204,6 +208,10 @@ impl Committer {
             }
             (Step::OnePhase { exact: true }, Event::Failed(SendError::TxnRetry { needed })) => {
                 self.raise(needed, Step::OnePhase { exact: true })
+            }
+            (Step::Stage, Event::Flushed(at)) => {
+                self.write_timestamp = self.write_timestamp.max(at);
+                self.at_timestamp(Step::Stage)
             }
             (Step::Stage, Event::Staged { staged, highest }) if highest <= staged => {
                 Step::Done(CommitKind::Parallel, staged)

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
     BatchHeader, BatchRequest, BatchResponse, GetResponse, Isolation, LockStrength, Request,
-    Response, Routing, ScanRequest, ScanResponse, TxnMeta, request, response,
+    Response, Routing, ScanRequest, ScanResponse, TxnMeta, TxnStatus, request, response,
 };
+use crdb_storage::evaluate::RECORD_WINDOW;
 use parking_lot::Mutex;
 
 use super::background::Alive;
@@ -21,12 +22,7 @@ use super::metrics::add;
 use super::open_reads::OpenRead;
 use super::refresh::Refresher;
 use super::types::{ReadOptions, RetryCause, SavepointId, TxnError, TxnOptions};
-use crate::{PlantedTxnBug, SendError};
-
-/// Keys of a buffer at which it has to be flushed.
-const BUFFER_KEYS: usize = 100_000;
-/// A read is tried again at a later timestamp this many times before its caller hears.
-const MAX_REFRESHES: usize = 8;
+use crate::{PlantedTxnBug, SendError, recovery};
 
 /// Why a transaction has to end whose writes are gone.
 const ABORTED: &str = "ABORT_REASON_ABORTED_RECORD_FOUND";
@@ -108,7 +104,7 @@ impl Txn {
         };
         Self {
             read_timestamp: options.as_of.map(|as_of| as_of.timestamp),
-            refresher: Refresher::new(options.isolation),
+            refresher: Refresher::new(options.isolation, client.limits().refresh_spans),
             meta,
             number,
             uncertainty_limit,
@@ -267,13 +263,20 @@ impl Txn {
             answer.responses.into_iter()
         };
         let at = self.read_timestamp.unwrap_or_default();
+        let mut vague = false;
         let mut responses = Vec::with_capacity(requests.len());
         for (request, from_buffer) in requests.into_iter().zip(plan) {
             let response = match from_buffer {
                 Some(value) => response::Kind::Get(GetResponse { value, own_intent: true }),
-                None => self.overlay(request, answers.next(), at)?,
+                None => {
+                    vague |= self.is_vague(&request);
+                    self.overlay(request, answers.next(), at)?
+                }
             };
             responses.push(Response { kind: Some(response) });
+        }
+        if vague {
+            self.check_intents_stay().await?;
         }
         self.stray_locks = stray_locks;
         Ok(responses)
@@ -310,7 +313,7 @@ impl Txn {
             if lock != LockStrength::LockNone {
                 self.check_writable()?;
                 self.be_known_at(start.clone());
-                self.footprint.lock(start.clone(), end);
+                self.footprint.lock(start.clone(), end, self.client.limits());
                 // Until the answer is here and will be validated.
                 self.stray_locks = true;
                 self.unanswered = true;
@@ -356,6 +359,31 @@ impl Txn {
         }
     }
 
+    /// Whether it does not know how many of its own intents a read should find.
+    fn is_vague(&self, request: &Request) -> bool {
+        match &request.kind {
+            Some(request::Kind::Get(get)) => self.footprint.is_vague(&get.key, &Bytes::new()),
+            Some(request::Kind::Scan(scan)) => self.footprint.is_vague(&scan.start, &scan.end),
+            _ => false,
+        }
+    }
+
+    /// Fails if the transaction was aborted, so that what was read just now may lack own writes.
+    /// Whoever aborts it leaves a record that says so for as long as it could make one itself, and
+    /// removes its intents afterwards.
+    async fn check_intents_stay(&self) -> Result<(), TxnError> {
+        let answer = recovery::query(&**self.client.sender(), &self.meta).await?;
+        match answer.record.map(|record| record.status()) {
+            Some(TxnStatus::Aborted) => Err(self.found_aborted()),
+            Some(TxnStatus::Pending | TxnStatus::Staging | TxnStatus::Committed) => Ok(()),
+            None => {
+                let began = self.meta.min_timestamp.map(Timestamp::from).unwrap_or_default();
+                let now = after(self.client.clock().now(), self.client.max_offset());
+                if now < after(began, RECORD_WINDOW) { Ok(()) } else { Err(self.found_aborted()) }
+            }
+        }
+    }
+
     /// A write of its own that was there is not any more: only an abort removes it, and what was
     /// read may lack others, too.
     fn found_aborted(&self) -> TxnError {
@@ -398,7 +426,7 @@ impl Txn {
         options: ReadOptions,
     ) -> Result<BatchResponse, TxnError> {
         let mut batch = BatchRequest { header: None, requests };
-        for _ in 0..MAX_REFRESHES {
+        for _ in 0..self.client.limits().read_moves {
             batch.header = Some(self.read_header(&batch.requests, options));
             let error = match self.client.sender().send(batch.clone()).await {
                 Ok(response) => {
@@ -512,8 +540,8 @@ impl Txn {
     /// Refuses a write while the buffer is as full as it may be: then [`Txn::flush`] makes room.
     fn make_room(&self) -> Result<(), TxnError> {
         self.check_writable()?;
-        let full =
-            self.buffer.bytes() >= self.client.buffer_bytes() || self.buffer.len() >= BUFFER_KEYS;
+        let full = self.buffer.bytes() >= self.client.buffer_bytes()
+            || self.buffer.len() >= self.client.limits().buffer_keys;
         if full { Err(TxnError::BufferFull) } else { Ok(()) }
     }
 

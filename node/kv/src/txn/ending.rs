@@ -22,16 +22,18 @@ use std::sync::atomic::Ordering;
 
 use crdb_keys::Timestamp;
 use crdb_proto::kv::{
-    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, RemoveTxnRecordRequest, Request,
-    TxnMeta, request,
+    BatchHeader, BatchRequest, EndTxnAction, EndTxnRequest, Request, TxnMeta, request,
 };
+
+use prost::Message as _;
 
 use super::client::TxnClient;
 use super::coordinator::{State, Txn};
-use super::footprint::{BATCH, Footprint};
+use super::footprint::Footprint;
 use super::metrics::add;
 use super::types::{CommitInfo, CommitKind, TxnError};
-use crate::SendError;
+use crate::resolution::{Ended, pieces};
+use crate::{PlantedTxnBug, SendError};
 
 /// The work of one transaction that has ended.
 struct Ending {
@@ -144,17 +146,23 @@ impl Ending {
         let id = &self.meta.id;
         if self.commit.is_none() {
             // First what others may wait for.
-            self.send_all(self.footprint.releases(id, self.unanswered)).await?;
+            self.send_all(self.footprint.releases(id, self.unanswered, self.client.limits()))
+                .await?;
         }
         if self.recorded {
             self.end().await?;
         }
-        self.send_all(self.footprint.resolutions(id, self.commit)).await?;
+        let limits = *self.client.limits();
+        let planted = self.client.has(PlantedTxnBug::ForgetIntents);
+        let anchor = &self.meta.anchor;
+        let ended = Ended { id, anchor, commit: self.commit, limits, planted };
+        let sender = &**self.client.sender();
+        let resolved = ended.resolve(sender, &self.footprint.intent_spans(&limits)).await?;
         if self.commit.is_some() {
-            self.send_all(self.footprint.releases(id, self.unanswered)).await?;
+            self.send_all(self.footprint.releases(id, self.unanswered, &limits)).await?;
         }
         if self.recorded && !self.keep_record {
-            self.remove_record().await?;
+            ended.remove_record(sender, resolved).await?;
         }
         Ok(())
     }
@@ -172,7 +180,7 @@ impl Ending {
         let end = EndTxnRequest {
             action: action.into(),
             in_flight: Vec::new(),
-            intents: self.footprint.intent_spans(),
+            intents: self.footprint.intent_spans(self.client.limits()),
             can_raise_timestamp: false,
         };
         let header = BatchHeader { txn: Some(txn), ..BatchHeader::default() };
@@ -181,17 +189,10 @@ impl Ending {
         self.client.sender().send(batch).await.map(|_| ())
     }
 
-    async fn remove_record(&self) -> Result<(), SendError> {
-        let remove = RemoveTxnRecordRequest {
-            anchor: self.meta.anchor.clone(),
-            txn_id: self.meta.id.clone(),
-        };
-        let remove = Request { kind: Some(request::Kind::RemoveTxnRecord(remove)) };
-        self.send_all(vec![remove]).await
-    }
-
     async fn send_all(&self, requests: Vec<Request>) -> Result<(), SendError> {
-        for requests in requests.chunks(BATCH) {
+        let limits = self.client.limits();
+        let size = |request: &Request| request.encoded_len();
+        for requests in pieces(&requests, limits.cleanup_requests, limits.cleanup_bytes, size) {
             let batch = BatchRequest { header: None, requests: requests.to_vec() };
             self.client.sender().send(batch).await?;
         }

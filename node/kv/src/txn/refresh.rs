@@ -21,13 +21,12 @@ use bytes::Bytes;
 use crdb_keys::{Timestamp, encoding};
 use crdb_proto::kv::{Isolation, Span, ValidateRequest};
 
-/// Spans beyond which neighbours are merged.
-const MAX_SPANS: usize = 1024;
-
 /// The spans of one transaction; see the page of the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Refresher {
     isolation: Isolation,
+    /// Spans beyond which neighbours are merged.
+    max_spans: usize,
     spans: Vec<ReadSpan>,
 }
 
@@ -60,8 +59,8 @@ impl ReadSpan {
 }
 
 impl Refresher {
-    pub(crate) fn new(isolation: Isolation) -> Self {
-        Self { isolation, spans: Vec::new() }
+    pub(crate) fn new(isolation: Isolation, max_spans: usize) -> Self {
+        Self { isolation, max_spans, spans: Vec::new() }
     }
 
     /// Notes that a span was read at `since`; an empty end is the single key `start`.
@@ -78,7 +77,7 @@ impl Refresher {
             return;
         }
         self.spans.push(span);
-        if self.spans.len() > MAX_SPANS {
+        if self.spans.len() > self.max_spans {
             self.condense();
         }
     }
@@ -86,7 +85,7 @@ impl Refresher {
     /// Merges neighbours until few spans are left.
     fn condense(&mut self) {
         self.spans.sort_by(|a, b| a.start.cmp(&b.start));
-        let mut halved: Vec<ReadSpan> = Vec::with_capacity(MAX_SPANS / 2 + 1);
+        let mut halved: Vec<ReadSpan> = Vec::with_capacity(self.spans.len() / 2 + 1);
         let mut spans = std::mem::take(&mut self.spans).into_iter();
         while let Some(left) = spans.next() {
             let Some(right) = spans.next() else {

@@ -172,6 +172,17 @@ pub enum TxnError {
     /// More is buffered than may be: nothing was added; call [`super::Txn::flush`] and try again.
     #[error("the write buffer of the transaction is full")]
     BufferFull,
+    /// What has to be written together, a row with what savepoints may go back to, does not fit one
+    /// command (SQLSTATE 54000).
+    #[error("what is written together takes {bytes} bytes, more than the {limit} of one command")]
+    TooLarge {
+        /// The key at which the bound was passed.
+        key: Bytes,
+        /// Bytes up to there.
+        bytes: u64,
+        /// The bound.
+        limit: u64,
+    },
     /// The call makes no sense, or asks for what is not supported yet.
     #[error("{message}")]
     Invalid {
@@ -217,6 +228,9 @@ impl From<SendError> for TxnError {
             SendError::Ambiguous { message } => Self::Ambiguous { message },
             SendError::Unavailable { message } => Self::Unavailable { message },
             SendError::ReadBelowThreshold { threshold } => Self::ReadBelowThreshold { threshold },
+            SendError::TooLarge { key, bytes, limit } => {
+                Self::TooLarge { key: key.into(), bytes, limit }
+            }
             SendError::CrossRange { message } | SendError::Invalid { message } => {
                 Self::Invalid { message }
             }

@@ -141,6 +141,7 @@ pub async fn node(config: Config) -> Node {
             clock: clock.clone(),
             node_id: NodeId(1),
             seed: 1,
+            limits: crdb_kv::Limits::default(),
         }),
         timer: Arc::clone(&timer) as _,
         seed: 1,

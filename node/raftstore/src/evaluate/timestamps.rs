@@ -123,6 +123,7 @@ impl<E: Engine> Evaluation<E> {
             floor: &floor,
             certain_above: self.certain_above(replica, chosen),
             skip: &skip,
+            limits: self.store.shared.config.storage,
         };
         evaluate::evaluate(snapshot, &self.request, &args)
     }

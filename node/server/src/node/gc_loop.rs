@@ -204,7 +204,7 @@ async fn clean_up(running: &Running, abandoned: &[kv::TxnRecord]) -> usize {
     let mut gone = 0;
     for record in abandoned {
         let sender = running.sender.as_ref() as &dyn Sender;
-        match clean_up_after(sender, record).await {
+        match clean_up_after(sender, record, *running.txns.limits()).await {
             Ok(true) => {
                 gone += 1;
                 debug!("cleaned up after a transaction whose coordinator is gone");

@@ -83,15 +83,22 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         view: Arc::clone(&shared.view),
     });
     let cache = Arc::clone(&shared.cache);
-    let limits =
-        DistSenderConfig { max_offset: shared.clock.max_offset(), ..DistSenderConfig::default() };
-    let sender = Arc::new(DistSender::new(transport, cache, limits));
+    let limits = crdb_kv::Limits::default();
+    let config = DistSenderConfig {
+        max_offset: shared.clock.max_offset(),
+        limits,
+        #[cfg(feature = "planted-bugs")]
+        planted: super::planted::from_env()?.1,
+        ..DistSenderConfig::default()
+    };
+    let sender = Arc::new(DistSender::new(transport, cache, config));
     site.connect(&sender);
     let config = TxnClientConfig {
         sender: Arc::<DistSender>::clone(&sender),
         clock: shared.clock.clone(),
         node_id,
         seed: rand::random(),
+        limits,
     };
     #[cfg(not(feature = "planted-bugs"))]
     let txns = TxnClient::new(config);

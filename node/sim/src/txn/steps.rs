@@ -26,7 +26,7 @@ enum Step {
     Flush,
     Save,
     Back,
-    /// A write that is sent, and taken back by a savepoint.
+    /// Writes that are sent, and taken back by a savepoint.
     TakeBack,
     Pause,
 }
@@ -39,7 +39,7 @@ impl Job {
             let step = self.draw(|rng, habits| match rng.index(100) {
                 0..30 => Step::Get,
                 30..45 => Step::Scan,
-                45..50 if !read_only && habits.give_up > 0 => Step::TakeBack,
+                45..50 if !read_only && (habits.give_up > 0 || rng.chance(30)) => Step::TakeBack,
                 45..50 => Step::Pause,
                 50..70 if !read_only => Step::Update,
                 70..90 if !read_only => Step::Write,
@@ -93,19 +93,22 @@ impl Job {
                 let key = self.any_key(course);
                 match self.draw(|rng, _| rng.index(10)) {
                     0..3 => {
-                        course.txn.delete(self.keys.key(key))?;
+                        if course.txn.delete(self.keys.key(key)) == Err(TxnError::BufferFull) {
+                            self.flush(course).await?;
+                            course.txn.delete(self.keys.key(key))?;
+                        }
                         course.own.insert(key, None);
                         Ok(())
                     }
-                    3..5 => self.insert(course, key),
-                    _ => self.put(course, key),
+                    3..5 => self.insert(course, key).await,
+                    _ => self.put(course, key).await,
                 }
             }
             Step::Update => {
                 let key = self.any_key(course);
                 let lock = self.lock(course);
                 self.get(course, &[key], lock).await?;
-                self.put(course, key)
+                self.put(course, key).await
             }
             Step::Flush => match self.unless_given_up(course.txn.flush()).await? {
                 Some(()) => Ok(()),
@@ -122,8 +125,10 @@ impl Job {
             Step::Back => self.back(course).await,
             Step::TakeBack => {
                 course.saves.push((course.txn.savepoint(), course.own.clone()));
-                let key = self.any_key(course);
-                self.put(course, key)?;
+                for _ in 0..self.draw(|rng, _| 1 + rng.index(4)) {
+                    let key = self.any_key(course);
+                    self.put(course, key).await?;
+                }
                 self.unless_given_up(course.txn.flush()).await?;
                 self.back(course).await
             }
@@ -164,17 +169,44 @@ impl Job {
         })
     }
 
-    pub(super) fn put(&self, course: &mut Course, key: KeyId) -> Result<(), Stop> {
+    pub(super) async fn put(&self, course: &mut Course, key: KeyId) -> Result<(), Stop> {
         let value = self.fresh(course.attempt);
-        course.txn.put(self.keys.key(key), value.to_string().into())?;
+        self.write(course, key, value, None).await
+    }
+
+    /// Writes a value to a key, and makes room for it if there is none.
+    pub(super) async fn write(
+        &self,
+        course: &mut Course,
+        key: KeyId,
+        value: u64,
+        balance: Option<i64>,
+    ) -> Result<(), Stop> {
+        let text = self.value(value, balance);
+        if course.txn.put(self.keys.key(key), text.clone()) == Err(TxnError::BufferFull) {
+            self.flush(course).await?;
+            course.txn.put(self.keys.key(key), text)?;
+        }
         course.own.insert(key, Some(value));
         Ok(())
     }
 
-    fn insert(&self, course: &mut Course, key: KeyId) -> Result<(), Stop> {
+    /// Sends what is buffered; a statement that gives that up has failed.
+    async fn flush(&self, course: &mut Course) -> Result<(), Stop> {
+        let done = self.unless_given_up(course.txn.flush()).await?;
+        done.ok_or(Stop::Txn(TxnError::GivenUp { what: "a statement" }))
+    }
+
+    async fn insert(&self, course: &mut Course, key: KeyId) -> Result<(), Stop> {
         let value = self.fresh(course.attempt);
         let own = course.own.get(&key).copied().flatten();
-        match course.txn.insert(self.keys.key(key), value.to_string().into()) {
+        let text = self.value(value, None);
+        let mut outcome = course.txn.insert(self.keys.key(key), text.clone());
+        if outcome == Err(TxnError::BufferFull) {
+            self.flush(course).await?;
+            outcome = course.txn.insert(self.keys.key(key), text);
+        }
+        match outcome {
             // What was sent already is found out by the commit at the latest.
             Ok(()) if own.is_some() => {
                 let lost = format!("its insert over its own value {own:?} succeeded");

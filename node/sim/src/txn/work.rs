@@ -91,6 +91,8 @@ pub(crate) struct Habits {
     pub(crate) dawdle: u32,
     /// Waits that are not waited to their end, as when a statement is cancelled.
     pub(crate) give_up: u32,
+    /// Values of more than a few bytes.
+    pub(crate) large: u32,
     pub(crate) steps: usize,
     /// Keys of all groups in one transaction.
     pub(crate) across: bool,
@@ -202,11 +204,11 @@ impl Job {
             };
             let values = self.read(course, &[*key], lock, true, ReadOptions::default()).await?;
             if *key < self.keys.general() {
-                self.put(course, *key)?;
+                self.put(course, *key).await?;
                 continue;
             }
             let left = values.first().map_or(Ok(OPENING_BALANCE), balance)?;
-            self.set_balance(course, *key, left)?;
+            self.set_balance(course, *key, left).await?;
         }
         Ok(())
     }
@@ -231,7 +233,7 @@ impl Job {
             let Some(key) = self.draw(|rng, _| rng.pick(&keys)) else { return Ok(()) };
             let value = self.fresh(attempt);
             self.log.lock().with(attempt, |attempt| attempt.writes.insert(key, Some(value)));
-            let put = PutRequest { key: self.keys.key(key), value: value.to_string().into() };
+            let put = PutRequest { key: self.keys.key(key), value: self.value(value, None) };
             requests.push(Request { kind: Some(request::Kind::Put(put)) });
         }
         self.log.lock().with(attempt, |attempt| attempt.ending = Ending::Unknown);
@@ -334,7 +336,7 @@ impl Job {
             let key = self.draw(|rng, _| rng.index(self.keys.general()));
             let key =
                 if self.habits.across { Some(key) } else { course.own.keys().next().copied() };
-            self.put(&mut course, key.unwrap_or_default())?;
+            self.put(&mut course, key.unwrap_or_default()).await?;
         }
         if let Some(key) = course.own.keys().next()
             && self.draw(|rng, habits| rng.chance(habits.dawdle))
@@ -423,17 +425,31 @@ impl Job {
         let values = self.get(course, &pair, lock).await?;
         let amount = self.draw(|rng, _| 1 + i64::try_from(rng.index(20)).unwrap_or(0));
         for ((account, value), change) in pair.iter().zip(&values).zip([-amount, amount]) {
-            self.set_balance(course, *account, balance(value)? + change)?;
+            self.set_balance(course, *account, balance(value)? + change).await?;
         }
         Ok(())
     }
 
-    fn set_balance(&self, course: &mut Course, account: KeyId, left: i64) -> Result<(), Stop> {
+    async fn set_balance(
+        &self,
+        course: &mut Course,
+        account: KeyId,
+        left: i64,
+    ) -> Result<(), Stop> {
         let id = self.fresh(course.attempt);
         self.log.lock().balances.insert(id, left);
-        course.txn.put(self.keys.key(account), format!("{id}:{left}").into())?;
-        course.own.insert(account, Some(id));
-        Ok(())
+        self.write(course, account, id, Some(left)).await
+    }
+
+    /// A value that says its number, and a balance if it is that of an account; of any size.
+    pub(super) fn value(&self, number: u64, balance: Option<i64>) -> Bytes {
+        let balance = balance.map_or(String::new(), |balance| balance.to_string());
+        let padding = self.draw(|rng, habits| match rng.chance(habits.large) {
+            false => 0,
+            true if rng.chance(20) => rng.index(5_000),
+            true => rng.index(300),
+        });
+        format!("{number}:{balance}:{}", "x".repeat(padding)).into()
     }
 }
 

@@ -36,6 +36,7 @@ fn info() -> SessionInfo {
             clock,
             node_id: NodeId(1),
             seed: 1,
+            limits: crdb_kv::Limits::default(),
         }),
         timer: Arc::new(NoTimer),
         seed: 1,

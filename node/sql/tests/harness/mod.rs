@@ -156,6 +156,7 @@ impl Cluster {
                         clock: clock.clone(),
                         node_id: NodeId(id),
                         seed: u128::from(id),
+                        limits: crdb_kv::Limits::default(),
                     }),
                     timer: Arc::clone(&timer) as _,
                     seed: u64::from(id),

@@ -16,20 +16,14 @@ use crdb_keys::{Key, Span, Timestamp};
 use crdb_proto::kv::{self, TxnStatus};
 
 use super::{
-    EvalError, Evaluation, MAX_COMMAND_BYTES, check_span, invalid,
+    EvalError, Evaluation, check_span, invalid,
     record::{EXPIRES_AFTER, RECORD_WINDOW, after},
 };
 use crate::{
-    Error, Family, Reader,
+    Error, Family, Limits, Reader,
     lock::{self, Lock},
     mvcc::{self, Direction},
 };
-
-/// Versions removed by one command, unless the request says otherwise.
-const DEFAULT_MAX_VERSIONS: u64 = 1_000;
-
-/// Abandoned records told by one command: each may list many intents.
-const MAX_ABANDONED: usize = 16;
 
 /// Silence after which nobody will clean up after a transaction. A record is made within
 /// [`RECORD_WINDOW`] after the begin, and says when its coordinator was heard of last, with the
@@ -37,12 +31,10 @@ const MAX_ABANDONED: usize = 16;
 /// no answer asked the record, or gave up asking.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(2 * RECORD_WINDOW.as_secs());
 
-/// Versions looked at by one command, give or take those of one key.
-const MAX_LOOKED_AT: u64 = 50_000;
-
 /// The versions that go.
 struct Sweep {
     threshold: Timestamp,
+    limits: Limits,
     max_versions: u64,
     /// The key being looked at.
     key: Vec<u8>,
@@ -61,7 +53,7 @@ impl Sweep {
     fn visit(&mut self, key: &[u8], at: Timestamp, is_tombstone: bool) -> ControlFlow<()> {
         if key != self.key {
             self.end_of_key();
-            if self.is_full() || self.looked_at >= MAX_LOOKED_AT {
+            if self.is_full() || self.looked_at >= self.limits.gc_looked_at {
                 self.resume = Some(Bytes::copy_from_slice(key));
                 return ControlFlow::Break(());
             }
@@ -101,7 +93,7 @@ impl Sweep {
     }
 
     fn is_full(&self) -> bool {
-        self.doomed.len() as u64 >= self.max_versions || self.bytes >= MAX_COMMAND_BYTES / 4
+        self.doomed.len() as u64 >= self.max_versions || self.bytes >= self.limits.gc_bytes
     }
 }
 
@@ -112,10 +104,11 @@ impl<R: Reader> Evaluation<'_, R> {
         if threshold.is_zero() || threshold >= self.args.now {
             return Err(invalid("a collection needs a threshold in the past"));
         }
-        let max_versions =
-            if gc.max_versions == 0 { DEFAULT_MAX_VERSIONS } else { gc.max_versions };
+        let limits = self.args.limits;
+        let max_versions = if gc.max_versions == 0 { limits.gc_versions } else { gc.max_versions };
         let mut sweep = Sweep {
             threshold,
+            limits,
             max_versions,
             key: Vec::new(),
             covered: false,
@@ -152,7 +145,7 @@ impl<R: Reader> Evaluation<'_, R> {
         threshold: Timestamp,
         max_records: u64,
     ) -> Result<(Vec<kv::TxnRecord>, bool), EvalError> {
-        let now = self.args.now;
+        let (now, limits) = (self.args.now, self.args.limits);
         let mut doomed = Vec::new();
         let (mut abandoned, mut left) = (Vec::new(), false);
         lock::scan(self.reader, span, Direction::Forward, &mut |lock| {
@@ -163,7 +156,7 @@ impl<R: Reader> Evaluation<'_, R> {
                 doomed.push((anchor, txn_id));
             } else {
                 left = true;
-                if is_abandoned(&record, now) && abandoned.len() < MAX_ABANDONED {
+                if is_abandoned(&record, now) && abandoned.len() < limits.gc_abandoned {
                     abandoned.push(record);
                 }
             }

@@ -28,10 +28,12 @@
 //!    hears `TxnRetry`. An intent is raised instead.
 //! 2. A key has at most one intent; who meets one of another transaction writes nothing.
 //! 3. An error means that the batch has no effect.
-//! 4. Neither the command nor the responses grow past their bounds.
+//! 4. Neither the command nor the responses grow past their bounds. What a bound stops says what
+//!    is left, and a batch that reads answers at least one request, or one key of it.
 //! 5. The state of a record only goes on: to STAGING, to COMMITTED or ABORTED, and then stays.
 //! 6. Intents whose batch comes again, with its sequence number, are not changed by it.
 
+mod covered;
 mod gc;
 mod read;
 mod record;
@@ -52,16 +54,7 @@ pub use self::{
     record::{EXPIRES_AFTER, RECORD_WINDOW},
     spans::{is_read_only, latch_spans, out_of_bounds},
 };
-use crate::{Error, Reader, WriteBatch};
-
-/// Most bytes of one command: what one raft entry may carry.
-pub const MAX_COMMAND_BYTES: usize = 16 << 20;
-
-/// Most bytes of the rows of one response.
-pub const MAX_RESPONSE_BYTES: u64 = 64 << 20;
-
-/// Most intents of others that one evaluation reports.
-pub const MAX_INTENTS: usize = 128;
+use crate::{Error, Limits, Reader, WriteBatch};
 
 const TXN_ID_LEN: usize = 16;
 
@@ -94,6 +87,8 @@ pub struct EvalArgs<'a> {
     /// Whether somebody else has an unreplicated lock on a key that conflicts with one of this
     /// strength. Asked for the rows of locking reads that leave out locked rows.
     pub skip: &'a dyn Fn(&[u8], kv::LockStrength) -> bool,
+    /// Where it stops.
+    pub limits: Limits,
 }
 
 impl EvalArgs<'_> {
@@ -107,6 +102,7 @@ impl EvalArgs<'_> {
             floor: &|_| Timestamp::ZERO,
             certain_above: Timestamp::MAX,
             skip: &|_, _| false,
+            limits: Limits::default(),
         }
     }
 }
@@ -138,7 +134,8 @@ pub struct ServedRead {
 /// What a batch does.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluated {
-    /// One response a request.
+    /// One response a request; fewer if a batch that only reads was stopped by its bound of bytes:
+    /// nothing is said of the other requests.
     pub responses: Vec<kv::Response>,
     /// The writes; empty for a batch that changes nothing.
     pub batch: WriteBatch,
@@ -266,6 +263,8 @@ struct Evaluation<'a, R> {
     written: BTreeMap<Key, Written>,
     /// Bytes of `written`.
     bytes: usize,
+    /// Bytes of keys and values in the responses.
+    answered: u64,
     /// The records this batch has written, by anchor and transaction; `None` is removed.
     records: BTreeMap<(Key, Bytes), Option<kv::TxnRecord>>,
     /// Intents of others that were met.
@@ -312,6 +311,7 @@ impl<'a, R: Reader> Evaluation<'a, R> {
             writing: !is_read_only(batch),
             written: BTreeMap::new(),
             bytes: 0,
+            answered: 0,
             records: BTreeMap::new(),
             blocking: BTreeMap::new(),
             newer: None,
@@ -329,12 +329,15 @@ impl<'a, R: Reader> Evaluation<'a, R> {
             })?;
             let response = self.request(index, kind)?;
             self.out.responses.push(kv::Response { kind: Some(response) });
-            if self.blocking.len() >= MAX_INTENTS {
+            if self.blocking.len() >= self.args.limits.intents_met {
                 break;
             }
             // Who has to wait anyway hears of newer versions afterwards, when there may be more.
             if self.blocking.is_empty() {
                 self.check_newer()?;
+            }
+            if !self.writing && self.answered >= self.args.limits.response_bytes {
+                break;
             }
         }
         self.finish(batch)

@@ -26,16 +26,12 @@ use crdb_keys::{Key, Span, Timestamp, encoding, pretty::Pretty};
 use crdb_proto::kv::{self, LockStrength, error};
 
 use super::{
-    EvalError, Evaluation, MAX_INTENTS, MAX_RESPONSE_BYTES, Newer, Writes, check_key, check_span,
-    failed, invalid, write::Written,
+    EvalError, Evaluation, Newer, Writes, check_key, check_span, failed, invalid, write::Written,
 };
 use crate::{
     Reader, lock,
     mvcc::{self, Direction},
 };
-
-/// Intents that a scan has in memory at a time.
-const INTENT_PAGE: usize = 256;
 
 /// What a merged scan finds at a key.
 pub(super) enum Seen<'a> {
@@ -74,6 +70,8 @@ impl<R: Reader> Evaluation<'_, R> {
             return Ok(kv::GetResponse::default());
         };
         self.served(Span::point(get.key.clone()), self.read);
+        let bytes = value.as_ref().filter(|_| !get.lock_only).map_or(0, Bytes::len);
+        self.answered += (get.key.len() + bytes) as u64;
         if let Some(strength) = lock
             && (value.is_some() || get.lock_absent)
         {
@@ -124,11 +122,7 @@ impl<R: Reader> Evaluation<'_, R> {
         let mut visit = |key: &[u8], seen: Seen<'_>| rows.visit(self, key, &seen);
         self.merged(&span, self.version_ceiling(lock), direction, &in_the_way, &mut visit)?;
         let Rows { response, locked, newer, foreign, bytes, .. } = rows;
-        if response.resume.is_some() && scan.max_bytes == 0 && bytes >= MAX_RESPONSE_BYTES {
-            return Err(invalid(format!(
-                "the scan returns more than {MAX_RESPONSE_BYTES} bytes; give it a bound"
-            )));
-        }
+        self.answered += bytes;
         self.blocking.extend(foreign);
         if let Some((key, existing)) = newer {
             self.met_newer(&key, existing, lock);
@@ -207,6 +201,7 @@ impl<R: Reader> Evaluation<'_, R> {
         until: Timestamp,
         waits: bool,
     ) -> Result<(), EvalError> {
+        let most = self.args.limits.intents_met;
         let mut found = BTreeMap::new();
         let mut earliest = None;
         let mut visit = |key: Key, intent: kv::Intent| {
@@ -215,7 +210,7 @@ impl<R: Reader> Evaluation<'_, R> {
                 earliest.get_or_insert((key.clone(), at));
                 found.insert(key, intent.txn.unwrap_or_default());
             }
-            if found.len() < MAX_INTENTS && (waits || found.is_empty()) {
+            if found.len() < most && (waits || found.is_empty()) {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())
@@ -268,12 +263,13 @@ impl<R: Reader> Evaluation<'_, R> {
         direction: Direction,
         in_the_way: &impl Fn(&kv::Intent) -> bool,
     ) -> Result<Part, EvalError> {
+        let page = self.args.limits.intent_page;
         let mut above = BTreeMap::new();
         let mut last = None;
         let mut seen = 0;
         lock::scan_intents(self.reader, &span, direction, &mut |key, intent| {
             seen += 1;
-            if seen == INTENT_PAGE {
+            if seen == page {
                 last = Some(key.clone());
             }
             if self.is_own(&intent) {
@@ -281,7 +277,7 @@ impl<R: Reader> Evaluation<'_, R> {
             } else if in_the_way(&intent) {
                 above.insert(key, Above::Foreign(intent.txn.unwrap_or_default()));
             }
-            if seen < INTENT_PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if seen < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let (part, left) = match (last, direction) {
             (None, _) => (span, None),
@@ -373,6 +369,9 @@ struct Rows<'a> {
     leaves_out_locked: bool,
     max_rows: u64,
     max_bytes: u64,
+    /// Keys it may still look at.
+    looks: u64,
+    intents_met: usize,
     response: kv::ScanResponse,
     bytes: u64,
     /// Keys of the rows, if they are to be locked.
@@ -389,13 +388,24 @@ impl<'a> Rows<'a> {
         lock: Option<LockStrength>,
     ) -> Self {
         let unless_zero = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        let limits = evaluation.args.limits;
+        // What is left of a batch that writes could not be read by another one.
+        let (room, looks) = match evaluation.writing {
+            true => (u64::MAX, u64::MAX),
+            false => {
+                let room = limits.response_bytes.saturating_sub(evaluation.answered).max(1);
+                (room, limits.scan_keys)
+            }
+        };
         Self {
             scan,
             lock,
             read: evaluation.read,
             leaves_out_locked: evaluation.leaves_out_locked(),
             max_rows: unless_zero(scan.max_rows),
-            max_bytes: unless_zero(scan.max_bytes).min(MAX_RESPONSE_BYTES),
+            max_bytes: unless_zero(scan.max_bytes).min(room),
+            looks,
+            intents_met: limits.intents_met,
             response: kv::ScanResponse::default(),
             bytes: 0,
             locked: Vec::new(),
@@ -416,6 +426,11 @@ impl<'a> Rows<'a> {
             Seen::Foreign(_) => self.lock.is_some() && self.leaves_out_locked,
         };
         let own = u64::from(matches!(seen, Seen::Own(_)) && evaluation.has_own_intent(key));
+        if self.looks == 0 {
+            self.response.resume = Some(self.rest(key));
+            return ControlFlow::Break(());
+        }
+        self.looks -= 1;
         if nothing || self.lock.is_some_and(|strength| evaluation.skips_locked(key, strength)) {
             self.response.own_intents += own;
             return ControlFlow::Continue(());
@@ -430,7 +445,7 @@ impl<'a> Rows<'a> {
         let value = match seen {
             Seen::Foreign(holder) => {
                 self.foreign.insert(Bytes::copy_from_slice(key), (*holder).clone());
-                return if self.foreign.len() < MAX_INTENTS {
+                return if self.foreign.len() < self.intents_met {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())

@@ -13,6 +13,12 @@
 //! Until then whoever finds none and wants the transaction out of the way writes an ABORTED one,
 //! and nobody removes that; afterwards the transaction cannot end well any more, record or not.
 //! So an abort is never forgotten while it matters.
+//!
+//! Nor is a commit. Who meets an intent and no record takes the transaction for one that has not
+//! committed, and in the end removes the intent; there is nothing else to go by. So a COMMITTED
+//! record lists where intents may be, and stays until whoever wants it removed shows that none is
+//! left in any of those spans: what the ranges said is done, not what was asked of them. A request
+//! to remove it that does not cover the list hears what is left, and removes nothing.
 
 use std::time::Duration;
 
@@ -20,7 +26,9 @@ use bytes::Bytes;
 use crdb_keys::{Key, Timestamp};
 use crdb_proto::kv::{self, EndTxnAction, TxnMeta, TxnRecord, TxnStatus, error};
 
-use super::{EvalError, Evaluation, TXN_ID_LEN, failed, invalid, retry, write_timestamp};
+use super::{
+    EvalError, Evaluation, TXN_ID_LEN, covered::Covered, failed, invalid, retry, write_timestamp,
+};
 use crate::{Reader, lock};
 
 /// A transaction not heard of for this long may be aborted by whom it holds up.
@@ -192,16 +200,24 @@ impl<R: Reader> Evaluation<'_, R> {
             ..TxnMeta::default()
         };
         let txn = check_txn(Some(&txn))?;
-        match self.record(txn)?.map(|record| record.status()) {
-            None => {}
-            Some(TxnStatus::Committed | TxnStatus::Aborted) => {
-                self.records.insert(name(txn), None);
+        let Some(record) = self.record(txn)? else { return Ok(Default::default()) };
+        match record.status() {
+            TxnStatus::Committed => {
+                let resolved = Covered::new(&remove.resolved);
+                let left = record.intents.into_iter().filter(|span| !resolved.cover(span));
+                let left: Vec<kv::Span> = left.collect();
+                if !left.is_empty() {
+                    return Ok(kv::RemoveTxnRecordResponse { left });
+                }
             }
-            Some(TxnStatus::Pending | TxnStatus::Staging) => {
+            // Without it they are aborted as well.
+            TxnStatus::Aborted => {}
+            TxnStatus::Pending | TxnStatus::Staging => {
                 return Err(invalid("the record of a transaction that has not ended stays"));
             }
         }
-        Ok(kv::RemoveTxnRecordResponse {})
+        self.records.insert(name(txn), None);
+        Ok(kv::RemoveTxnRecordResponse::default())
     }
 
     /// Moves the records of the batch into its write batch.

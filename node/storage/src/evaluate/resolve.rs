@@ -1,4 +1,8 @@
 //! Intents after their write: looked for, taken back, turned into versions or removed.
+//!
+//! A resolution says of which part of its span it is true that no intent of the transaction is left
+//! once its command is applied. That is what the record of a committed transaction goes by: it is
+//! removed only for who shows that all it lists is done, see [`super::record`].
 
 use std::ops::ControlFlow;
 
@@ -7,16 +11,13 @@ use crdb_proto::kv::{self, TxnStatus};
 use prost::Message as _;
 
 use super::{
-    EvalError, Evaluation, MAX_COMMAND_BYTES, ServedRead, TXN_ID_LEN, Writes, check_key,
-    check_span_or_point, invalid, write::sequence, write_timestamp,
+    EvalError, Evaluation, ServedRead, TXN_ID_LEN, Writes, check_key, check_span_or_point, invalid,
+    write::sequence, write_timestamp,
 };
 use crate::{
     Reader, lock,
     mvcc::{self, Direction},
 };
-
-/// Bytes of intents after which a resolution stops and says what is left.
-const RESOLVE_BYTES: usize = 4 << 20;
 
 type Intents = Vec<(Key, kv::Intent)>;
 
@@ -71,7 +72,7 @@ impl<R: Reader> Evaluation<'_, R> {
             }
         };
         let limit = if resolve.max_keys == 0 { u64::MAX } else { resolve.max_keys };
-        let (intents, resume) = self.intents_of(&span, &resolve.txn_id, limit)?;
+        let (intents, resume) = self.intents_of(&span, &resolve.txn_id, limit, |_| true)?;
         let resolved = intents.len() as u64;
         for (key, intent) in intents {
             if let Fate::Version(at) = fate {
@@ -89,12 +90,10 @@ impl<R: Reader> Evaluation<'_, R> {
             }
             lock::delete_intent(&mut self.out.batch, &key);
         }
-        let done = match &resume {
-            Some(rest) => Span::new(span.start, rest.start.clone()),
-            None => span,
-        };
-        self.out.resolved.push((resolve.txn_id.clone(), done));
-        Ok(kv::ResolveIntentResponse { resolved, resume })
+        let done = done(span, resume.as_ref());
+        self.out.resolved.extend(done.clone().map(|done| (resolve.txn_id.clone(), done)));
+        let done = done.map(|done| kv::Span { start: done.start, end: done.end });
+        Ok(kv::ResolveIntentResponse { resolved, resume, done: done.into_iter().collect() })
     }
 
     pub(super) fn revert_intent(
@@ -105,18 +104,12 @@ impl<R: Reader> Evaluation<'_, R> {
         let (Some(txn), Writes::Intents(_)) = (self.txn, self.writes) else {
             return Err(invalid("only a transaction takes back its intents"));
         };
-        let (intents, resume) = self.intents_of(&span, &txn.id, u64::MAX)?;
-        if resume.is_some() {
-            return Err(invalid(
-                "a rollback to a savepoint takes back too much at once; roll the transaction back",
-            ));
-        }
+        let to = revert.to_sequence;
+        let (intents, resume) =
+            self.intents_of(&span, &txn.id, u64::MAX, |intent| sequence(intent) > to)?;
         for (key, mut intent) in intents {
-            if sequence(&intent) <= revert.to_sequence {
-                continue;
-            }
             // Oldest first: what is behind the last write to keep goes.
-            while intent.history.last().is_some_and(|write| write.sequence > revert.to_sequence) {
+            while intent.history.last().is_some_and(|write| write.sequence > to) {
                 intent.history.pop();
             }
             match (intent.history.pop(), &mut intent.txn) {
@@ -131,29 +124,28 @@ impl<R: Reader> Evaluation<'_, R> {
                 }
             }
         }
-        if self.out.batch.byte_size() > MAX_COMMAND_BYTES {
-            return Err(invalid(
-                "a rollback to a savepoint takes back too much at once; roll the transaction back",
-            ));
-        }
-        Ok(kv::RevertIntentResponse {})
+        Ok(kv::RevertIntentResponse { resume })
     }
 
-    /// The intents of a transaction in a span, up to a bound, and what is left of the span.
+    /// The intents of a transaction in a span that are `wanted`, up to a bound, and what is left of
+    /// the span. The first one of a batch is always taken, however large it is.
     fn intents_of(
         &self,
         span: &Span,
         txn_id: &[u8],
         limit: u64,
+        wanted: impl Fn(&kv::Intent) -> bool,
     ) -> Result<(Intents, Option<kv::Span>), EvalError> {
+        let limits = self.args.limits;
+        let limit = limit.min(limits.resolve_keys);
         let mut intents = Intents::new();
         let mut resume = None;
         let mut bytes = self.out.batch.byte_size();
         lock::scan_intents(self.reader, span, Direction::Forward, &mut |key, intent| {
-            if !is_of(&intent, txn_id) {
+            if !is_of(&intent, txn_id) || !wanted(&intent) {
                 return ControlFlow::Continue(());
             }
-            if intents.len() as u64 >= limit || bytes >= RESOLVE_BYTES {
+            if intents.len() as u64 >= limit || bytes >= limits.resolve_bytes {
                 // All before it are done, also those of others.
                 let start = intents.last().map_or(key, |(last, _)| encoding::next_key(last).into());
                 resume = Some(kv::Span { start, end: span.end.clone() });
@@ -164,6 +156,14 @@ impl<R: Reader> Evaluation<'_, R> {
             ControlFlow::Continue(())
         })?;
         Ok((intents, resume))
+    }
+}
+
+/// What of a span is done when `rest` is left of it; `None` if nothing is.
+fn done(span: Span, rest: Option<&kv::Span>) -> Option<Span> {
+    match rest {
+        None => Some(span),
+        Some(rest) => Some(Span::new(span.start, rest.start.clone())).filter(|s| s.start < s.end),
     }
 }
 

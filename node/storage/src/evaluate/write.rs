@@ -14,8 +14,8 @@ use crdb_proto::kv::{self, error};
 use prost::Message as _;
 
 use super::{
-    EvalError, Evaluation, MAX_COMMAND_BYTES, MAX_INTENTS, Writes, check_key, check_span, failed,
-    invalid, read::Seen, write_timestamp,
+    EvalError, Evaluation, Writes, check_key, check_span, failed, invalid, read::Seen,
+    write_timestamp,
 };
 use crate::{
     Reader, lock,
@@ -130,14 +130,19 @@ impl<R: Reader> Evaluation<'_, R> {
         let mut own_intent = false;
         let mut resume = None;
         let mut bytes = 0;
-        let limit = if delete.max_keys == 0 { u64::MAX } else { delete.max_keys };
+        let limits = self.args.limits;
+        // Who sets no bound wants all of it at once, or nothing.
+        let (limit, limit_bytes) = match delete.max_keys {
+            0 => (u64::MAX, usize::MAX),
+            keys => (keys, limits.delete_range_bytes),
+        };
         let mut visit = |key: &[u8], seen: Seen<'_>| {
             let newest = match seen {
                 Seen::Version(_, None) | Seen::Own(None) => return ControlFlow::Continue(()),
                 Seen::Version(newest, Some(_)) => newest,
                 Seen::Own(Some(_)) | Seen::Foreign(_) => Timestamp::ZERO,
             };
-            if doomed.len() as u64 >= limit {
+            if doomed.len() as u64 >= limit || bytes >= limit_bytes {
                 let start = Bytes::copy_from_slice(key);
                 resume = Some(kv::Span { start, end: delete.end.clone() });
                 return ControlFlow::Break(());
@@ -151,7 +156,7 @@ impl<R: Reader> Evaluation<'_, R> {
                 doomed.push((key, newest));
             }
             // More than fits is found out by the writes below.
-            if bytes > MAX_COMMAND_BYTES || foreign.len() >= MAX_INTENTS {
+            if bytes > limits.command_bytes || foreign.len() >= limits.intents_met {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -206,11 +211,8 @@ impl<R: Reader> Evaluation<'_, R> {
         // As many bytes as the entry of the batch will have, about.
         self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + mvcc::VERSION_LEN + 8;
         self.bytes += base.own.as_ref().map_or(0, kv::Intent::encoded_len);
-        if self.bytes > MAX_COMMAND_BYTES {
-            return Err(invalid(format!(
-                "the batch writes more than {MAX_COMMAND_BYTES} bytes; split the statement into \
-                 smaller ones"
-            )));
+        if self.bytes > self.args.limits.command_bytes {
+            return Err(too_large(key, self.bytes, self.args.limits.command_bytes));
         }
         if let Some(written) = self.written.get_mut(key) {
             written.value = value;
@@ -300,6 +302,19 @@ impl<R: Reader> Evaluation<'_, R> {
             _ => true,
         })
     }
+}
+
+/// The batch writes more than one command carries; `key` is the one that is too much.
+pub(super) fn too_large(key: &Key, bytes: usize, limit: usize) -> EvalError {
+    let kind = kv::TooLarge { key: key.clone(), bytes: bytes as u64, limit: limit as u64 };
+    failed(
+        error::Kind::TooLarge(kind),
+        format!(
+            "what is written together up to the key {} takes {bytes} bytes, more than the {limit} \
+             of one command",
+            Pretty(key)
+        ),
+    )
 }
 
 /// Number of the latest write of an intent.

@@ -8,6 +8,7 @@
 //! | `mvget`, `mvscan`, `mvscan_reverse` `[snap=NAME] at=TS KEY [END]` | reads versions |
 //! | `txn NAME [anchor=KEY] [min=TS] [ts=TS] [seq=N] [priority=low]` | names a transaction |
 //! | `batch [read=TS] [write=TS] [now=TS] [threshold=TS] [certain=TS] HEADER REQUEST...` | evaluates and writes; `HEADER` is `deadline=TS`, `limit=TS`, `txn=NAME [ts=TS] [seq=N]`, `savepoints=N,...`, `with=OPTION,...` |
+//! | `limit NAME N` | a bound of later batches |
 //! | `floor KEY TS`, `locked KEY...` | what later batches hear of the key from the leaseholder |
 //! | `locks START END`, `versions START END`, `stats START END` | all there is |
 //! | `snapshot NAME`, `flush`, `crash [keep=N]`, `fail_next_write` | what they say |
@@ -30,7 +31,8 @@ use test_each_file::test_each_path;
 
 use self::requests::{Txns, timestamp as parse_timestamp};
 use crate::{
-    Engine, Error, Family, MemoryEngine, Reader, RocksEngine, RocksOptions, Sync, WriteBatch,
+    Engine, Error, Family, Limits, MemoryEngine, Reader, RocksEngine, RocksOptions, Sync,
+    WriteBatch,
     evaluate::{self, At, EvalArgs, EvalError, Evaluated},
     lock::{self, Lock},
     mvcc::{self, Direction},
@@ -64,6 +66,7 @@ struct Runner<E: Engine> {
     floors: BTreeMap<Vec<u8>, Timestamp>,
     /// Keys that somebody else has an unreplicated lock on.
     locked: BTreeSet<Vec<u8>>,
+    limits: Limits,
 }
 
 impl<E: Engine> Runner<E> {
@@ -75,6 +78,7 @@ impl<E: Engine> Runner<E> {
             txns: Txns::new(),
             floors: BTreeMap::new(),
             locked: BTreeSet::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -116,6 +120,11 @@ impl<E: Engine> goldenscript::Runner for Runner<E> {
             "floor" => {
                 let key = next(&mut args)?.as_bytes().to_vec();
                 self.floors.insert(key, parse_timestamp(next(&mut args)?)?);
+                String::new()
+            }
+            "limit" => {
+                let name = next(&mut args)?.to_owned();
+                self.limits.set(&name, next(&mut args)?.parse()?)?;
                 String::new()
             }
             "locked" => {
@@ -259,6 +268,7 @@ impl<E: Engine> Runner<E> {
             gc_threshold,
             floor: &|key| self.floors.get(key).copied().unwrap_or_default(),
             skip: &|key, _| self.locked.contains(key),
+            limits: self.limits,
             ..EvalArgs::alone(at, now)
         };
         match evaluate::evaluate(&self.engine.snapshot(), &batch, &args) {

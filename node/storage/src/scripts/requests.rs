@@ -191,7 +191,9 @@ fn parse_txn(words: &mut Words<'_>, txns: &Txns, max: u64) -> Parsed<Option<Kind
         ["remove", anchor, name] => {
             let txn_id = meta(name)?.id;
             let anchor = bytes(anchor);
-            Kind::RemoveTxnRecord(kv::RemoveTxnRecordRequest { anchor, txn_id })
+            let resolved = words.option("resolved").unwrap_or_default();
+            let resolved = resolved.split_terminator(',').map(span).collect();
+            Kind::RemoveTxnRecord(kv::RemoveTxnRecordRequest { anchor, txn_id, resolved })
         }
         ["gc", start, end, at] => {
             let threshold = Some(timestamp(at)?.into());

@@ -120,8 +120,14 @@ pub(super) fn response(txns: &Txns, answer: &Answer) -> String {
             None => "recovered: none".to_owned(),
         },
         Answer::ResolveIntent(done) => {
-            format!("resolved {}{}", done.resolved, resume(&done.resume))
+            let rest = resume(&done.resume);
+            format!("resolved {}{rest}, done [{}]", done.resolved, spans(&done.done))
         }
+        Answer::RevertIntent(done) => format!("reverted{}", resume(&done.resume)),
+        Answer::RemoveTxnRecord(done) => match done.left.as_slice() {
+            [] => "no record".to_owned(),
+            left => format!("the record stays, left {}", spans(left)),
+        },
         Answer::Gc(done) => {
             let mut out = format!("removed {}{}", done.removed, resume(&done.resume));
             if done.records_left {

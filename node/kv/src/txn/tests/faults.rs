@@ -105,6 +105,7 @@ pub(super) fn world() -> World {
         clock: local.clock().clone(),
         node_id: NodeId(1),
         seed: 8,
+        limits: crate::Limits::default(),
     });
     World { wall, local, faulty, client, other }
 }
@@ -272,13 +273,17 @@ async fn what_a_dead_coordinator_left_is_cleaned_up_and_the_commit_stays() {
         world.vanish(world.txn(&["a", "b", "z"], fate)).await;
         world.wall.advance(Duration::from_secs(2 * 3600 + 10));
         let [record] = records(&world).try_into().unwrap();
-        assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+        assert!(
+            crate::clean_up_after(&world.local, &record, crate::Limits::default()).await.unwrap()
+        );
         assert_eq!(left_behind(&world.local), Vec::<String>::new());
         for name in ["a", "b", "z"] {
             assert_eq!(world.read(name).await.as_deref(), there, "{name}");
         }
         // A second collector finds nothing left to do.
-        assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+        assert!(
+            crate::clean_up_after(&world.local, &record, crate::Limits::default()).await.unwrap()
+        );
         assert_eq!(world.read("z").await.as_deref(), there);
     }
 }
@@ -290,11 +295,11 @@ async fn a_record_stays_while_an_intent_cannot_be_resolved() {
     world.wall.advance(Duration::from_secs(2 * 3600 + 10));
     let [record] = records(&world).try_into().unwrap();
     let unreachable = Unreachable(world.local.clone());
-    crate::clean_up_after(&unreachable, &record).await.unwrap_err();
+    crate::clean_up_after(&unreachable, &record, crate::Limits::default()).await.unwrap_err();
     let [record] = records(&world).try_into().unwrap();
     assert_eq!(record.status(), crdb_proto::kv::TxnStatus::Committed);
     assert_eq!(world.read("z").await.as_deref(), Some("new"));
-    assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+    assert!(crate::clean_up_after(&world.local, &record, crate::Limits::default()).await.unwrap());
     assert_eq!(left_behind(&world.local), Vec::<String>::new());
 }
 
@@ -328,7 +333,7 @@ async fn a_coordinator_that_slept_too_long_does_not_take_a_missing_record_for_an
     let started = world.local.clock().now();
     world.wall.advance(Duration::from_secs(2 * 3600 + 10));
     let [record] = records(&world).try_into().unwrap();
-    assert!(crate::clean_up_after(&world.local, &record).await.unwrap());
+    assert!(crate::clean_up_after(&world.local, &record, crate::Limits::default()).await.unwrap());
     assert_eq!(txn.learn(started).await, None);
     // As it would be if its commit had begun just now and were not there.
     assert_eq!(txn.learn(world.local.clock().now()).await, Some(None));
@@ -361,6 +366,7 @@ async fn a_commit_that_fails_as_it_is_staged_anew_is_not_reported_lost_and_finis
         clock: world.local.clock().clone(),
         node_id: NodeId(1),
         seed: 9,
+        limits: crate::Limits::default(),
     });
     let mut txn = client.begin(TxnOptions::default());
     assert_eq!(value(&mut txn, "b").await.unwrap(), None);

@@ -80,6 +80,7 @@ fn far_and_near() -> (Arc<Remote>, LocalSender, TxnClient, TxnClient) {
         clock: local.clock().clone(),
         node_id: NodeId(2),
         seed: 9,
+        limits: crate::Limits::default(),
     });
     (remote, local, far, near)
 }
@@ -160,6 +161,7 @@ async fn a_record_out_of_reach_keeps_no_other_transaction_from_saying_that_it_is
         clock: local.clock().clone(),
         node_id: NodeId(1),
         seed: 10,
+        limits: crate::Limits::default(),
     });
     let cut_off = holding(&client, "z").await;
     let mut txn = holding(&client, "a").await;

@@ -2,6 +2,7 @@
 
 mod aborted;
 mod bank;
+mod bounds;
 mod contention;
 mod faults;
 mod given_up;
@@ -38,6 +39,7 @@ fn cluster() -> (Arc<ManualClock>, LocalSender, TxnClient) {
         clock,
         node_id: NodeId(1),
         seed: 7,
+        limits: crate::Limits::default(),
     });
     (wall, sender, client)
 }
@@ -538,6 +540,7 @@ async fn at_its_own_gateway_a_leaseholder_knows_what_is_of_later() {
         clock: sender.clock().clone(),
         node_id: NodeId(2),
         seed: 9,
+        limits: crate::Limits::default(),
     });
     let mut txn = other.begin(TxnOptions::default());
     assert_eq!(value(&mut txn, "a").await.unwrap().as_deref(), Some("2"));

@@ -4,7 +4,13 @@ use super::*;
 use crate::PlantedTxnBug;
 
 fn errs(sender: Arc<dyn crate::Sender>, clock: &Clock, bug: PlantedTxnBug) -> TxnClient {
-    let config = TxnClientConfig { sender, clock: clock.clone(), node_id: NodeId(1), seed: 9 };
+    let config = TxnClientConfig {
+        sender,
+        clock: clock.clone(),
+        node_id: NodeId(1),
+        seed: 9,
+        limits: crate::Limits::default(),
+    };
     TxnClient::with_bug(config, Some(bug))
 }
 

@@ -101,9 +101,12 @@ fn the_report_of_intents_is_bounded() {
         }
         other => panic!("no intents: {other:?}"),
     };
-    assert_eq!(count(scan(0, false)), MAX_INTENTS);
+    assert_eq!(count(scan(0, false)), Limits::default().intents_met);
     assert_eq!(count(scan(3, true)), 3);
-    assert_eq!(count((0..500).map(|index| put(index, "y")).collect()), MAX_INTENTS);
+    assert_eq!(
+        count((0..500).map(|index| put(index, "y")).collect()),
+        Limits::default().intents_met
+    );
 }
 
 #[test]
@@ -130,16 +133,16 @@ fn a_collection_over_the_end_of_the_range_is_out_of_bounds() {
 #[test]
 fn a_command_is_bounded() {
     let engine = MemoryEngine::new();
-    let half = vec![0_u8; MAX_COMMAND_BYTES / 2 + 1];
+    let half = vec![0_u8; Limits::default().command_bytes / 2 + 1];
     let header = || kv::BatchHeader { txn: Some(txn(1, 10, 1)), ..kv::BatchHeader::default() };
     let both = vec![put(1, half.clone()), put(2, half.clone())];
     let error = run(&engine, header(), both, &at(10, 0)).unwrap_err();
-    assert!(error.to_string().starts_with("the batch writes more than"), "{error}");
+    assert!(error.to_string().starts_with("what is written together up to the key"), "{error}");
     // What a transaction wrote before goes along with what it writes to the key now.
     run(&engine, header(), vec![put(1, half.clone())], &at(10, 0)).unwrap();
     let again = kv::BatchHeader { txn: Some(txn(1, 10, 2)), ..kv::BatchHeader::default() };
     let error = run(&engine, again, vec![put(1, half)], &at(10, 0)).unwrap_err();
-    assert!(error.to_string().starts_with("the batch writes more than"), "{error}");
+    assert!(error.to_string().starts_with("what is written together up to the key"), "{error}");
 }
 
 #[test]

@@ -263,8 +263,12 @@ impl World {
             }
             Coordinator::Removing => {
                 let txn_id = Self::meta(ts(BEGAN)).id;
-                let remove = kv::RemoveTxnRecordRequest { anchor: key(0), txn_id };
-                self.run(None, request::Kind::RemoveTxnRecord(remove)).unwrap();
+                let resolved = [0, 1].map(|at| kv::Span { start: key(at), end: Key::new() });
+                let resolved = resolved.to_vec();
+                let remove = kv::RemoveTxnRecordRequest { anchor: key(0), txn_id, resolved };
+                let answers = self.run(None, request::Kind::RemoveTxnRecord(remove)).unwrap();
+                let gone = response::Kind::RemoveTxnRecord(Default::default());
+                assert_eq!(answers, [gone]);
                 Coordinator::Done
             }
             Coordinator::Done => Coordinator::Done,
