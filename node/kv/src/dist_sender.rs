@@ -7,8 +7,9 @@
 //! 1. At most one copy of a batch with writes is under way, and it is sent again only after an
 //!    answer or a transport error that proves it was not proposed.
 //! 2. A read may be under way at several replicas; the first that serves it wins.
-//! 3. A call ends: with the overall timeout, or earlier when the fate of a write cannot be
-//!    learned any more.
+//! 3. A call ends once nothing was heard of it for the timeout, or earlier when the fate of a write
+//!    cannot be learned any more. It goes on as long as its node says that it works on it, or other
+//!    replicas take the range over.
 //!
 //! A batch over several ranges goes to each in parts, see the modules `spread` and `split`.
 
@@ -19,28 +20,28 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crdb_keys::{NodeId, Span, layout, pretty::Pretty};
+use crdb_keys::NodeId;
 use crdb_proto::kv::{
     self, BatchHeader, BatchRequest, BatchResponse, GetRequest, RangeDescriptor, Request,
-    ScanRequest, error::Kind, request,
+    error::Kind, request,
 };
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
-use prost::Message as _;
 
 #[cfg(feature = "planted-bugs")]
 use crate::PlantedTxnBug;
 use crate::range_cache::{CachedRange, RangeCache, holds_replica};
-use crate::rest::Rest;
 use crate::span::{BatchSpan, has_writes};
 use crate::split::{forget_rest, is_whole};
-use crate::{Limits, SendError, Sender, Transport, TransportError};
+use crate::{Life, Limits, SendError, Sender, Transport, TransportError};
 
 /// Time limits of a [`DistSender`].
 #[derive(Debug, Clone, Copy)]
 pub struct DistSenderConfig {
-    /// A call gives up after this long.
+    /// A call gives up after so long without a sign of it.
     pub timeout: Duration,
+    /// A call of which there was a sign is not silent for this long.
+    pub sign_lasts: Duration,
     /// Silence after which other replicas are asked.
     pub probe_after: Duration,
     /// First pause after all replicas refused; doubles up to `backoff_max`.
@@ -60,6 +61,7 @@ impl Default for DistSenderConfig {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(10),
+            sign_lasts: Duration::from_secs(3),
             probe_after: Duration::from_millis(300),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(50),
@@ -73,10 +75,13 @@ impl Default for DistSenderConfig {
 
 /// Sends each batch to the range that holds its keys.
 pub struct DistSender {
-    transport: Arc<dyn Transport>,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) cache: Arc<RangeCache>,
     pub(crate) config: DistSenderConfig,
 }
+
+/// How often a call is given more time because another node is said to serve its range.
+const CHANGES_MAX: u32 = 10;
 
 type Answer = Result<BatchResponse, TransportError>;
 type InFlight<'a> = FuturesUnordered<BoxFuture<'a, (NodeId, Answer)>>;
@@ -165,6 +170,11 @@ struct Round {
     /// Any replica may serve the batch.
     nearest: bool,
     backoff: Duration,
+    /// When the call is given up, unless there is a sign of it.
+    give_up: Duration,
+    /// The latest node that was said to serve the range, and how often that was another one.
+    serves: Option<NodeId>,
+    changes: u32,
 }
 
 impl DistSender {
@@ -221,10 +231,11 @@ impl DistSender {
     /// Sends a batch to the range that holds it, which may answer a part.
     pub(crate) async fn route_once(&self, batch: &mut BatchRequest) -> Result<Routed, SendError> {
         let writes = has_writes(batch);
-        let mut give_up = self.transport.elapsed() + self.config.timeout;
         let mut locks = LockPatience::new(batch, self.config.timeout / 2);
         let nearest = !writes && batch.header.as_ref().is_some_and(is_nearest);
-        let mut round = Round { backoff: self.config.backoff_min, nearest, ..Round::default() };
+        let give_up = self.transport.elapsed() + self.config.timeout;
+        let backoff = self.config.backoff_min;
+        let mut round = Round { backoff, nearest, give_up, ..Round::default() };
         let mut reason = String::from("no replica of the range is known");
         loop {
             let Some(range) = self.find_range(batch).await? else {
@@ -235,9 +246,9 @@ impl DistSender {
             address(batch, &range.descriptor, self.transport.local_node());
             locks.apply(batch);
             let outcome = if writes {
-                self.attempt_write(batch, &range, &mut round, give_up).await
+                self.attempt_write(batch, &range, &mut round).await
             } else {
-                self.attempt_read(batch, &range, &mut round, give_up).await
+                self.attempt_read(batch, &range, &mut round).await
             };
             match outcome {
                 Some(Verdict::Done(response)) => {
@@ -248,12 +259,13 @@ impl DistSender {
                 Some(Verdict::Fail(SendError::LockConflict { timed_out: true, key }))
                     if locks.wait_on(&key) =>
                 {
-                    give_up = self.transport.elapsed() + self.config.timeout;
+                    round.give_up = self.transport.elapsed() + self.config.timeout;
                     round.tried.clear();
                 }
                 Some(Verdict::Fail(error)) => return Err(error),
                 Some(Verdict::Next { reason: why, hint, rerouted }) => {
                     reason = why;
+                    self.note_change(&mut round, hint);
                     round.hint = hint.filter(|node| !round.tried.contains(node));
                     if rerouted {
                         round.tried.clear();
@@ -271,13 +283,33 @@ impl DistSender {
                     round.backoff = (round.backoff * 2).min(self.config.backoff_max);
                 }
             }
-            if self.transport.elapsed() >= give_up {
+            if self.transport.elapsed() >= round.give_up {
                 let id = range.descriptor.range_id;
                 return Err(SendError::Unavailable {
                     message: format!("range r{id} is unavailable: {reason}"),
                 });
             }
         }
+    }
+
+    /// Another node is said to serve the range now: the range moves on, and a busy machine may take
+    /// some attempts. Not for ever, in case two of them name each other.
+    fn note_change(&self, round: &mut Round, serves: Option<NodeId>) {
+        if serves.is_some() && serves != round.serves {
+            round.serves = serves;
+            round.changes += 1;
+            if round.changes <= CHANGES_MAX {
+                round.give_up = self.transport.elapsed() + self.config.timeout;
+            }
+        }
+    }
+
+    /// Whether a call is not silent: its node said lately that it works on it. Then it is not given
+    /// up for a while.
+    fn is_alive(&self, life: &Life, round: &mut Round) -> bool {
+        let Some(last) = life.last() else { return false };
+        round.give_up = round.give_up.max(last + self.config.timeout);
+        self.transport.elapsed() < last + self.config.sign_lasts
     }
 
     /// Next replica to ask: the hint, the believed leaseholder, the own node, then the others. If
@@ -306,11 +338,11 @@ impl DistSender {
         batch: &BatchRequest,
         range: &CachedRange,
         round: &mut Round,
-        give_up: Duration,
     ) -> Option<Verdict> {
         let node = self.candidate(range, round, &[])?;
+        let life = Life::default();
         let mut flight: InFlight<'_> = FuturesUnordered::new();
-        flight.push(self.send_to(node, batch.clone()));
+        flight.push(self.send_to(node, batch.clone(), life.clone()));
         let mut probes: InFlight<'_> = FuturesUnordered::new();
         let mut timer = None;
         let mut moved_to = None;
@@ -328,7 +360,10 @@ impl DistSender {
                         timer = None;
                     }
                 }
-                Event::Silence if moved_to.is_some() || self.transport.elapsed() >= give_up => {
+                Event::Silence if moved_to.is_none() && self.is_alive(&life, round) => timer = None,
+                Event::Silence
+                    if moved_to.is_some() || self.transport.elapsed() >= round.give_up =>
+                {
                     let message = match moved_to {
                         Some(other) => format!("{node} did not answer and {other} serves now"),
                         None => format!("{node} did not answer in time"),
@@ -340,7 +375,7 @@ impl DistSender {
                     probes = FuturesUnordered::new();
                     for other in range.descriptor.replicas.iter().map(|r| NodeId(r.node_id)) {
                         if other != node {
-                            probes.push(self.send_to(other, probe(batch, range)));
+                            probes.push(self.send_to(other, probe(batch, range), Life::default()));
                         }
                     }
                 }
@@ -376,18 +411,19 @@ impl DistSender {
         batch: &BatchRequest,
         range: &CachedRange,
         round: &mut Round,
-        give_up: Duration,
     ) -> Option<Verdict> {
         let mut flight: InFlight<'_> = FuturesUnordered::new();
         let mut pending: Vec<NodeId> = Vec::new();
+        // Of whichever copy it is: they are the same.
+        let life = Life::default();
         loop {
             match self.candidate(range, round, &pending) {
-                Some(node) => {
+                Some(node) if flight.is_empty() || !self.is_alive(&life, round) => {
                     pending.push(node);
-                    flight.push(self.send_to(node, batch.clone()));
+                    flight.push(self.send_to(node, batch.clone(), life.clone()));
                 }
                 None if flight.is_empty() => return None,
-                None => {}
+                _ => {}
             }
             match self.next_answer(&mut flight, self.config.probe_after).await {
                 Some((node, answer)) => {
@@ -401,7 +437,8 @@ impl DistSender {
                         verdict => return Some(verdict),
                     }
                 }
-                None if self.transport.elapsed() >= give_up => {
+                None if self.is_alive(&life, round) => {}
+                None if self.transport.elapsed() >= round.give_up => {
                     let reason = "no replica answered in time".to_owned();
                     return Some(Verdict::Next { reason, hint: None, rerouted: false });
                 }
@@ -489,8 +526,13 @@ impl DistSender {
         }
     }
 
-    fn send_to(&self, node: NodeId, batch: BatchRequest) -> BoxFuture<'_, (NodeId, Answer)> {
-        let answer = self.transport.send(node, batch);
+    fn send_to(
+        &self,
+        node: NodeId,
+        batch: BatchRequest,
+        life: Life,
+    ) -> BoxFuture<'_, (NodeId, Answer)> {
+        let answer = self.transport.send(node, batch, life);
         Box::pin(async move { (node, answer.await) })
     }
 
@@ -513,105 +555,6 @@ impl DistSender {
         })
         .await
     }
-
-    /// The range that holds all keys of the batch, if one does.
-    async fn find_range(&self, batch: &BatchRequest) -> Result<Option<CachedRange>, SendError> {
-        let span = BatchSpan::of(batch)?;
-        let range = self.range_of(span.start).await?;
-        Ok(span.is_within(&range.descriptor).then_some(range))
-    }
-
-    /// The range that holds `key`.
-    pub(crate) async fn range_of(&self, key: &[u8]) -> Result<CachedRange, SendError> {
-        match self.cache.lookup(key) {
-            Some(range) => Ok(range),
-            None => self.look_up(key).await,
-        }
-    }
-
-    /// Has the next look-up ask the meta range where a range is. The location of the meta range
-    /// itself is all there is to find the others by, so it stays until somebody tells a later one.
-    fn forget(&self, range: &RangeDescriptor) {
-        if !layout::meta_span().contains_key(&range.start_key) {
-            self.cache.evict(&range.start_key);
-        }
-    }
-
-    /// Reads the meta range for the range that holds `key`.
-    async fn look_up(&self, key: &[u8]) -> Result<CachedRange, SendError> {
-        if layout::meta_span().contains_key(key) {
-            return Err(unknown("the location of the meta range is not known yet"));
-        }
-        if *key < *layout::KEY_MIN || *key >= *layout::KEY_MAX {
-            let message = format!("no range ever holds the key {}", Pretty(key));
-            return Err(SendError::Invalid { message });
-        }
-        self.find_in_meta(layout::meta_lookup_span(key), |cache| cache.lookup(key)).await
-    }
-
-    /// The range that holds the keys right before `end`.
-    pub(crate) async fn range_before(&self, end: &[u8]) -> Result<CachedRange, SendError> {
-        if let Some(range) = self.cache.lookup_before(end) {
-            return Ok(range);
-        }
-        let meta = layout::meta_span();
-        if *meta.start < *end && *end <= *meta.end {
-            return Err(unknown("the location of the meta range is not known yet"));
-        }
-        let span = Span::new(layout::meta_key(end), meta.end);
-        self.find_in_meta(span, |cache| cache.lookup_before(end)).await
-    }
-
-    /// Reads the first entry of a span of the meta range until the cache answers. Right behind a
-    /// split the entry of one side may be written and that of the other not yet.
-    async fn find_in_meta(
-        &self,
-        span: Span,
-        cached: impl Fn(&RangeCache) -> Option<CachedRange>,
-    ) -> Result<CachedRange, SendError> {
-        let give_up = self.transport.elapsed() + self.config.timeout;
-        let mut pause = self.config.backoff_min;
-        loop {
-            self.learn(span.clone()).await?;
-            match cached(&self.cache) {
-                Some(range) => return Ok(range),
-                None if self.transport.elapsed() >= give_up => {
-                    return Err(unknown("its meta entry does not cover it"));
-                }
-                None => self.transport.sleep(pause).await,
-            }
-            pause = (pause * 2).min(self.config.backoff_max);
-        }
-    }
-
-    /// Caches the first descriptor of a span of the meta range.
-    async fn learn(&self, span: Span) -> Result<(), SendError> {
-        let mut rest = Rest::Of(span.into());
-        let row = loop {
-            let Rest::Of(span) = rest else { return Err(unknown("no meta entry covers it")) };
-            let (start, end) = (span.start, span.end);
-            let scan = ScanRequest { start, end, max_rows: 1, ..ScanRequest::default() };
-            let request = Request { kind: Some(request::Kind::Scan(scan)) };
-            let batch = BatchRequest { header: None, requests: vec![request] };
-            let response = self.send(batch).await?;
-            let found = response.responses.into_iter().next().and_then(|r| r.kind);
-            let Some(kv::response::Kind::Scan(mut found)) = found else {
-                return Err(unknown("the meta range gave an answer of another kind"));
-            };
-            rest = Rest::take(&mut found.resume);
-            if let Some(row) = found.rows.into_iter().next() {
-                break row;
-            }
-        };
-        let descriptor =
-            RangeDescriptor::decode(row.value).map_err(|e| unknown(&format!("bad entry: {e}")))?;
-        self.cache.insert(descriptor);
-        Ok(())
-    }
-}
-
-fn unknown(why: &str) -> SendError {
-    SendError::Unavailable { message: format!("cannot find the range of the key: {why}") }
 }
 
 impl Sender for DistSender {

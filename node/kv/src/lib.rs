@@ -17,6 +17,7 @@ mod dist_sender;
 mod error;
 mod limits;
 pub mod local;
+mod look_up;
 mod meta;
 mod planted;
 mod range_cache;
@@ -41,7 +42,7 @@ pub use planted::PlantedTxnBug;
 pub use range_cache::{CachedRange, RangeCache};
 pub use recovery::clean_up_after;
 pub use rest::Rest;
-pub use transport::{Transport, TransportError};
+pub use transport::{Life, Transport, TransportError};
 pub use txn::{
     AsOf, CommitInfo, CommitKind, CommitOutcome, ReadOptions, RetryCause, SavepointId, Sleep, Txn,
     TxnClient, TxnClientConfig, TxnCounts, TxnError, TxnOptions,

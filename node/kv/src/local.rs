@@ -29,8 +29,8 @@ use parking_lot::Mutex;
 
 use crate::contention::{self, ContentionCounts, ContentionMetrics, Site};
 use crate::{
-    DistSender, DistSenderConfig, Limits, RangeCache, SendError, Sender, Transport, TransportError,
-    update_meta,
+    DistSender, DistSenderConfig, Life, Limits, RangeCache, SendError, Sender, Transport,
+    TransportError, update_meta,
 };
 
 /// The only node there is.
@@ -251,6 +251,7 @@ impl Transport for Local {
         &self,
         node: NodeId,
         batch: BatchRequest,
+        _life: Life,
     ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
         Box::pin(async move {
             if node != NODE {

@@ -17,7 +17,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use crate::{
-    DistSender, DistSenderConfig, RangeCache, SendError, Sender, Transport, TransportError,
+    DistSender, DistSenderConfig, Life, RangeCache, SendError, Sender, Transport, TransportError,
 };
 
 /// How a scripted node answers.
@@ -38,6 +38,8 @@ enum Behaviour {
     Refuses,
     Dies,
     Silent,
+    /// Says every second that it works on it, so many times; then it serves, or is silent.
+    Works(u32, bool),
     /// Waits for a lock, as long as it is told to.
     Locked(&'static [u8]),
 }
@@ -74,6 +76,7 @@ impl Transport for Script {
         &self,
         node: NodeId,
         batch: BatchRequest,
+        life: Life,
     ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
         let write = crate::span::has_writes(&batch);
         self.sent.lock().push((node.get(), write));
@@ -107,6 +110,16 @@ impl Transport for Script {
                     tokio::time::sleep(Duration::from_millis(patience)).await;
                     let (key, timed_out) = (key.into(), true);
                     error::Kind::LockConflict(LockConflict { key, timed_out, holder: None })
+                }
+                Behaviour::Works(seconds, serves) => {
+                    for _ in 0..seconds {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        life.seen(self.start.elapsed());
+                    }
+                    if serves {
+                        return Ok(served());
+                    }
+                    std::future::pending().await
                 }
                 Behaviour::Dies => return Err(TransportError::Lost("reset".into())),
                 Behaviour::Silent => std::future::pending().await,
@@ -189,6 +202,35 @@ fn cluster(behaviours: [Behaviour; 3]) -> (Arc<Script>, DistSender) {
     cache.insert(range(4, "a", "z", 1));
     let sender = DistSender::new(script.clone(), cache, DistSenderConfig::default());
     (script, sender)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_at_work_is_neither_given_up_nor_copied() {
+    let none = Behaviour::NotLeaseholder(None);
+    let (script, sender) = cluster([none.clone(), Behaviour::Works(60, true), none]);
+    sender.cache().set_leaseholder(4, b"a", Some(NodeId(2)));
+    sender.send(put("b")).await.unwrap();
+    assert_eq!(script.start.elapsed().as_secs(), 60);
+    assert_eq!(script.writes_sent_to(), [2]);
+    script.sent.lock().clear();
+    sender.send(get("b")).await.unwrap();
+    assert_eq!(script.start.elapsed().as_secs(), 120);
+    // The others are asked in the second before the first sign alone.
+    assert!(script.sent.lock().len() <= 10, "{:?}", script.sent.lock());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_signs_stop_is_given_up_as_if_it_never_gave_one() {
+    let none = Behaviour::NotLeaseholder(None);
+    let (script, sender) = cluster([none.clone(), Behaviour::Works(20, false), none]);
+    sender.cache().set_leaseholder(4, b"a", Some(NodeId(2)));
+    let error = sender.send(put("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Ambiguous { .. }), "{error:?}");
+    assert_eq!(script.start.elapsed().as_secs(), 30);
+    assert_eq!(script.writes_sent_to(), [2]);
+    let error = sender.send(get("b")).await.unwrap_err();
+    assert!(matches!(error, SendError::Unavailable { .. }), "{error:?}");
+    assert_eq!(script.start.elapsed().as_secs(), 60);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crdb_keys::hlc::Clock;
 use crdb_keys::{NodeId, layout};
 use crdb_kv::{
-    DistSender, DistSenderConfig, Limits, PlantedTxnBug, RangeCache, Sender as _, Sleep, Transport,
-    TransportError, TxnClient, TxnClientConfig, update_meta,
+    DistSender, DistSenderConfig, Life, Limits, PlantedTxnBug, RangeCache, Sender as _, Sleep,
+    Transport, TransportError, TxnClient, TxnClientConfig, update_meta,
 };
 use crdb_proto::kv::{BatchRequest, BatchResponse, RangeDescriptor};
 use crdb_raftstore::StoreHandle;
@@ -42,6 +42,7 @@ impl Transport for Port {
         &self,
         node: NodeId,
         mut batch: BatchRequest,
+        _life: Life,
     ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
         let to = index_of_node(node);
         Box::pin(async move {

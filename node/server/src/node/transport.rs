@@ -6,7 +6,7 @@ use std::time::Duration;
 use crdb_keys::NodeId;
 use crdb_keys::hlc::Clock;
 use crdb_kv::contention::{self, ContentionCounts, ContentionMetrics, Site};
-use crdb_kv::{DistSender, Sender, Transport, TransportError};
+use crdb_kv::{DistSender, Life, Sender, Transport, TransportError};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_raftstore::{Input, Mono, Proposal};
 use futures::future::BoxFuture;
@@ -95,6 +95,7 @@ impl Transport for NodeTransport {
         &self,
         node: NodeId,
         mut batch: BatchRequest,
+        _life: Life,
     ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
         Box::pin(async move {
             if node == self.node {
