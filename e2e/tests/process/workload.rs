@@ -10,7 +10,7 @@ use crdb_workload::nemesis::{Faults, Pace};
 use crdb_workload::oracle;
 use crdb_workload::process::PATIENCE;
 use crdb_workload::report::AsTable;
-use crdb_workload::run::{NAMES, Plan, Target, run};
+use crdb_workload::run::{NAMES, Plan, Target, any_level, run};
 use crdb_workload::session::Isolation;
 use tokio::time::Instant;
 
@@ -48,7 +48,7 @@ async fn workloads_see_what_is_promised_under_each_kind_of_fault() -> Result<()>
             most_calls: u64::MAX,
             least_calls: 10,
             clients: 12,
-            isolation: Isolation::Serializable,
+            isolation: any_level(workload, seed + n as u64),
             pace: Pace::short(),
             seed: seed + n as u64,
             keep: keep.clone(),

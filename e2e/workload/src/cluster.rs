@@ -36,6 +36,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     links: Links,
     clocks: Vec<File>,
+    limits: Option<String>,
     /// Held for its drop, which removes the stores after the nodes.
     _dir: TempDir,
 }
@@ -76,7 +77,8 @@ impl Cluster {
                 node.push_env("CRDB_LIMITS", limits.clone());
             }
         }
-        let mut cluster = Cluster { nodes, links, clocks, _dir: dir };
+        let limits = options.limits.clone();
+        let mut cluster = Cluster { nodes, links, clocks, limits, _dir: dir };
         for n in 0..cluster.nodes.len() {
             cluster.set_clock(n, 0)?;
             cluster.start_node(n)?;
@@ -104,6 +106,12 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Bounds that are not those of production.
+    #[must_use]
+    pub fn limits(&self) -> &str {
+        self.limits.as_deref().unwrap_or_default()
     }
 
     /// Whether clocks can be set.
@@ -227,6 +235,22 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Bounds for the nodes of a run, drawn at random, often tiny; in half of the runs none, so that the
+/// nodes have those of production.
+///
+/// # Errors
+///
+/// The program draws none.
+pub fn drawn_limits(program: &Path, seed: u64) -> Result<Option<String>> {
+    if (seed / 4).is_multiple_of(2) {
+        return Ok(None);
+    }
+    let output = Command::new(program).args(["limits", &format!("--seed={seed}")]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{} limits: {said}", program.display());
+    Ok(Some(String::from_utf8(output.stdout)?.trim().to_owned()))
 }
 
 /// The features for tests that a program was built with, as it lists them.

@@ -14,7 +14,7 @@ use crdb_workload::planted::{HUNTS, hunt};
 use crdb_workload::postgres::Postgres;
 use crdb_workload::process::binary;
 use crdb_workload::report::{AsTable, RunReport, head};
-use crdb_workload::run::{NAMES, Plan, Target, run};
+use crdb_workload::run::{NAMES, Plan, Target, any_level, run};
 use crdb_workload::session::Isolation;
 use crdb_workload::workload::Workload as _;
 use crdb_workload::workloads::as_of::AsOf;
@@ -31,6 +31,8 @@ enum On {
 enum Level {
     Serializable,
     ReadCommitted,
+    /// Drawn for each run, of those at which what the workload promises holds
+    Any,
 }
 
 /// Runs workloads against a cluster under faults, and checks what clients saw.
@@ -61,6 +63,9 @@ struct Args {
     /// The isolation level that transactions ask for
     #[arg(long, value_enum, default_value = "serializable")]
     level: Level,
+    /// Bounds of the nodes, as `crate.name=number,...`
+    #[arg(long, value_name = "LIMITS")]
+    limits: Option<String>,
     /// Plant a bug; the crdb has to be built with the feature planted-bugs
     #[arg(long, value_name = "NAME")]
     planted_bug: Option<String>,
@@ -104,11 +109,13 @@ async fn perform(args: Args) -> Result<ExitCode> {
     }
     let mut reports = Vec::new();
     println!("{}", head());
-    for nemesis in nemeses {
+    for (m, nemesis) in (0..).zip(nemeses) {
         for (n, workload) in (0..).zip(&workloads) {
+            // What is drawn of it is not the same for a workload under each nemesis.
+            let seed = seed.wrapping_add(n + 101 * m);
             // A cluster of its own: a failure leaves nothing to the next run.
             let mut target = start(&args, test_clock).await?;
-            let plan = plan(&args, nemesis.clone(), seed.wrapping_add(n));
+            let plan = plan(&args, workload, nemesis.clone(), seed);
             let report = run(workload, &mut target, &plan).await?;
             tell(&report);
             reports.push(report);
@@ -143,7 +150,7 @@ async fn find_planted(args: &Args, seed: u64) -> Result<ExitCode> {
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
+fn plan(args: &Args, workload: &str, nemesis: Faults, seed: u64) -> Plan {
     let short = args.seconds() < 20 || nemesis.are_brief();
     let pace = if short { Pace::short() } else { Pace::long() };
     Plan {
@@ -156,6 +163,7 @@ fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
         isolation: match args.level {
             Level::Serializable => Isolation::Serializable,
             Level::ReadCommitted => Isolation::ReadCommitted,
+            Level::Any => any_level(workload, seed),
         },
         pace,
         seed,
@@ -165,6 +173,7 @@ fn plan(args: &Args, nemesis: Faults, seed: u64) -> Plan {
 
 async fn start(args: &Args, test_clock: bool) -> Result<Target> {
     let options = ClusterOptions {
+        limits: args.limits.clone(),
         test_clock,
         planted_bug: args.planted_bug.clone(),
         ..ClusterOptions::default()

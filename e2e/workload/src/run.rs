@@ -137,6 +137,35 @@ pub const NAMES: [&str; 11] = [
     oracle::NAME,
 ];
 
+/// Whether what a workload promises holds at an isolation level.
+#[must_use]
+pub fn holds_at(name: &str, isolation: Isolation) -> bool {
+    match name {
+        Bank::NAME => Bank::holds_at(isolation),
+        Sets::NAME => Sets::holds_at(isolation),
+        Register::NAME => Register::holds_at(isolation),
+        Monotonic::NAME => Monotonic::holds_at(isolation),
+        Sequential::NAME => Sequential::holds_at(isolation),
+        Comments::NAME => Comments::holds_at(isolation),
+        LongFork::NAME => LongFork::holds_at(isolation),
+        G2::NAME => G2::holds_at(isolation),
+        AsOf::NAME => AsOf::holds_at(isolation),
+        ListAppend::NAME => ListAppend::holds_at(isolation),
+        // It draws a level for each transaction.
+        name => name == oracle::NAME,
+    }
+}
+
+/// A level at which what a workload promises holds; which is a matter of the seed.
+#[must_use]
+pub fn any_level(name: &str, seed: u64) -> Isolation {
+    if seed / 2 % 2 == 1 && holds_at(name, Isolation::ReadCommitted) {
+        Isolation::ReadCommitted
+    } else {
+        Isolation::Serializable
+    }
+}
+
 /// Runs a workload by its name.
 ///
 /// # Errors
@@ -173,6 +202,7 @@ async fn run_one<W: Workload>(target: &mut Target, plan: &Plan) -> Result<RunRep
     let shared = Shared::new(W::new(&prefix), clients);
     shared.set_up().await.with_context(|| format!("set up {}", W::NAME))?;
     let mut verdict = Verdict::valid();
+    verdict.note(format!("transactions are {}", plan.isolation.sql()));
     let tables = shared.workload.tables();
     if let Target::Cluster(cluster) = target {
         verdict.note(arrange(cluster, &tables, plan.seed).await?);
@@ -226,7 +256,7 @@ pub(crate) async fn arrange(cluster: &Cluster, tables: &[Table], seed: u64) -> R
     let buffer = if seed.is_multiple_of(2) { "4MiB" } else { "1B" };
     let set = format!("SET CLUSTER SETTING kv.transaction.max_buffered_writes = '{buffer}'");
     cluster.nodes().first().context("there are no nodes")?.execute_retrying(&set).await?;
-    Ok(format!("writes buffered up to {buffer}"))
+    Ok(format!("writes buffered up to {buffer}, bounds {:?}", cluster.limits()))
 }
 
 /// Gives each table ranges of its own, and the nodes their leases in turn: transactions are those of

@@ -97,7 +97,7 @@ pub(crate) fn run(workspace: &Workspace, soak: &Soak) -> Result<()> {
     if soak.planted {
         return passed(workload("--find-planted"));
     }
-    passed(workload(&format!("--workload {workloads} --nemesis {}", soak.nemesis)))
+    passed(workload(&format!("--workload {workloads} --nemesis {} --level any", soak.nemesis)))
 }
 
 /// Builds what the soak runs, optimised, and says where it lies.

@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::history::Call;
-use crate::session::{Failure, Session};
+use crate::session::{Failure, Isolation, Session};
 use crate::verdict::Verdict;
 use crate::workload::{Table, Workload};
 
@@ -74,6 +74,11 @@ fn now() -> i64 {
 impl Workload for AsOf {
     type Op = Op;
     const NAME: &'static str = "as-of";
+
+    // A statement sees what was acknowledged before it at either level.
+    fn holds_at(_: Isolation) -> bool {
+        true
+    }
     /// A client at a node that cannot write reads on soon: what it reads may be stale.
     const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -5,6 +5,7 @@
 //! transfer applied twice, or half, is found although the sum is right.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::history::Call;
 use crate::session::{Failure, Session, Value};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 const ACCOUNTS: i64 = 12;
 const EACH: i64 = 100;
@@ -46,6 +47,8 @@ pub enum Op {
 #[derive(Debug)]
 pub struct Bank {
     table: String,
+    updates: AtomicI64,
+    padding: Padding,
 }
 
 impl Workload for Bank {
@@ -53,11 +56,12 @@ impl Workload for Bank {
     const NAME: &'static str = "bank";
 
     fn new(prefix: &str) -> Self {
-        Bank { table: format!("{prefix}bank") }
+        let (updates, padding) = (AtomicI64::new(0), Padding::default());
+        Bank { table: format!("{prefix}bank"), updates, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "id INT8 PRIMARY KEY, balance INT8 NOT NULL";
+        let columns = "id INT8 PRIMARY KEY, balance INT8 NOT NULL, pad TEXT";
         vec![Table { name: self.table.clone(), columns, keys: 0..ACCOUNTS }]
     }
 
@@ -139,8 +143,9 @@ impl Bank {
         balance: &str,
         value: i64,
     ) -> Result<(), Failure> {
-        let sql = format!("UPDATE {} SET balance = {balance} WHERE id = $1", self.table);
-        match session.execute(&sql, &[id.into(), Value::Int(value)]).await? {
+        let sql = format!("UPDATE {} SET balance = {balance}, pad = $3 WHERE id = $1", self.table);
+        let pad = self.padding.of(self.updates.fetch_add(1, Ordering::Relaxed));
+        match session.execute(&sql, &[id.into(), Value::Int(value), pad]).await? {
             1 => Ok(()),
             n => Err(Failure::Fail(format!("UPDATE of account {id} changed {n} rows"))),
         }

@@ -13,9 +13,9 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::history::Call;
-use crate::session::{Failure, Session};
+use crate::session::{Failure, Isolation, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// Over so many tables the rows of a thread are spread.
 const TABLES: i64 = 4;
@@ -39,6 +39,7 @@ pub struct Comments {
     next: AtomicI64,
     /// Counts reads, so that each table is the first of some.
     reads: AtomicI64,
+    padding: Padding,
 }
 
 fn thread_of(id: i64) -> i64 {
@@ -49,16 +50,22 @@ impl Workload for Comments {
     type Op = Op;
     const NAME: &'static str = "comments";
 
+    // A statement sees what was acknowledged before it at either level.
+    fn holds_at(_: Isolation) -> bool {
+        true
+    }
+
     fn new(prefix: &str) -> Self {
         Comments {
             prefix: format!("{prefix}comments"),
             next: AtomicI64::new(0),
             reads: AtomicI64::new(0),
+            padding: Padding::default(),
         }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "thread INT8, id INT8, PRIMARY KEY (thread, id)";
+        let columns = "thread INT8, id INT8, pad TEXT, PRIMARY KEY (thread, id)";
         let table = |n| Table { name: self.table(n), columns, keys: 0..50 };
         (0..TABLES).map(table).collect()
     }
@@ -79,8 +86,9 @@ impl Workload for Comments {
         match op {
             Op::Write(id) => {
                 let table = self.table(id % TABLES);
-                let sql = format!("INSERT INTO {table} (thread, id) VALUES ($1, $2)");
-                session.execute(&sql, &[thread_of(id).into(), id.into()]).await?;
+                let sql = format!("INSERT INTO {table} (thread, id, pad) VALUES ($1, $2, $3)");
+                let row = [thread_of(id).into(), id.into(), self.padding.of(id)];
+                session.execute(&sql, &row).await?;
                 Ok(Op::Write(id))
             }
             Op::Read(thread, _) => {

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::history::{Call, to_json_lines};
 use crate::session::{Failure, Row, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// Lists in use at a time.
 const ACTIVE: usize = 10;
@@ -85,6 +85,7 @@ pub type Op = Vec<Step>;
 pub struct ListAppend {
     prefix: String,
     state: Mutex<Lists>,
+    padding: Padding,
 }
 
 /// Which lists are in use, and the next element of each.
@@ -104,11 +105,12 @@ impl Workload for ListAppend {
         ListAppend {
             prefix: format!("{prefix}list_append"),
             state: Mutex::new(Lists { active, next }),
+            padding: Padding::default(),
         }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "k INT8 PRIMARY KEY, v TEXT NOT NULL";
+        let columns = "k INT8 PRIMARY KEY, v TEXT NOT NULL, pad TEXT";
         let table = |n| Table { name: self.table(n), columns, keys: 0..200 };
         (0..TABLES).map(table).collect()
     }
@@ -232,7 +234,8 @@ impl ListAppend {
         session.rows_of_text("SET LOCAL statement_timeout = '15ms'").await?;
         let (table, other) = (self.table(list), list + TABLES);
         let sql = format!(
-            "UPSERT INTO {table} (k, v) VALUES ({list}, '{element}'), ({other}, '{OVERWRITTEN}')"
+            "UPSERT INTO {table} (k, v, pad) VALUES ({list}, '{element}', NULL), \
+             ({other}, '{OVERWRITTEN}', NULL)"
         );
         session.rows_of_text(&sql).await?;
         Ok(())
@@ -241,11 +244,12 @@ impl ListAppend {
     async fn append(&self, session: &mut Session, list: i64, element: i64) -> Result<(), Failure> {
         let table = self.table(list);
         let sql = format!(
-            "INSERT INTO {table} (k, v) VALUES ($1, $2) \
-             ON CONFLICT (k) DO UPDATE SET v = {table}.v || ',' || excluded.v"
+            "INSERT INTO {table} (k, v, pad) VALUES ($1, $2, $3) ON CONFLICT (k) \
+             DO UPDATE SET v = {table}.v || ',' || excluded.v, pad = excluded.pad"
         );
         let text = element.to_string();
-        session.execute(&sql, &[list.into(), text.as_str().into()]).await?;
+        let pad = self.padding.of(list * SIZE + element);
+        session.execute(&sql, &[list.into(), text.as_str().into(), pad]).await?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::history::Call;
 use crate::linearizable::{self, Action, Answer, Step};
 use crate::session::{Failure, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// Keys in use at a time.
 const ACTIVE: i64 = 10;
@@ -63,6 +63,7 @@ pub struct Register {
     table: String,
     calls: AtomicI64,
     next: AtomicI64,
+    padding: Padding,
 }
 
 impl Workload for Register {
@@ -71,11 +72,11 @@ impl Workload for Register {
 
     fn new(prefix: &str) -> Self {
         let (calls, next) = (AtomicI64::new(0), AtomicI64::new(1));
-        Register { table: format!("{prefix}register"), calls, next }
+        Register { table: format!("{prefix}register"), calls, next, padding: Padding::default() }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "k INT8 PRIMARY KEY, v INT8 NOT NULL";
+        let columns = "k INT8 PRIMARY KEY, v INT8 NOT NULL, pad TEXT";
         vec![Table { name: self.table.clone(), columns, keys: 0..ACTIVE * 10 }]
     }
 
@@ -142,8 +143,9 @@ impl Register {
     }
 
     async fn write(&self, session: &mut Session, key: i64, value: i64) -> Result<(), Failure> {
-        let sql = format!("UPDATE {} SET v = $2 WHERE k = $1", self.table);
-        match session.execute(&sql, &[key.into(), value.into()]).await? {
+        let sql = format!("UPDATE {} SET v = $2, pad = $3 WHERE k = $1", self.table);
+        let row = [key.into(), value.into(), self.padding.of(value)];
+        match session.execute(&sql, &row).await? {
             1 => Ok(()),
             n => Err(Failure::Info(format!("UPDATE of key {key} changed {n} rows"))),
         }

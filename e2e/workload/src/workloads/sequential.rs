@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::history::Call;
-use crate::session::{Failure, Session};
+use crate::session::{Failure, Isolation, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// How many rows make a chain, each in a table of its own.
 const LINKS: usize = 4;
@@ -31,18 +31,25 @@ pub enum Op {
 pub struct Sequential {
     prefix: String,
     next: AtomicI64,
+    padding: Padding,
 }
 
 impl Workload for Sequential {
     type Op = Op;
     const NAME: &'static str = "sequential";
 
+    // A statement sees what was acknowledged before it at either level.
+    fn holds_at(_: Isolation) -> bool {
+        true
+    }
+
     fn new(prefix: &str) -> Self {
-        Sequential { prefix: format!("{prefix}sequential"), next: AtomicI64::new(0) }
+        let (next, padding) = (AtomicI64::new(0), Padding::default());
+        Sequential { prefix: format!("{prefix}sequential"), next, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "k INT8 PRIMARY KEY";
+        let columns = "k INT8 PRIMARY KEY, pad TEXT";
         let table = |link| Table { name: self.table(link), columns, keys: 0..3_000 };
         (0..LINKS).map(table).collect()
     }
@@ -63,9 +70,10 @@ impl Workload for Sequential {
     async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
         match op {
             Op::Write(chain) => {
-                for link in 0..LINKS {
-                    let sql = format!("INSERT INTO {} (k) VALUES ($1)", self.table(link));
-                    let outcome = session.execute(&sql, &[chain.into()]).await;
+                for (link, number) in (0..LINKS).zip(chain * LINKS as i64..) {
+                    let sql = format!("INSERT INTO {} (k, pad) VALUES ($1, $2)", self.table(link));
+                    let row = [chain.into(), self.padding.of(number)];
+                    let outcome = session.execute(&sql, &row).await;
                     // The links before are there.
                     outcome.map_err(|failure| match failure {
                         Failure::Fail(why) if link > 0 => Failure::Info(why),

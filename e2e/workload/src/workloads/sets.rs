@@ -11,9 +11,9 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::history::{Call, Outcome};
-use crate::session::{Failure, Session};
+use crate::session::{Failure, Isolation, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// Elements of a set; then the next set is filled.
 const SIZE: i64 = 100;
@@ -38,6 +38,7 @@ pub enum Op {
 pub struct Sets {
     table: String,
     next: AtomicI64,
+    padding: Padding,
 }
 
 fn set_of(element: i64) -> i64 {
@@ -48,12 +49,18 @@ impl Workload for Sets {
     type Op = Op;
     const NAME: &'static str = "sets";
 
+    // A statement sees what was acknowledged before it at either level.
+    fn holds_at(_: Isolation) -> bool {
+        true
+    }
+
     fn new(prefix: &str) -> Self {
-        Sets { table: format!("{prefix}sets"), next: AtomicI64::new(0) }
+        let (next, padding) = (AtomicI64::new(0), Padding::default());
+        Sets { table: format!("{prefix}sets"), next, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "bucket INT8, element INT8, PRIMARY KEY (bucket, element)";
+        let columns = "bucket INT8, element INT8, pad TEXT, PRIMARY KEY (bucket, element)";
         vec![Table { name: self.table.clone(), columns, keys: 0..50 }]
     }
 
@@ -73,20 +80,22 @@ impl Workload for Sets {
     async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
         match op {
             Op::Add { element, transaction } => {
-                let key = [set_of(element).into(), element.into()];
+                let row = [set_of(element).into(), element.into(), self.padding.of(element)];
+                let key = row.get(..2).unwrap_or_default();
                 if transaction {
                     session.begin().await?;
                     let sql = format!(
                         "SELECT element FROM {} WHERE bucket = $1 AND element = $2",
                         self.table
                     );
-                    if !session.rows(&sql, &key).await?.is_empty() {
+                    if !session.rows(&sql, key).await?.is_empty() {
                         session.rollback().await?;
                         return Err(Failure::Fail("it is there before it was added".to_owned()));
                     }
                 }
-                let sql = format!("INSERT INTO {} (bucket, element) VALUES ($1, $2)", self.table);
-                session.execute(&sql, &key).await?;
+                let columns = "bucket, element, pad";
+                let sql = format!("INSERT INTO {} ({columns}) VALUES ($1, $2, $3)", self.table);
+                session.execute(&sql, &row).await?;
                 if transaction {
                     session.commit().await?;
                 }
