@@ -118,32 +118,85 @@ pub(crate) struct Reply {
     pub(crate) responses: Vec<kv::Response>,
 }
 
+/// What of a span an answer left out. It says so by this alone: a range may stop before any bound
+/// of the request is reached.
+#[derive(Debug)]
+#[must_use = "what is left of the span is to be asked for, or to be an error"]
+pub(crate) enum Rest {
+    /// The answer covers the span.
+    Nothing,
+    /// The answer covers the span up to here.
+    More(Span),
+}
+
+/// The answer to a scan. Its rows come with where the rest goes, or with the claim that there is
+/// none.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Page {
+    rows: Vec<kv::KeyValue>,
+    rest: Rest,
+}
+
+impl Page {
+    /// The rows; what is left of the span becomes the next one of `spans`, which end with it.
+    pub(crate) fn leaving(self, spans: &mut Vec<Span>) -> Vec<kv::KeyValue> {
+        match self.rest {
+            Rest::Nothing => {}
+            Rest::More(span) => spans.push(span),
+        }
+        self.rows
+    }
+
+    /// The rows of a request without a bound, which are answered whole.
+    pub(crate) fn whole(self) -> Result<Vec<kv::KeyValue>> {
+        match self.rest {
+            Rest::Nothing => Ok(self.rows),
+            Rest::More(_) => Err(SqlError::internal("a scan without a bound was answered in part")),
+        }
+    }
+}
+
 impl Reply {
-    /// The value a get at `index` found.
-    pub(crate) fn value(&mut self, index: usize) -> Option<Bytes> {
-        match self.responses.get_mut(index)?.kind.as_mut()? {
-            kv::response::Kind::Get(get) => get.value.take(),
-            _ => None,
+    fn take(&mut self, index: usize) -> Option<kv::response::Kind> {
+        self.responses.get_mut(index)?.kind.take()
+    }
+
+    /// The value a get at `index` found. Can be asked once.
+    pub(crate) fn value(&mut self, index: usize) -> Result<Option<Bytes>> {
+        match self.take(index) {
+            Some(kv::response::Kind::Get(get)) => Ok(get.value),
+            _ => Err(other_kind()),
         }
     }
 
-    /// The rows a scan at `index` found and where to go on.
-    pub(crate) fn rows(&mut self, index: usize) -> (Vec<kv::KeyValue>, Option<Span>) {
-        match self.responses.get_mut(index).and_then(|r| r.kind.as_mut()) {
+    /// What a scan at `index` found. Can be asked once.
+    pub(crate) fn page(&mut self, index: usize) -> Result<Page> {
+        match self.take(index) {
             Some(kv::response::Kind::Scan(scan)) => {
-                (std::mem::take(&mut scan.rows), scan.resume.take().map(Into::into))
+                Ok(Page { rows: scan.rows, rest: scan.resume.into() })
             }
-            _ => (Vec::new(), None),
+            _ => Err(other_kind()),
         }
     }
 
-    /// Where a bounded deletion at `index` stopped.
-    pub(crate) fn delete_resume(&mut self, index: usize) -> Option<Span> {
-        match self.responses.get_mut(index)?.kind.as_mut()? {
-            kv::response::Kind::DeleteRange(deleted) => deleted.resume.take().map(Into::into),
-            _ => None,
+    /// What a bounded deletion at `index` left. Can be asked once.
+    pub(crate) fn deleted(&mut self, index: usize) -> Result<Rest> {
+        match self.take(index) {
+            Some(kv::response::Kind::DeleteRange(deleted)) => Ok(deleted.resume.into()),
+            _ => Err(other_kind()),
         }
     }
+}
+
+impl From<Option<kv::Span>> for Rest {
+    fn from(resume: Option<kv::Span>) -> Self {
+        resume.map_or(Self::Nothing, |span| Self::More(span.into()))
+    }
+}
+
+fn other_kind() -> SqlError {
+    SqlError::internal("a range gave an answer of another kind")
 }
 
 impl Kv {

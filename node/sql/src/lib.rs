@@ -31,6 +31,7 @@ mod exec;
 mod expr;
 mod func;
 mod kv;
+mod limits;
 mod names;
 mod node;
 mod plan;
@@ -43,7 +44,8 @@ mod vtable;
 pub use activity::{CancelFlag, SessionPeers, Target};
 pub use datum::{ArrayValue, Datum, Decimal, FormatSettings, Interval, Row};
 pub use error::{ErrorFields, Result, SqlError, SqlState};
-pub use node::{Limits, SqlNode, SqlNodeConfig, Timer};
+pub use limits::Limits;
+pub use node::{SqlNode, SqlNodeConfig, Timer};
 pub use session::{
     Column, CopyIn, CopyOut, Effect, ExecResult, Notice, Prepared, Session, SessionArgs, Severity,
     TransactionStatus, WriteFlag,

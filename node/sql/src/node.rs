@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use crate::activity::{Registry, SessionPeers, Target};
 use crate::catalog::Catalog;
 use crate::kv::Kv;
+use crate::limits::Limits;
 use crate::session::cache::PlanCache;
 
 /// Waits on behalf of the SQL layer, which has no timer of its own.
@@ -39,37 +40,10 @@ pub struct SqlNodeConfig {
     pub seed: u64,
     /// Version of the binary, for `version()`.
     pub build_tag: String,
-    /// Bounds of one statement.
+    /// Bounds.
     pub limits: Limits,
     /// The cluster settings as this node knows them; [`SqlNode::refresh_settings`] fills them.
     pub settings: Arc<Settings>,
-}
-
-/// Bounds of one statement.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of rows that the operators of one statement may hold.
-    pub memory_bytes: usize,
-    /// Rows that one scan request asks for.
-    pub scan_rows: u64,
-    /// Bytes that one scan request asks for.
-    pub scan_bytes: u64,
-    /// How often a statement is run again after a conflict before it fails with 40001.
-    pub retries: u32,
-    /// How long a schema change waits for the nodes to adopt a catalog version.
-    pub schema_change_wait: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 64 << 20,
-            scan_rows: 10_000,
-            scan_bytes: 1 << 20,
-            retries: 10,
-            schema_change_wait: Duration::from_secs(60),
-        }
-    }
 }
 
 /// The SQL layer of a node.
@@ -83,7 +57,6 @@ pub struct SqlNode {
     pub(crate) settings: Arc<Settings>,
     pub(crate) kv: Kv,
     pub(crate) txns: TxnClient,
-    /// How often statements and transactions ran again, by cause.
     /// How often statements and transactions ran again, unseen by their clients.
     auto_retries: AtomicU64,
     pub(crate) plans: PlanCache,
@@ -108,7 +81,12 @@ impl SqlNode {
         Arc::new(Self {
             node_id: config.node_id,
             cluster_id: config.cluster_id,
-            catalog: Catalog::new(kv.clone(), clock.clone(), Arc::clone(&config.timer)),
+            catalog: Catalog::new(
+                kv.clone(),
+                clock.clone(),
+                Arc::clone(&config.timer),
+                config.limits,
+            ),
             clock,
             timer: config.timer,
             build_tag: config.build_tag,
@@ -117,8 +95,8 @@ impl SqlNode {
             kv,
             txns: config.txns,
             auto_retries: AtomicU64::new(0),
-            plans: PlanCache::default(),
-            activity: Registry::new(config.node_id),
+            plans: PlanCache::new(&config.limits),
+            activity: Registry::new(config.node_id, config.limits.shown_bytes),
             peers: OnceLock::new(),
             random: Mutex::new(RandomState {
                 rng: StdRng::seed_from_u64(config.seed),

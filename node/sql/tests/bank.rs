@@ -110,7 +110,7 @@ async fn auditor(cluster: &Cluster, done: &AtomicU64) {
 fn bank(isolation: &str) {
     for seed in 0..SEEDS {
         println!("seed {seed}, {isolation}");
-        let cluster = Cluster::new(3);
+        let cluster = Cluster::of_seed(3, seed);
         let mut session = cluster.session(0);
         block_on(async {
             let create = "CREATE TABLE accounts (id INT PRIMARY KEY, balance INT)";

@@ -52,13 +52,27 @@ fn values_do_not_grow_without_bound() {
 #[test]
 fn many_large_values_are_out_of_memory() {
     for sql in [
-        "SELECT count(*) FROM (SELECT repeat('x' || g, 100000) FROM generate_series(1, 1000) AS g) q",
+        "SELECT repeat('x' || g, 100000) FROM generate_series(1, 1000) AS g",
         "SELECT string_agg('a', repeat('x', 100000)) FROM generate_series(1, 1000)",
         "SELECT array_agg(repeat('x' || g, 100000)) FROM generate_series(1, 1000) AS g",
         "UPDATE t SET s = 'n' RETURNING repeat('x' || id, 3000000)",
     ] {
         let code = code(sql);
         assert_eq!(code, Some(SqlState::OUT_OF_MEMORY), "{sql}");
+    }
+}
+
+#[test]
+fn many_large_values_that_nobody_holds_take_no_memory() {
+    for sql in [
+        "SELECT count(*) FROM (SELECT repeat('x' || g, 100000) FROM generate_series(1, 1000) AS g) q",
+        "SELECT count(s) FROM (SELECT (SELECT repeat('x' || g, 100000)) AS s FROM generate_series(1, 300) AS g) q",
+        "SELECT count(u.s || g) FROM generate_series(1, 300) AS g JOIN (SELECT repeat('x', 100000) AS s) u ON true",
+        "SELECT sum(length(s)) FROM generate_series(1, 300) AS g, LATERAL (SELECT repeat('x' || g, 100000) AS s) u",
+        "SELECT max(length(s)) FROM (SELECT unnest(ARRAY[repeat('x' || g, 100000), 'y']) AS s FROM generate_series(1, 300) AS g) q",
+        "INSERT INTO t SELECT g, repeat('x' || g, 100000) FROM generate_series(11, 210) AS g",
+    ] {
+        assert_eq!(code(sql), None, "{sql}");
     }
 }
 

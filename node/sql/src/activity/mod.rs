@@ -40,9 +40,6 @@ pub(crate) use list::{
     QUERIES, SESSIONS, TRANSACTIONS, columns as show_columns, rows as show_rows, table_rows,
 };
 
-/// Bytes of a statement's text that others are shown.
-const TEXT_BYTES: usize = 1000;
-
 /// The way to the sessions of the other nodes.
 pub trait SessionPeers: Send + Sync + 'static {
     /// The other nodes of the cluster.
@@ -70,6 +67,8 @@ pub enum Target {
 pub(crate) struct Registry {
     node: NodeId,
     ids: AtomicU32,
+    /// Bytes of a statement's text that others are shown.
+    shown_bytes: usize,
     sessions: Mutex<BTreeMap<u128, Arc<Entry>>>,
 }
 
@@ -130,16 +129,17 @@ impl Text {
         }
     }
 
-    fn is_long(&self) -> bool {
-        self.whole().len() > TEXT_BYTES
+    fn is_long(&self, most: usize) -> bool {
+        self.whole().len() > most
     }
 
-    fn shown(&self) -> String {
+    /// The text, or its beginning: `most` bytes, at least those that say that it is one.
+    fn shown(&self, most: usize) -> String {
         let text = self.whole();
-        if text.len() <= TEXT_BYTES {
+        if text.len() <= most {
             return text.to_owned();
         }
-        let most = TEXT_BYTES - '…'.len_utf8();
+        let most = most.saturating_sub('…'.len_utf8());
         let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         format!("{}…", text.get(..end).unwrap_or_default())
     }
@@ -172,8 +172,8 @@ impl TxnState {
 }
 
 impl Registry {
-    pub(crate) fn new(node: NodeId) -> Arc<Self> {
-        Arc::new(Self { node, ids: AtomicU32::new(0), sessions: Mutex::default() })
+    pub(crate) fn new(node: NodeId, shown_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { node, ids: AtomicU32::new(0), shown_bytes, sessions: Mutex::default() })
     }
 
     /// An id; `nanos` is the wall clock's time, which tells processes of a node apart.
@@ -197,7 +197,7 @@ impl Registry {
 
     /// The sessions, oldest first.
     pub(crate) fn list(&self) -> Vec<SqlSession> {
-        self.entries().iter().map(|entry| entry.describe()).collect()
+        self.entries().iter().map(|entry| entry.describe(self.shown_bytes)).collect()
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {
@@ -305,14 +305,14 @@ impl Seat {
     pub(crate) fn begin(&self, text: Text, nanos: u64, preparing: bool) -> Busy {
         let mut state = self.entry.state.lock();
         if state.statement.is_some() {
-            return Busy(None);
+            return Busy(None, 0);
         }
         let id = self.registry.id(nanos);
         let started_micros = micros(nanos);
         state.statement =
             Some(Running { id, text, started_micros, preparing, counted: false, ended_txn: false });
         drop(state);
-        Busy(Some(Arc::clone(&self.entry)))
+        Busy(Some(Arc::clone(&self.entry)), self.registry.shown_bytes)
     }
 
     /// Says that the statement runs in a transaction of its own.
@@ -379,7 +379,9 @@ impl Seat {
 }
 
 /// A statement that is listed; its drop is its end.
-pub(crate) struct Busy(Option<Arc<Entry>>);
+///
+/// With the bytes of its text that are shown.
+pub(crate) struct Busy(Option<Arc<Entry>>, usize);
 
 impl std::fmt::Debug for Busy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -400,8 +402,8 @@ impl Drop for Busy {
             state.txns_executed += u64::from(!running.ended_txn);
         }
         // An idle session does not hold the rows of the INSERT it loaded.
-        let (last, long) = if running.text.is_long() {
-            (Text::Made(running.text.shown().into()), Some(running.text))
+        let (last, long) = if running.text.is_long(self.1) {
+            (Text::Made(running.text.shown(self.1).into()), Some(running.text))
         } else {
             (running.text, None)
         };
@@ -412,11 +414,11 @@ impl Drop for Busy {
 }
 
 impl Entry {
-    fn describe(&self) -> SqlSession {
+    fn describe(&self, shown_bytes: usize) -> SqlSession {
         let state = self.state.lock();
         let statement = state.statement.as_ref().map(|running| SqlStatement {
             id: id_bytes(running.id),
-            text: running.text.shown(),
+            text: running.text.shown(shown_bytes),
             started_micros: running.started_micros,
             preparing: running.preparing,
         });
@@ -438,7 +440,11 @@ impl Entry {
             database: state.database.clone(),
             started_micros: self.started_micros,
             backend_pid: self.who.backend_pid,
-            last_statement: state.last.as_ref().map(Text::shown).unwrap_or_default(),
+            last_statement: state
+                .last
+                .as_ref()
+                .map(|text| text.shown(shown_bytes))
+                .unwrap_or_default(),
             txns_executed: state.txns_executed,
             statement,
             transaction,
@@ -450,10 +456,12 @@ impl Entry {
 mod tests {
     use super::*;
 
+    const TEXT_BYTES: usize = 1000;
+
     #[test]
     fn a_long_statement_that_is_over_is_not_held() {
         let who = Who { user: "root".into(), client_address: String::new(), backend_pid: 1 };
-        let seat = Registry::new(NodeId(1)).register(who, 1);
+        let seat = Registry::new(NodeId(1), TEXT_BYTES).register(who, 1);
         let last = || seat.registry.list().remove(0).last_statement;
         for (len, held) in [(10, true), (TEXT_BYTES, true), (TEXT_BYTES + 1, false)] {
             let mut text = "SELECT ".to_owned();

@@ -88,7 +88,9 @@ impl Analyzer<'_> {
         alias: Option<&ast::TableAlias>,
     ) -> Result<(Plan, Scope)> {
         let (mut plan, mut scope) = match self.lookup(name)? {
-            Named::Table(table, database) => table_scan(&table, &database),
+            Named::Table(table, database) => {
+                table_scan(self.info.node.limits.points, &table, &database)
+            }
             Named::Virtual(table) => {
                 let columns = table.columns.iter().map(|(column, ty)| {
                     let mut c = ScopeColumn::new(
@@ -348,8 +350,8 @@ impl Analyzer<'_> {
     }
 }
 
-/// A scan of all of a table with its scope.
-pub(super) fn table_scan(table: &Arc<TableDesc>, database: &str) -> (Plan, Scope) {
+/// A scan of all of a table with its scope; `points` is a bound of the scan.
+pub(super) fn table_scan(points: usize, table: &Arc<TableDesc>, database: &str) -> (Plan, Scope) {
     let columns = table.columns.iter().enumerate().map(|(i, column)| {
         let mut c = ScopeColumn::new(Some(table.name.clone()), column.name.clone(), column.spec);
         c.schema = Some((database.to_owned(), PUBLIC.to_owned()));
@@ -360,6 +362,7 @@ pub(super) fn table_scan(table: &Arc<TableDesc>, database: &str) -> (Plan, Scope
     let scan = Scan {
         table: Arc::clone(table),
         alias: table.name.clone(),
+        points,
         lock: None,
         needed: vec![false; table.columns.len()],
         constraint: Constraint::default(),

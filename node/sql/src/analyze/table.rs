@@ -13,8 +13,6 @@ use crate::expr::Expr;
 use crate::session::SessionInfo;
 use crate::types::{SqlType, TypeSpec};
 
-/// Most columns of a table.
-const MAX_COLUMNS: usize = 1600;
 const ROW_ID: &str = "rowid";
 const HIDDEN_DEFAULT: &str = "unique_rowid()";
 
@@ -57,10 +55,11 @@ pub(crate) fn new_table(
         return Err(SqlError::unsupported("CREATE TABLE AS")
             .with_hint("Create the table, then INSERT INTO .. SELECT."));
     }
-    if create.columns.len() > MAX_COLUMNS {
+    let most = info.node.limits.columns;
+    if create.columns.len() > most {
         return Err(SqlError::new(
             SqlState::TOO_MANY_COLUMNS,
-            format!("tables can have at most {MAX_COLUMNS} columns"),
+            format!("tables can have at most {most} columns"),
         ));
     }
     let name = table_name(info, snapshot, &create.name)?;

@@ -117,7 +117,7 @@ impl Analyzer<'_> {
         let (returning, columns) = if insert.returning.is_empty() {
             (None, None)
         } else {
-            let (_, mut scope) = table_scan(&table, &database);
+            let (_, mut scope) = table_scan(self.info.node.limits.points, &table, &database);
             rename_scope(&mut scope, insert.alias.as_ref());
             let (exprs, columns) = self.returning(&mut scope, &insert.returning)?;
             (Some(exprs), Some(columns))
@@ -241,9 +241,9 @@ impl Analyzer<'_> {
             None => {}
         }
         let Some(assignments) = &on.update else { return Ok(Conflict::DoNothing) };
-        let (_, mut scope) = table_scan(table, database);
+        let (_, mut scope) = table_scan(self.info.node.limits.points, table, database);
         rename_scope(&mut scope, insert.alias.as_ref());
-        let (_, mut new) = table_scan(table, database);
+        let (_, mut new) = table_scan(self.info.node.limits.points, table, database);
         rename_scope(&mut new, Some(&ast::Ident::synthetic("excluded")));
         for column in &mut new.columns {
             // Unqualified names mean the old row.
@@ -327,7 +327,7 @@ impl Analyzer<'_> {
         extra: &[ast::TableExpr],
     ) -> Result<(Arc<TableDesc>, Plan, Scope)> {
         let (table, database) = self.writable_table(&target.name)?;
-        let (mut plan, mut scope) = table_scan(&table, &database);
+        let (mut plan, mut scope) = table_scan(self.info.node.limits.points, &table, &database);
         if let Plan::Scan(scan) = &mut plan {
             scan.lock = Some(RowLock::WRITE);
         }

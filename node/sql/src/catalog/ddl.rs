@@ -15,11 +15,6 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, retry_error, sql, to_sql_error};
 use crate::node::SqlNode;
 
-/// Pause between two looks at the liveness records.
-const POLL: Duration = Duration::from_millis(20);
-/// How often a change is computed anew after another change came first.
-const ATTEMPTS: u32 = 100;
-
 /// One link of the chain, computed against one snapshot.
 pub(crate) struct Change {
     /// Keys to write, or with none to delete.
@@ -84,6 +79,15 @@ fn wait_timeout(version: u64, nodes: &[NodeId]) -> SqlError {
     )
 }
 
+/// The error of a change that waits for another one.
+fn busy_object() -> SqlError {
+    SqlError::new(
+        SqlState::LOCK_NOT_AVAILABLE,
+        "another schema change of the same object is under way",
+    )
+    .with_hint("Repeat the statement when that one has ended.")
+}
+
 impl Catalog {
     /// Computes a change against the newest snapshot and publishes it, again if another change came
     /// first. Returns the value and the version at which it holds.
@@ -92,7 +96,9 @@ impl Catalog {
         mark: u64,
         mut decide: impl FnMut(&Snapshot, u64) -> Result<Decision<T>>,
     ) -> Result<(T, u64)> {
-        for _ in 0..ATTEMPTS {
+        let started = self.clock.wall_nanos();
+        let mut tries = 0;
+        while tries < self.limits.schema_change_tries {
             self.adopt_latest().await?;
             let snapshot = self.pin().await?;
             let now = self.clock.wall_nanos();
@@ -100,7 +106,10 @@ impl Catalog {
                 Decision::Done(value) => return Ok((value, snapshot.version())),
                 Decision::Wait => {
                     drop(snapshot);
-                    self.timer.sleep(POLL).await;
+                    if self.since(started) > self.limits.schema_change_wait {
+                        return Err(busy_object());
+                    }
+                    self.pause().await;
                     continue;
                 }
                 Decision::Publish(change, value) => (change, value),
@@ -110,6 +119,7 @@ impl Catalog {
                 self.adopt_latest().await?;
                 return Ok((value, version));
             }
+            tries += 1;
         }
         Err(retry_error("too many concurrent schema changes"))
     }
@@ -117,9 +127,10 @@ impl Catalog {
     /// Writes a change unless the catalog moved on. An answer that is lost is settled by reading the
     /// record again: it names the changes that took effect.
     async fn publish(&self, snapshot: Arc<Snapshot>, change: Change, mark: u64) -> Result<bool> {
+        self.check_size(&change)?;
         let record = snapshot.record.successor(mark, change.next_id).encode();
         let mut unknown = None;
-        for _ in 0..5 {
+        for _ in 0..self.limits.schema_change_sends {
             let mut batch = Batch::new();
             batch.conditional_put(
                 layout::catalog_version_key(),
@@ -155,7 +166,7 @@ impl Catalog {
                 Err(error @ SendError::Ambiguous { .. }) => unknown = Some(error),
                 Err(error) => match unknown {
                     None => return Err(to_sql_error(error)),
-                    Some(_) => self.timer.sleep(POLL).await,
+                    Some(_) => self.pause().await,
                 },
             }
         }
@@ -164,14 +175,40 @@ impl Catalog {
         })))
     }
 
+    /// One step of a schema change is one command.
+    fn check_size(&self, change: &Change) -> Result<()> {
+        let size = |(key, value): &(Key, Option<Bytes>)| {
+            key.len() + value.as_ref().map_or(0, |value| value.len())
+        };
+        let bytes: usize = change.writes.iter().map(size).sum();
+        let most = self.limits.schema_change_bytes;
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "the descriptors that the schema change writes are {bytes} bytes, more than the limit \
+             of {most}"
+        );
+        Err(SqlError::new(SqlState::PROGRAM_LIMIT, message)
+            .with_hint("Change fewer tables at once, or shorten their defaults."))
+    }
+
+    fn since(&self, started: u64) -> Duration {
+        Duration::from_nanos(self.clock.wall_nanos().saturating_sub(started))
+    }
+
+    async fn pause(&self) {
+        self.timer.sleep(self.limits.schema_change_pause).await;
+    }
+
     /// Waits until no node can act by a catalog older than `version`. A node whose record lapsed
     /// counts out once the record is older than any clock may disagree about.
-    pub(crate) async fn wait_for_version(&self, version: u64, limit: Duration) -> Result<()> {
+    pub(crate) async fn wait_for_version(&self, version: u64) -> Result<()> {
         let started = self.clock.wall_nanos();
         loop {
             let mut batch = Batch::new();
             batch.scan(&layout::liveness_span(), 0, 0, false);
-            let (rows, _) = sql(self.kv.send(batch, None, None).await)?.rows(0);
+            let rows = sql(self.kv.send(batch, None, None).await)?.page(0)?.whole()?;
             let now = self.clock.now();
             let offset = u64::try_from(self.clock.max_offset().as_nanos()).unwrap_or(u64::MAX);
             let mut behind = Vec::new();
@@ -187,11 +224,10 @@ impl Catalog {
             if behind.is_empty() {
                 return Ok(());
             }
-            let waited = Duration::from_nanos(self.clock.wall_nanos().saturating_sub(started));
-            if waited > limit {
+            if self.since(started) > self.limits.schema_change_wait {
                 return Err(wait_timeout(version, &behind));
             }
-            self.timer.sleep(POLL).await;
+            self.pause().await;
         }
     }
 }
@@ -218,7 +254,7 @@ pub(crate) fn undefined_table(shown: &str) -> SqlError {
 
 impl SqlNode {
     pub(super) async fn wait(&self, version: u64) -> Result<()> {
-        self.catalog().wait_for_version(version, self.limits.schema_change_wait).await
+        self.catalog().wait_for_version(version).await
     }
 
     /// CREATE DATABASE; false when it exists and may.

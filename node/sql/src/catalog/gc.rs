@@ -1,27 +1,20 @@
 //! Work that a schema change left behind: unfinished steps and rows of dropped indexes.
 
-use std::time::Duration;
-
 use crdb_keys::{Span, layout};
 use crdb_kv::SendError;
 
 use super::desc::DroppedSpan;
 use crate::error::Result;
-use crate::kv::{Batch, sql, to_sql_error};
+use crate::kv::{Batch, Rest, sql, to_sql_error};
 use crate::node::SqlNode;
 use crate::ranges::status;
-
-/// Keys deleted by one batch.
-const CHUNK_KEYS: u64 = 1000;
-/// After this long another node takes a schema change over from the gateway that began it.
-const TAKE_OVER: Duration = Duration::from_secs(20);
 
 impl SqlNode {
     /// Finishes schema changes whose gateway seems gone, and deletes rows of dropped indexes. The
     /// server calls it every few seconds on every node; it does nothing when there is nothing.
     pub async fn maintain_catalog(&self) -> Result<()> {
         let now = self.clock.wall_nanos();
-        let take_over = u64::try_from(TAKE_OVER.as_nanos()).unwrap_or(u64::MAX);
+        let take_over = u64::try_from(self.limits.take_over.as_nanos()).unwrap_or(u64::MAX);
         let stale = |since: u64| since.saturating_add(take_over) < now;
         let (tables, databases, rewriting) = {
             let snapshot = self.catalog().pin().await?;
@@ -58,7 +51,7 @@ impl SqlNode {
     ) -> Result<()> {
         let mut batch = Batch::new();
         batch.scan(&layout::dropped_span_span(), 0, 0, false);
-        for row in sql(self.kv.send(batch, None, None).await)?.rows(0).0 {
+        for row in sql(self.kv.send(batch, None, None).await)?.page(0)?.whole()? {
             let entry = DroppedSpan::decode(&row.value)?;
             if !chosen(&entry) {
                 continue;
@@ -78,21 +71,18 @@ impl SqlNode {
         while at < span.end {
             let range = status(self, at.clone(), false).await.map_err(to_sql_error)?;
             let end = range.end().clone().min(span.end.clone());
-            let mut left = Some(Span::new(at, end.clone()));
-            at = end;
-            while let Some(piece) = left.take() {
-                let mut batch = Batch::new();
-                batch.delete_range(&piece, CHUNK_KEYS);
-                match self.kv.send(batch, None, None).await {
-                    Ok(mut reply) => left = reply.delete_resume(0),
-                    // The range was split meanwhile.
-                    Err(SendError::CrossRange { .. }) => {
-                        at = piece.start;
-                        break;
-                    }
-                    Err(error) => return Err(to_sql_error(error)),
-                }
-            }
+            let piece = Span::new(at, end.clone());
+            let mut batch = Batch::new();
+            batch.delete_range(&piece, self.limits.delete_keys);
+            at = match self.kv.send(batch, None, None).await {
+                Ok(mut reply) => match reply.deleted(0)? {
+                    Rest::Nothing => end,
+                    Rest::More(rest) => rest.start,
+                },
+                // The range was split meanwhile.
+                Err(SendError::CrossRange { .. }) => piece.start,
+                Err(error) => return Err(to_sql_error(error)),
+            };
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ pub use desc::{
 
 use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, Kv, Reply, sql};
+use crate::limits::Limits;
 use crate::node::Timer;
 
 /// All descriptors at one catalog version.
@@ -87,6 +88,7 @@ pub struct Catalog {
     pub(crate) kv: Kv,
     pub(crate) clock: Clock,
     pub(crate) timer: Arc<dyn Timer>,
+    pub(crate) limits: Limits,
     state: Mutex<State>,
     past: past::Past,
 }
@@ -150,7 +152,7 @@ impl CatalogData {
 
     /// What [`Self::batch`] found; none where there is no catalog.
     fn decode(reply: &mut Reply) -> Result<Option<Arc<Self>>> {
-        let Some(record_bytes) = reply.value(0) else { return Ok(None) };
+        let Some(record_bytes) = reply.value(0)? else { return Ok(None) };
         let mut data = Self {
             record: VersionRecord::decode(&record_bytes)?,
             record_bytes,
@@ -158,7 +160,7 @@ impl CatalogData {
             tables: HashMap::new(),
             names: BTreeMap::new(),
         };
-        for row in reply.rows(1).0 {
+        for row in reply.page(1)?.whole()? {
             match Descriptor::decode(&row.value)? {
                 Descriptor::Database(db) => {
                     data.databases.insert(db.name.clone(), db);
@@ -168,7 +170,7 @@ impl CatalogData {
                 }
             }
         }
-        for row in reply.rows(2).0 {
+        for row in reply.page(2)?.whole()? {
             if let Some((parent @ 1.., name)) = layout::parse_namespace_key(&row.key) {
                 let id = <[u8; 8]>::try_from(row.value.as_ref()).map(u64::from_be_bytes);
                 let id = id.map_err(|_| {
@@ -219,9 +221,10 @@ impl std::ops::Deref for Snapshot {
 }
 
 impl Catalog {
-    pub(crate) fn new(kv: Kv, clock: Clock, timer: Arc<dyn Timer>) -> Self {
+    pub(crate) fn new(kv: Kv, clock: Clock, timer: Arc<dyn Timer>, limits: Limits) -> Self {
         let state = State { current: None, older: Vec::new(), lease: LeaseCell::default() };
-        Self { kv, clock, timer, state: Mutex::new(state), past: past::Past::default() }
+        let past = past::Past::new(limits.past_versions);
+        Self { kv, clock, timer, limits, state: Mutex::new(state), past }
     }
 
     /// See [`crate::SqlNode::set_liveness_expiration`].
@@ -312,7 +315,7 @@ impl Catalog {
             let mut batch = Batch::new();
             batch.get(layout::catalog_version_key());
             let (mut reply, at) = sql(self.kv.send_timed(batch, None, None).await)?;
-            if reply.value(0).ok_or_else(missing)? == known.record_bytes {
+            if reply.value(0)?.ok_or_else(missing)? == known.record_bytes {
                 if let Some(at) = at {
                     self.past.confirm(&known, at);
                 }

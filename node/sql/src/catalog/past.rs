@@ -28,8 +28,6 @@ use super::{Catalog, CatalogData, DescState, LeaseCell, Snapshot, TableDesc};
 use crate::error::{Result, SqlError, SqlState};
 use crate::kv::Batch;
 
-/// Versions that are kept.
-const VERSIONS: usize = 8;
 /// Marks a version in which something is readable that was offline when it was the present.
 const AS_READ_LATER: u64 = 1 << 63;
 
@@ -43,17 +41,18 @@ struct Known {
 pub(super) struct Past {
     /// The one used last comes last.
     known: Mutex<Vec<Known>>,
+    /// How many are kept.
+    most: usize,
     /// The past may be read for ever.
     lease: LeaseCell,
 }
 
-impl Default for Past {
-    fn default() -> Self {
-        Self { known: Mutex::default(), lease: Arc::new(AtomicU64::new(u64::MAX)) }
-    }
-}
-
 impl Past {
+    /// Nothing is known; `most` versions are kept.
+    pub(super) fn new(most: usize) -> Self {
+        Self { known: Mutex::default(), most, lease: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
     /// The version that was the newest at `at`, if that is known.
     fn find(&self, at: Timestamp) -> Option<Arc<Snapshot>> {
         let mut known = self.known.lock();
@@ -81,7 +80,7 @@ impl Past {
         }
         let snapshot =
             Arc::new(Snapshot { data: as_read_later(data), lease: Arc::clone(&self.lease) });
-        let gone = (known.len() >= VERSIONS).then(|| known.remove(0));
+        let gone = (known.len() >= self.most).then(|| known.remove(0));
         known.push(Known { snapshot: Arc::clone(&snapshot), from: at, until: at });
         drop(known);
         drop(gone);
@@ -128,7 +127,7 @@ impl Catalog {
         };
         let mut batch = Batch::new();
         batch.get(layout::catalog_version_key());
-        let record = self.kv.read_past(batch, as_of).await?.value(0).ok_or_else(missing)?;
+        let record = self.kv.read_past(batch, as_of).await?.value(0)?.ok_or_else(missing)?;
         let present = self.state.lock().current.as_ref().map(|s| s.data());
         let present = present.filter(|data| data.record_bytes == record);
         let data = match present.or_else(|| self.past.of_record(&record)) {
@@ -193,7 +192,7 @@ mod tests {
 
     #[test]
     fn only_what_lies_between_two_sightings_is_known() {
-        let past = Past::default();
+        let past = Past::new(8);
         let (first, second) = (version(1, &[]), version(2, &[]));
         past.confirm(&first, at(10));
         past.confirm(&second, at(30));
@@ -211,19 +210,19 @@ mod tests {
 
     #[test]
     fn versions_kept_are_bounded_and_those_in_use_stay() {
-        let past = Past::default();
+        let past = Past::new(8);
         for number in 1..=100 {
             past.confirm(&version(number, &[]), at(10 * number));
             assert_eq!(found(&past, 10), Some(1), "after {number}");
         }
-        assert_eq!(past.known.lock().len(), VERSIONS);
+        assert_eq!(past.known.lock().len(), 8);
         assert_eq!(found(&past, 500), None);
         assert_eq!(found(&past, 1000), Some(100));
     }
 
     #[test]
     fn what_was_offline_is_readable_under_a_number_of_its_own() {
-        let past = Past::default();
+        let past = Past::new(8);
         let data = version(7, &[DescState::Public, DescState::Offline, DescState::Dropping]);
         let snapshot = past.confirm(&data, at(10));
         let states = [1, 2, 3].map(|id| snapshot.table_by_id(id).map(|table| table.state));

@@ -13,7 +13,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use crdb_keys::{Key, Span, layout};
@@ -28,13 +27,6 @@ use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
 use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, sql, to_sql_error};
 use crate::node::SqlNode;
-
-/// Rows copied by one batch.
-const CHUNK_ROWS: u64 = 4000;
-/// Bytes read for one batch.
-const CHUNK_BYTES: u64 = 1 << 20;
-/// How often the descriptor says that the copy goes on.
-const RENEW: Duration = Duration::from_secs(5);
 
 /// What the new key is computed from: the table as it is.
 pub(crate) type NewKey<'a> = &'a (dyn Fn(&TableDesc) -> Result<TableDesc> + Sync);
@@ -86,9 +78,10 @@ impl SqlNode {
         let wanted = vec![true; old.columns.len()];
         let decoder = RowDecoder::new(old, &wanted);
         let mut renewed = self.clock.wall_nanos();
-        let renew = u64::try_from(RENEW.as_nanos()).unwrap_or(u64::MAX);
-        let mut found = self.read_chunk(Some(layout::index_span(old.id, old.index_id))).await?;
-        while let Some((pairs, left)) = found {
+        let renew = u64::try_from(self.limits.rekey_renew.as_nanos()).unwrap_or(u64::MAX);
+        let mut left = vec![layout::index_span(old.id, old.index_id)];
+        let mut found = self.read_chunk(&mut left).await?;
+        while let Some(pairs) = found {
             cancel.check()?;
             let mut rows = Vec::with_capacity(pairs.len());
             for pair in pairs {
@@ -96,7 +89,7 @@ impl SqlNode {
             }
             // The table is offline: what comes next is the same whenever it is read.
             let (written, next) =
-                futures::join!(self.write_rows(&new, rows), self.read_chunk(left));
+                futures::join!(self.write_rows(&new, rows), self.read_chunk(&mut left));
             written?;
             found = next?;
             if self.clock.wall_nanos().saturating_sub(renewed) > renew {
@@ -107,15 +100,13 @@ impl SqlNode {
         Ok(())
     }
 
-    /// Rows at the start of a span, and the rest of it; none if no span is left.
-    async fn read_chunk(
-        &self,
-        span: Option<Span>,
-    ) -> Result<Option<(Vec<KeyValue>, Option<Span>)>> {
-        let Some(span) = span else { return Ok(None) };
+    /// Rows at the start of what is left, which they are taken off; none if nothing is.
+    async fn read_chunk(&self, left: &mut Vec<Span>) -> Result<Option<Vec<KeyValue>>> {
+        let Some(span) = left.pop() else { return Ok(None) };
         let mut batch = Batch::new();
-        batch.scan(&span, CHUNK_ROWS.min(self.limits.scan_rows), CHUNK_BYTES, false);
-        Ok(Some(sql(self.kv.send(batch, None, None).await)?.rows(0)))
+        batch.scan(&span, self.limits.rekey_rows, self.limits.rekey_bytes, false);
+        let page = sql(self.kv.send(batch, None, None).await)?.page(0)?;
+        Ok(Some(page.leaving(left)))
     }
 
     /// Writes rows under the new index, in as many batches as they need.

@@ -1,7 +1,7 @@
 //! Where records end in a stream that comes in pieces.
 
+use super::bad;
 use super::options::{Format, Quoting};
-use super::{RECORD_BYTES_MAX, bad};
 use crate::error::{Result, SqlError, SqlState};
 
 /// The part of a stream that was not read yet.
@@ -14,6 +14,8 @@ pub(super) struct Lines {
     seen: usize,
     state: State,
     csv: Option<Quoting>,
+    /// Bytes that one record may have.
+    record_bytes: usize,
     ended: bool,
 }
 
@@ -26,13 +28,14 @@ struct State {
 }
 
 impl Lines {
-    pub(super) fn new(format: &Format) -> Self {
+    pub(super) fn new(format: &Format, record_bytes: usize) -> Self {
         Self {
             buffer: Vec::new(),
             start: 0,
             seen: 0,
             state: State::default(),
             csv: format.csv,
+            record_bytes,
             ended: false,
         }
     }
@@ -42,10 +45,11 @@ impl Lines {
         self.buffer.drain(..self.start);
         self.seen -= self.start;
         self.start = 0;
-        if self.buffer.len() > RECORD_BYTES_MAX {
+        let most = self.record_bytes;
+        if self.buffer.len() > most {
             return Err(SqlError::new(
                 SqlState::PROGRAM_LIMIT,
-                format!("a line of COPY data is longer than {RECORD_BYTES_MAX} bytes"),
+                format!("a line of COPY data is longer than {most} bytes"),
             ));
         }
         self.buffer.extend_from_slice(piece);

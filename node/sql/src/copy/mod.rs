@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //! 1. The rows do not depend on how the stream was cut into pieces.
-//! 2. What is held is bounded: a record by [`RECORD_BYTES_MAX`], rows by whoever takes them.
+//! 2. What is held is bounded: a record by a number of bytes, rows by whoever takes them.
 
 mod csv;
 mod lines;
@@ -25,9 +25,6 @@ pub(crate) use options::Format;
 use crate::datum::{Datum, FormatSettings};
 use crate::error::{Result, SqlError, SqlState};
 use crate::types::SqlType;
-
-/// Bytes that one record may have.
-const RECORD_BYTES_MAX: usize = 16 << 20;
 
 /// A field of a record; none for NULL.
 type Field = Option<String>;
@@ -51,9 +48,14 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A reader of rows for some columns of a table.
-    pub(crate) fn new(format: Format, table: &str, columns: Vec<(String, SqlType)>) -> Self {
-        let lines = Lines::new(&format);
+    /// A reader of rows for some columns of a table; a record has `record_bytes` at most, about.
+    pub(crate) fn new(
+        format: Format,
+        table: &str,
+        columns: Vec<(String, SqlType)>,
+        record_bytes: usize,
+    ) -> Self {
+        let lines = Lines::new(&format, record_bytes);
         Self { format, table: table.to_owned(), columns, lines, line: 0, ended: false }
     }
 

@@ -19,7 +19,8 @@ const COLUMNS: [(&str, SqlType); 3] =
     [("a", SqlType::Int8), ("b", SqlType::Text), ("c", SqlType::Bool)];
 
 fn reader(format: Format) -> Reader {
-    Reader::new(format, "t", COLUMNS.map(|(name, ty)| (name.to_owned(), ty)).to_vec())
+    let columns = COLUMNS.map(|(name, ty)| (name.to_owned(), ty)).to_vec();
+    Reader::new(format, "t", columns, 16 << 20)
 }
 
 /// The rows of a stream cut into pieces of one size.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::op::Op;
-use super::{BATCH_ROWS, ExecCtx};
+use super::ExecCtx;
+use super::op::{Made, Op};
 use crate::datum::{Datum, Row};
 use crate::error::Result;
 use crate::expr::{EvalCtx, Expr};
@@ -71,15 +71,14 @@ impl<'p> JoinOp<'p> {
             return Ok(Some(out.collect()));
         }
         // A batch of the left side may have very many partners: only some rows at once.
-        let mut out = Vec::new();
-        for left in self.pending.by_ref() {
+        let mut out = Made::new(ctx);
+        while !out.is_full()
+            && let Some(left) = self.pending.next()
+        {
             ctx.cancel.check()?;
             probe(&ctx.eval(), self.join, built, left, keeps_left, &mut out)?;
-            if out.len() >= BATCH_ROWS {
-                break;
-            }
         }
-        Ok(Some(out))
+        Ok(Some(out.rows))
     }
 
     async fn build(&mut self, ctx: &mut ExecCtx<'_>) -> Result<Built> {
@@ -122,10 +121,10 @@ fn probe(
     built: &mut Built,
     left: Row,
     keeps_left: bool,
-    out: &mut Vec<Row>,
+    out: &mut Made,
 ) -> Result<()> {
     let mut found = false;
-    let mut pair_with = |at: usize, out: &mut Vec<Row>| -> Result<()> {
+    let mut pair_with = |at: usize, out: &mut Made| -> Result<()> {
         let Some(right) = built.rows.get(at) else { return Ok(()) };
         let mut pair = Vec::with_capacity(left.len() + right.len());
         pair.extend_from_slice(&left);
@@ -139,8 +138,7 @@ fn probe(
         if let Some(matched) = built.matched.get_mut(at) {
             *matched = true;
         }
-        out.push(pair);
-        Ok(())
+        out.push(pair)
     };
     if join.keys.is_empty() {
         for at in 0..built.rows.len() {
@@ -154,7 +152,7 @@ fn probe(
     if keeps_left && !found {
         let mut pair = left;
         pair.resize(join.left_width + join.right_width, Datum::Null);
-        out.push(pair);
+        out.push(pair)?;
     }
     Ok(())
 }

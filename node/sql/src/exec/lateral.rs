@@ -1,7 +1,7 @@
 //! Joins whose right side reads the row of the left side: it runs anew for each.
 
-use super::op::Op;
-use super::{BATCH_ROWS, ExecCtx};
+use super::ExecCtx;
+use super::op::{Made, Op};
 use crate::datum::{Datum, Row};
 use crate::error::Result;
 use crate::plan::LateralJoin;
@@ -24,8 +24,10 @@ impl<'p> LateralOp<'p> {
             let Some(rows) = self.left.next(ctx).await? else { return Ok(None) };
             self.pending = rows.into_iter();
         }
-        let mut out = Vec::new();
-        for left in self.pending.by_ref() {
+        let mut out = Made::new(ctx);
+        while !out.is_full()
+            && let Some(left) = self.pending.next()
+        {
             ctx.cancel.check()?;
             let before = ctx.memory;
             ctx.outer.push(left);
@@ -33,11 +35,8 @@ impl<'p> LateralOp<'p> {
             let left = ctx.outer.pop().unwrap_or_default();
             ctx.memory = before;
             combine(ctx, self.join, left, right?, &mut out)?;
-            if out.len() >= BATCH_ROWS {
-                break;
-            }
         }
-        Ok(Some(out))
+        Ok(Some(out.rows))
     }
 }
 
@@ -47,7 +46,7 @@ fn combine(
     join: &LateralJoin,
     left: Row,
     right: Vec<Row>,
-    out: &mut Vec<Row>,
+    out: &mut Made,
 ) -> Result<()> {
     let eval = ctx.eval();
     let mut found = false;
@@ -61,12 +60,12 @@ fn combine(
             continue;
         }
         found = true;
-        out.push(pair);
+        out.push(pair)?;
     }
     if join.keeps_left && !found {
         let mut pair = left;
         pair.resize(join.left_width + join.right_width, Datum::Null);
-        out.push(pair);
+        out.push(pair)?;
     }
     Ok(())
 }

@@ -26,12 +26,9 @@ use crate::activity::CancelFlag;
 use crate::datum::{Datum, Row};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{EvalCtx, SlotRows, SlotValue};
-use crate::node::Limits;
+use crate::limits::Limits;
 use crate::plan::{Plan, QueryPlan, SlotKind};
 use crate::session::{SessionInfo, WriteFlag};
-
-/// Rows an operator hands on at once, roughly.
-pub(crate) const BATCH_ROWS: usize = 1024;
 
 /// What all operators of a statement share.
 pub(crate) struct ExecCtx<'a> {
@@ -47,6 +44,8 @@ pub(crate) struct ExecCtx<'a> {
     /// Rows of correlated subqueries that may be asked for again, and their bytes.
     scans: HashMap<(usize, Vec<Span>), Arc<Vec<Row>>>,
     scan_bytes: usize,
+    /// Of the table that the statement writes to.
+    lookups: Lookups,
 }
 
 impl<'a> ExecCtx<'a> {
@@ -69,6 +68,7 @@ impl<'a> ExecCtx<'a> {
             memory: 0,
             scans: HashMap::new(),
             scan_bytes: 0,
+            lookups: Lookups::default(),
         }
     }
 
@@ -84,6 +84,11 @@ impl<'a> ExecCtx<'a> {
             return Err(out_of_memory(self.limits.memory_bytes));
         }
         Ok(())
+    }
+
+    /// How many keys of the table that the statement writes to are looked up next.
+    fn next_lookup(&mut self) -> usize {
+        self.lookups.next(&self.limits)
     }
 
     fn hold_row(&mut self, row: &[Datum]) -> Result<()> {
@@ -140,7 +145,7 @@ impl<'a> ExecCtx<'a> {
                 return Ok(Vec::new());
             };
             let rows = match exprs {
-                Some(exprs) => op::project(self, vec![row], exprs)?,
+                Some(exprs) => op::project(self, &mut vec![row].into_iter(), exprs)?,
                 None => vec![row],
             };
             return Ok(rows);
@@ -151,7 +156,7 @@ impl<'a> ExecCtx<'a> {
     /// The rows of a short list of values; none for any other plan.
     fn values(&mut self, plan: &Plan) -> Result<Option<Vec<Row>>> {
         let Plan::Values(exprs) = plan else { return Ok(None) };
-        if exprs.len() > BATCH_ROWS {
+        if exprs.len() > self.limits.batch_rows {
             return Ok(None);
         }
         let mut rows = Vec::with_capacity(exprs.len());
@@ -162,6 +167,31 @@ impl<'a> ExecCtx<'a> {
             rows.push(row);
         }
         Ok(Some(rows))
+    }
+}
+
+/// How many keys are looked up at once: so many that, going by the rows found before, the answer is
+/// no larger than it should be.
+#[derive(Debug, Default)]
+struct Lookups {
+    asked: bool,
+    /// Bytes of the largest row that was found.
+    largest: usize,
+}
+
+impl Lookups {
+    /// For the next request.
+    fn next(&mut self, limits: &Limits) -> usize {
+        let known = std::mem::replace(&mut self.asked, true);
+        let fits = limits.lookup_bytes / self.largest.max(1);
+        let most = if known { limits.lookup_keys } else { limits.lookup_first };
+        most.min(limits.lookup_keys).min(fits).max(1)
+    }
+
+    /// Takes note of a row that was found.
+    fn found(&mut self, bytes: usize) {
+        self.asked = true;
+        self.largest = self.largest.max(bytes);
     }
 }
 

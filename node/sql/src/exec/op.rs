@@ -15,6 +15,7 @@ use super::{ExecCtx, column_array, scalar};
 use crate::datum::{Datum, Row};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{EvalCtx, Expr, SlotRows, SubqueryKind, quantified};
+use crate::limits::Limits;
 use crate::plan::{ApplyItem, Plan, SortKey};
 
 /// An operator that runs.
@@ -34,6 +35,8 @@ pub(crate) enum Op<'p> {
     Project {
         input: Box<Op<'p>>,
         exprs: &'p [Expr],
+        /// Rows of the input that were not projected yet.
+        pending: std::vec::IntoIter<Row>,
     },
     ProjectSet(Box<ProjectSetOp<'p>>),
     Ordinality {
@@ -57,6 +60,8 @@ pub(crate) enum Op<'p> {
     Apply {
         input: Box<Op<'p>>,
         items: &'p [ApplyItem],
+        /// Rows of the input that no subquery was run for yet.
+        pending: std::vec::IntoIter<Row>,
     },
 }
 
@@ -83,7 +88,9 @@ impl<'p> Op<'p> {
             Plan::Virtual(table) => Self::Virtual(table),
             Plan::Show(show) => Self::Show(show),
             Plan::Filter { input, predicate } => Self::Filter { input: boxed(input), predicate },
-            Plan::Project { input, exprs } => Self::Project { input: boxed(input), exprs },
+            Plan::Project { input, exprs } => {
+                Self::Project { input: boxed(input), exprs, pending: Vec::new().into_iter() }
+            }
             Plan::ProjectSet { input, calls } => {
                 Self::ProjectSet(Box::new(ProjectSetOp::new(Self::new(input), calls)))
             }
@@ -106,7 +113,9 @@ impl<'p> Op<'p> {
             Plan::SetOp { kind, all, left, right } => Self::Combine(Box::new(
                 super::setop::SetOperation::new(*kind, *all, Self::new(left), Self::new(right)),
             )),
-            Plan::Apply { input, items } => Self::Apply { input: boxed(input), items },
+            Plan::Apply { input, items } => {
+                Self::Apply { input: boxed(input), items, pending: Vec::new().into_iter() }
+            }
         }
     }
 
@@ -130,7 +139,7 @@ impl<'p> Op<'p> {
         match self {
             Self::Values { rows } => values(ctx, rows),
             Self::Rows(rows) => {
-                let out: Vec<Row> = rows.by_ref().take(super::BATCH_ROWS).collect();
+                let out: Vec<Row> = rows.by_ref().take(ctx.limits.batch_rows).collect();
                 Ok((!out.is_empty()).then_some(out))
             }
             Self::Virtual(table) => {
@@ -148,9 +157,12 @@ impl<'p> Op<'p> {
                 keep(&ctx.eval(), &mut rows, predicate)?;
                 Ok(Some(rows))
             }
-            Self::Project { input, exprs } => {
-                let Some(rows) = input.next(ctx).await? else { return Ok(None) };
-                project(ctx, rows, exprs).map(Some)
+            Self::Project { input, exprs, pending } => {
+                if pending.len() == 0 {
+                    let Some(rows) = input.next(ctx).await? else { return Ok(None) };
+                    *pending = rows.into_iter();
+                }
+                project(ctx, pending, exprs).map(Some)
             }
             Self::ProjectSet(set) => set.next(ctx).await,
             Self::Ordinality { input, next } => {
@@ -178,17 +190,19 @@ impl<'p> Op<'p> {
                 distinct(ctx, rows, *on, seen).map(Some)
             }
             Self::Combine(setop) => setop.next(ctx).await,
-            Self::Apply { input, items } => {
-                let Some(rows) = input.next(ctx).await? else { return Ok(None) };
-                let mut size = BatchSize::new(ctx);
-                let mut out = Vec::with_capacity(rows.len());
-                for row in rows {
-                    ctx.cancel.check()?;
-                    let row = apply(ctx, row, items).await?;
-                    size.add(&row)?;
-                    out.push(row);
+            Self::Apply { input, items, pending } => {
+                if pending.len() == 0 {
+                    let Some(rows) = input.next(ctx).await? else { return Ok(None) };
+                    *pending = rows.into_iter();
                 }
-                Ok(Some(out))
+                let mut out = Made::new(ctx);
+                while !out.is_full()
+                    && let Some(row) = pending.next()
+                {
+                    ctx.cancel.check()?;
+                    out.push(apply(ctx, row, items).await?)?;
+                }
+                Ok(Some(out.rows))
             }
         }
     }
@@ -252,44 +266,58 @@ pub(super) fn keep(eval: &EvalCtx<'_>, rows: &mut Vec<Row>, predicate: &Expr) ->
     failed.map_or(Ok(()), Err)
 }
 
-/// The bytes of the rows that an operator makes for one batch. They are not held for the statement,
-/// but a batch alone must not take all memory either.
-struct BatchSize {
+/// The rows that an operator makes for one batch. They are not held for the statement; a batch has
+/// no more than it should, in rows and in bytes, but for its last row.
+pub(super) struct Made {
+    pub(super) rows: Vec<Row>,
     bytes: usize,
-    limit: usize,
+    limits: Limits,
 }
 
-impl BatchSize {
-    fn new(ctx: &ExecCtx<'_>) -> Self {
-        Self { bytes: 0, limit: ctx.limits.memory_bytes }
+impl Made {
+    pub(super) fn new(ctx: &ExecCtx<'_>) -> Self {
+        Self { rows: Vec::new(), bytes: 0, limits: ctx.limits }
     }
 
-    fn add(&mut self, row: &[Datum]) -> Result<()> {
-        self.bytes = self.bytes.saturating_add(super::row_memory(row));
-        if self.bytes > self.limit { Err(super::out_of_memory(self.limit)) } else { Ok(()) }
+    /// Adds a row; one that alone takes all memory of the statement is an error.
+    pub(super) fn push(&mut self, row: Row) -> Result<()> {
+        let bytes = super::row_memory(&row);
+        if bytes > self.limits.memory_bytes {
+            return Err(super::out_of_memory(self.limits.memory_bytes));
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Whether the batch goes on before another row is made.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() >= self.limits.batch_rows || self.bytes >= self.limits.batch_bytes
     }
 }
 
-/// The rows with the expressions in place of their columns.
-pub(super) fn project(ctx: &ExecCtx<'_>, mut rows: Vec<Row>, exprs: &[Expr]) -> Result<Vec<Row>> {
-    let eval = &ctx.eval();
-    let mut size = BatchSize::new(ctx);
+/// The next rows with the expressions in place of their columns.
+pub(super) fn project(
+    ctx: &ExecCtx<'_>,
+    rows: &mut std::vec::IntoIter<Row>,
+    exprs: &[Expr],
+) -> Result<Vec<Row>> {
     let identity = exprs.iter().enumerate().all(|(i, e)| matches!(e, Expr::Column(c) if *c == i));
     if identity {
-        for row in &mut rows {
+        let cut = |mut row: Row| {
             row.truncate(exprs.len());
-        }
-        return Ok(rows);
+            row
+        };
+        return Ok(rows.map(cut).collect());
     }
-    for row in &mut rows {
-        let mut out = Vec::with_capacity(exprs.len());
-        for e in exprs {
-            out.push(e.eval(eval, row)?);
-        }
-        size.add(&out)?;
-        *row = out;
+    let eval = &ctx.eval();
+    let mut out = Made::new(ctx);
+    while !out.is_full()
+        && let Some(row) = rows.next()
+    {
+        out.push(exprs.iter().map(|e| e.eval(eval, &row)).collect::<Result<_>>()?)?;
     }
-    Ok(rows)
+    Ok(out.rows)
 }
 
 /// Order of two values by a key.
@@ -424,12 +452,11 @@ fn values(
     rows: &mut std::slice::Iter<'_, Vec<Expr>>,
 ) -> Result<Option<Vec<Row>>> {
     let eval = ctx.eval();
-    let mut size = BatchSize::new(ctx);
-    let mut out = Vec::new();
-    for exprs in rows.take(super::BATCH_ROWS) {
-        let row: Row = exprs.iter().map(|e| e.eval(&eval, &[])).collect::<Result<_>>()?;
-        size.add(&row)?;
-        out.push(row);
+    let mut out = Made::new(ctx);
+    while !out.is_full()
+        && let Some(exprs) = rows.next()
+    {
+        out.push(exprs.iter().map(|e| e.eval(&eval, &[])).collect::<Result<_>>()?)?;
     }
-    Ok((!out.is_empty()).then_some(out))
+    Ok((!out.rows.is_empty()).then_some(out.rows))
 }

@@ -11,21 +11,19 @@ use crdb_keys::Span;
 
 use super::op::{keep, row_count};
 use super::txn::strength;
-use super::{BATCH_ROWS, ExecCtx};
+use super::{ExecCtx, Lookups};
 use crate::datum::Row;
 use crate::encoding::RowDecoder;
 use crate::error::{Result, SqlState};
 use crate::kv::Batch;
 use crate::plan::{LockWait, Point, Scan};
 
-/// Points asked for in one batch.
-const POINTS: usize = 512;
-
 /// A scan that runs.
 pub(crate) struct ScanOp<'p> {
     scan: &'p Scan,
     decoder: RowDecoder<'p>,
     state: State,
+    lookups: Lookups,
 }
 
 enum State {
@@ -40,7 +38,7 @@ enum State {
 impl<'p> ScanOp<'p> {
     pub(super) fn new(scan: &'p Scan) -> Self {
         let decoder = RowDecoder::new(&scan.table, &scan.needed);
-        Self { scan, decoder, state: State::Start }
+        Self { scan, decoder, state: State::Start, lookups: Lookups::default() }
     }
 
     /// Where this scan stands in its plan, which tells it from others.
@@ -65,7 +63,8 @@ impl<'p> ScanOp<'p> {
                 }
             }
             State::Cached(rows, at) => {
-                let batch: Vec<Row> = rows.iter().skip(*at).take(BATCH_ROWS).cloned().collect();
+                let batch: Vec<Row> =
+                    rows.iter().skip(*at).take(ctx.limits.batch_rows).cloned().collect();
                 *at += batch.len();
                 if batch.is_empty() {
                     return Ok(None);
@@ -123,7 +122,7 @@ impl<'p> ScanOp<'p> {
 
     /// Reads the next rows of the spans; none at their end.
     async fn read(
-        &self,
+        &mut self,
         ctx: &mut ExecCtx<'_>,
         spans: &mut Vec<Span>,
         left: &mut Option<u64>,
@@ -148,22 +147,40 @@ impl<'p> ScanOp<'p> {
         Ok(Some(rows))
     }
 
-    async fn read_points(&self, ctx: &mut ExecCtx<'_>, spans: &mut Vec<Span>) -> Result<Vec<Row>> {
+    async fn read_points(
+        &mut self,
+        ctx: &mut ExecCtx<'_>,
+        spans: &mut Vec<Span>,
+    ) -> Result<Vec<Row>> {
+        let most = self.lookups.next(&ctx.limits);
+        let mut keys: Vec<Bytes> = Vec::with_capacity(spans.len().min(most));
+        while keys.len() < most && spans.last().is_some_and(Span::is_point) {
+            keys.extend(spans.pop().map(|span| span.start));
+        }
+        self.look_up(ctx, &keys).await
+    }
+
+    /// The rows of keys that are there, locked as the scan says.
+    async fn look_up(&mut self, ctx: &mut ExecCtx<'_>, keys: &[Bytes]) -> Result<Vec<Row>> {
         let mut batch = Batch::new();
-        let mut keys: Vec<Bytes> = Vec::with_capacity(spans.len().min(POINTS));
-        while keys.len() < POINTS && spans.last().is_some_and(Span::is_point) {
-            let Some(span) = spans.pop() else { break };
-            batch.get_locked(span.start.clone(), strength(self.scan.lock), false);
-            keys.push(span.start);
+        for key in keys {
+            batch.get_locked(key.clone(), strength(self.scan.lock), false);
         }
         let mut reply = ctx.txn.read_locking(batch, self.scan.lock, &self.scan.table).await?;
         let mut rows = Vec::with_capacity(keys.len());
         for (i, key) in keys.iter().enumerate() {
-            if let Some(value) = reply.value(i) {
-                rows.push(self.decoder.decode(key, &value)?);
-            }
+            // Absent, or locked by somebody else and to be skipped.
+            let Some(value) = reply.value(i)? else { continue };
+            self.lookups.found(value.len());
+            rows.push(self.decoder.decode(key, &value)?);
         }
         Ok(rows)
+    }
+
+    /// Rows that one request asks for.
+    fn page_rows(&self, ctx: &ExecCtx<'_>) -> u64 {
+        let most = ctx.limits.scan_rows;
+        if self.scan.lock.is_some() { ctx.limits.lock_rows.min(most) } else { most }
     }
 
     async fn read_span(
@@ -173,35 +190,35 @@ impl<'p> ScanOp<'p> {
         left: Option<u64>,
     ) -> Result<Vec<Row>> {
         let Some(span) = spans.pop() else { return Ok(Vec::new()) };
-        let wanted = left.map_or(ctx.limits.scan_rows, |left| left.min(ctx.limits.scan_rows));
+        let most = self.page_rows(ctx);
+        let wanted = left.map_or(most, |left| left.min(most));
         let mut batch = Batch::new();
         let lock = strength(self.scan.lock);
         batch.scan_locked(&span, wanted, ctx.limits.scan_bytes, self.scan.reverse, lock);
         let mut reply = ctx.txn.read_locking(batch, self.scan.lock, &self.scan.table).await?;
-        let (pairs, resume) = reply.rows(0);
-        spans.extend(resume);
+        let pairs = reply.page(0)?.leaving(spans);
         pairs.iter().map(|pair| self.decoder.decode(&pair.key, &pair.value)).collect()
     }
 
     /// Reads the next part of the spans, and locks the rows that pass the filter, at most as many
     /// as are wanted.
     async fn read_then_lock(
-        &self,
+        &mut self,
         ctx: &mut ExecCtx<'_>,
         spans: &mut Vec<Span>,
         left: Option<u64>,
     ) -> Result<Vec<Row>> {
         let Some(span) = spans.pop() else { return Ok(Vec::new()) };
         let mut batch = Batch::new();
-        batch.scan(&span, ctx.limits.scan_rows, ctx.limits.scan_bytes, self.scan.reverse);
+        batch.scan(&span, self.page_rows(ctx), ctx.limits.scan_bytes, self.scan.reverse);
         // NOWAIT waits for nobody's intents either; SKIP LOCKED cannot tell them from rows.
         let no_wait = self.scan.lock.filter(|lock| lock.wait == LockWait::Fail);
         let mut reply = ctx.txn.read_locking(batch, no_wait, &self.scan.table).await?;
-        let (pairs, resume) = reply.rows(0);
-        spans.extend(resume);
+        let pairs = reply.page(0)?.leaving(spans);
         let wanted = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
         let mut passing = Vec::new();
         for pair in pairs {
+            self.lookups.found(pair.value.len());
             let row = self.decoder.decode(&pair.key, &pair.value)?;
             if self.passes(ctx, &row)? {
                 passing.push(pair.key);
@@ -210,20 +227,12 @@ impl<'p> ScanOp<'p> {
         let mut rows = Vec::new();
         let mut passing = passing.into_iter();
         while rows.len() < wanted {
-            let chunk: Vec<Bytes> =
-                passing.by_ref().take(POINTS.min(wanted - rows.len())).collect();
+            let most = self.lookups.next(&ctx.limits).min(wanted - rows.len());
+            let chunk: Vec<Bytes> = passing.by_ref().take(most).collect();
             if chunk.is_empty() {
                 break;
             }
-            let mut batch = Batch::new();
-            for key in &chunk {
-                batch.get_locked(key.clone(), strength(self.scan.lock), false);
-            }
-            let mut reply = ctx.txn.read_locking(batch, self.scan.lock, &self.scan.table).await?;
-            for (i, key) in chunk.iter().enumerate() {
-                // Gone, or locked by somebody else and to be skipped.
-                let Some(value) = reply.value(i) else { continue };
-                let row = self.decoder.decode(key, &value)?;
+            for row in self.look_up(ctx, &chunk).await? {
                 if self.passes(ctx, &row)? {
                     rows.push(row);
                 }
@@ -251,7 +260,7 @@ pub(super) async fn read_point(
     let mut batch = Batch::new();
     batch.get_locked(key.clone(), strength(scan.lock), false);
     let mut reply = ctx.txn.read_locking(batch, scan.lock, &scan.table).await?;
-    let Some(value) = reply.value(0) else { return Ok(None) };
+    let Some(value) = reply.value(0)? else { return Ok(None) };
     let row = RowDecoder::new(&scan.table, &scan.needed).decode(&key, &value)?;
     match &scan.filter {
         Some(filter) if !filter.eval_bool(&ctx.eval(), &row)? => Ok(None),

@@ -2,8 +2,8 @@
 
 use std::task::Poll;
 
-use super::op::Op;
-use super::{BATCH_ROWS, ExecCtx};
+use super::ExecCtx;
+use super::op::{Made, Op};
 use crate::datum::{Datum, Decimal, Row, json};
 use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{Expr, SrfKind, like};
@@ -47,17 +47,23 @@ impl<'p> ProjectSetOp<'p> {
             })
             .await;
         }
-        let mut out = Vec::new();
-        while out.len() < BATCH_ROWS {
+        let mut out = Made::new(ctx);
+        while !out.is_full() {
             if let Some(series) = &mut self.series {
                 match series.next() {
-                    Some(row) => out.push(row),
+                    Some(row) => out.push(row)?,
                     None => self.series = None,
                 }
             } else if let Some(row) = self.rows.next() {
                 match self.calls {
                     [(SrfKind::Series, args)] => self.series = Series::new(ctx, row, args)?,
-                    calls => out.append(&mut project_set(ctx, &row, calls)?),
+                    calls => {
+                        let before = ctx.memory;
+                        for row in project_set(ctx, &row, calls)? {
+                            out.push(row)?;
+                        }
+                        ctx.memory = before;
+                    }
                 }
             } else if let Some(rows) = self.input.next(ctx).await? {
                 self.rows = rows.into_iter();
@@ -65,7 +71,7 @@ impl<'p> ProjectSetOp<'p> {
                 break;
             }
         }
-        Ok((!out.is_empty()).then_some(out))
+        Ok((!out.rows.is_empty()).then_some(out.rows))
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
 use crdb_keys::Key;
 use crdb_proto::kv::LockStrength;
 
@@ -18,9 +19,6 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::expr::Expr;
 use crate::kv::{Batch, CONFLICT};
 use crate::plan::{Conflict, DeletePlan, InsertPlan, Plan, QueryPlan, RowLock, UpdatePlan};
-
-/// Keys looked up in one batch.
-const KEYS: usize = 512;
 
 /// What a statement that writes did.
 pub(crate) struct WriteOutcome {
@@ -62,15 +60,16 @@ async fn insert_rows(
     look: bool,
 ) -> Result<()> {
     let mut keys: Vec<Key> = rows.iter().map(|row| encode_row_key(table, row)).collect();
-    if look {
-        for (rows, keys) in rows.chunks(KEYS).zip(keys.chunks(KEYS)) {
-            let mut reply = lock_keys(ctx, table, keys).await?;
-            for (i, row) in rows.iter().enumerate() {
-                if reply.value(i).is_some() {
-                    return Err(duplicate(ctx, table, row));
-                }
-            }
+    let mut unseen = if look { keys.as_slice() } else { &[] };
+    while !unseen.is_empty() {
+        let (asked, rest) = unseen.split_at(ctx.next_lookup().min(unseen.len()));
+        let values = lock_keys(ctx, table, asked).await?;
+        if let Some(at) = values.iter().position(Option::is_some) {
+            let at = keys.len() - unseen.len() + at;
+            let row = rows.get(at).map(Vec::as_slice).unwrap_or_default();
+            return Err(duplicate(ctx, table, row));
         }
+        unseen = rest;
     }
     for (row, key) in rows.iter().zip(keys.drain(..)) {
         let value = encode_row_value(table, row);
@@ -86,13 +85,20 @@ async fn lock_keys(
     ctx: &mut ExecCtx<'_>,
     table: &TableDesc,
     keys: &[Key],
-) -> Result<crate::kv::Reply> {
+) -> Result<Vec<Option<Bytes>>> {
     ctx.cancel.check()?;
     let mut batch = Batch::new();
     for key in keys {
         batch.get_locked(key.clone(), LockStrength::LockExclusive, true);
     }
-    ctx.txn.read_locking(batch, Some(RowLock::WRITE), table).await
+    let mut reply = ctx.txn.read_locking(batch, Some(RowLock::WRITE), table).await?;
+    let mut values = Vec::with_capacity(keys.len());
+    for at in 0..keys.len() {
+        let value = reply.value(at)?;
+        ctx.lookups.found(value.as_ref().map_or(0, Bytes::len));
+        values.push(value);
+    }
+    Ok(values)
 }
 
 /// The error of a key that exists.
@@ -283,13 +289,17 @@ async fn existing(
     let decoder = RowDecoder::new(table, &wanted);
     let keys: Vec<Key> = rows.iter().map(|(key, _)| key.clone()).collect();
     let mut found = HashMap::new();
-    for chunk in keys.chunks(KEYS) {
-        let mut reply = lock_keys(ctx, table, chunk).await?;
-        for (i, key) in chunk.iter().enumerate() {
-            if let Some(value) = reply.value(i) {
-                found.insert(key.clone(), decoder.decode(key, &value)?);
+    let mut left = keys.as_slice();
+    while !left.is_empty() {
+        let (asked, rest) = left.split_at(ctx.next_lookup().min(left.len()));
+        for (key, value) in asked.iter().zip(lock_keys(ctx, table, asked).await?) {
+            if let Some(value) = value {
+                let row = decoder.decode(key, &value)?;
+                ctx.hold_row(&row)?;
+                found.insert(key.clone(), row);
             }
         }
+        left = rest;
     }
     Ok(found)
 }

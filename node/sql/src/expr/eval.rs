@@ -52,21 +52,19 @@ pub(crate) struct EvalCtx<'a> {
     pub(crate) slots: &'a [SlotValue],
 }
 
-/// Most bytes of the operands of a function or operator. What they build is a few times that, so
-/// that values cannot be doubled again and again until the memory of the node is gone.
-const MAX_OPERANDS: usize = 32 << 20;
-
-fn check_size<'d>(operands: impl IntoIterator<Item = &'d Datum>) -> Result<()> {
+/// Refuses operands from which too large a value would be built.
+fn check_size<'d>(ctx: &EvalCtx<'_>, operands: impl IntoIterator<Item = &'d Datum>) -> Result<()> {
+    let most = ctx.info.node.limits.operand_bytes;
     let mut bytes = 0usize;
     for operand in operands {
         bytes = bytes.saturating_add(operand.memory());
     }
-    if bytes <= MAX_OPERANDS {
+    if bytes <= most {
         return Ok(());
     }
     Err(SqlError::new(
         SqlState::PROGRAM_LIMIT,
-        format!("a value is built from more than {MAX_OPERANDS} bytes"),
+        format!("a value is built from more than {most} bytes"),
     ))
 }
 
@@ -146,7 +144,7 @@ impl Expr {
                 if l.is_null() || r.is_null() {
                     return Ok(Datum::Null);
                 }
-                check_size([l.as_ref(), r.as_ref()])?;
+                check_size(ctx, [l.as_ref(), r.as_ref()])?;
                 (op.f)(ctx, &l, &r)?
             }
             Self::And(left, right) => match left.eval_ref(ctx, row)?.as_bool() {
@@ -202,7 +200,7 @@ impl Expr {
             Self::Array { elem, items } => {
                 let items: Vec<Datum> =
                     items.iter().map(|i| i.eval(ctx, row)).collect::<Result<_>>()?;
-                check_size(&items)?;
+                check_size(ctx, &items)?;
                 Datum::array(*elem, items)
             }
             _ => return self.compute_rare(ctx, row),
@@ -284,7 +282,7 @@ impl Expr {
             }
             values.push(value);
         }
-        check_size(&values)?;
+        check_size(ctx, &values)?;
         (func.0.f)(ctx, &values)
     }
 }

@@ -11,9 +11,6 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::expr::{EvalCtx, like};
 use crate::types::SqlType as S;
 
-/// Longest string a function builds.
-const MAX_STRING: usize = 16 << 20;
-
 fn text(value: impl Into<Arc<str>>) -> Result<Datum> {
     Ok(Datum::text(value))
 }
@@ -27,8 +24,12 @@ fn any_text(ctx: &EvalCtx<'_>, value: &Datum) -> String {
     value.to_text(ty, &ctx.info.format)
 }
 
-fn too_long() -> SqlError {
-    SqlError::new(SqlState::PROGRAM_LIMIT, "requested length too large")
+/// Refuses to build a string that is too long.
+fn check_length(ctx: &EvalCtx<'_>, bytes: usize) -> Result<()> {
+    if bytes <= ctx.info.node.limits.string_bytes {
+        return Ok(());
+    }
+    Err(SqlError::new(SqlState::PROGRAM_LIMIT, "requested length too large"))
 }
 
 /// Characters of a string from a 1-based start, `count` of them.
@@ -52,14 +53,12 @@ fn substring(source: &str, start: i64, count: Option<i64>) -> Result<Datum> {
     text(source.chars().skip(skip).take(take).collect::<String>())
 }
 
-fn pad(args: &[Datum], left: bool) -> Result<Datum> {
+fn pad(ctx: &EvalCtx<'_>, args: &[Datum], left: bool) -> Result<Datum> {
     let source = str_at(args, 0);
     let wanted = usize::try_from(int_at(args, 1)).unwrap_or(0);
     let fill = if args.len() > 2 { str_at(args, 2) } else { " " };
     let have = source.chars().count();
-    if wanted > MAX_STRING {
-        return Err(too_long());
-    }
+    check_length(ctx, wanted)?;
     if wanted <= have || fill.is_empty() {
         return text(source.chars().take(wanted).collect::<String>());
     }
@@ -117,7 +116,7 @@ fn regexp_flags(flags: &str) -> (bool, bool) {
     (flags.contains('i'), flags.contains('g'))
 }
 
-fn regexp_replace(args: &[Datum]) -> Result<Datum> {
+fn regexp_replace(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Datum> {
     let (insensitive, all) = regexp_flags(if args.len() > 3 { str_at(args, 3) } else { "" });
     let regex = like::regex(str_at(args, 1), insensitive)?;
     // `\1` and `\&` become what the library expects; its own `$` is a plain character here.
@@ -147,9 +146,7 @@ fn regexp_replace(args: &[Datum]) -> Result<Datum> {
         out.push_str(source.get(copied..found.start()).unwrap_or_default());
         captures.expand(&replacement, &mut out);
         copied = found.end();
-        if out.len() > MAX_STRING {
-            return Err(too_long());
-        }
+        check_length(ctx, out.len())?;
     }
     out.push_str(source.get(copied..).unwrap_or_default());
     text(out)
@@ -253,9 +250,7 @@ fn array_to_string(ctx: &EvalCtx<'_>, args: &[Datum]) -> Result<Datum> {
         })
         .collect();
     let separator = str_at(args, 1);
-    if shown.len().saturating_mul(separator.len()) > MAX_STRING {
-        return Err(too_long());
-    }
+    check_length(ctx, shown.len().saturating_mul(separator.len()))?;
     text(shown.join(separator))
 }
 
@@ -322,10 +317,10 @@ pub(super) const TABLE: &[Builtin] = &[
         let skip = if n < 0 { n.saturating_neg() } else { (have - n).max(0) };
         text(source.chars().skip(usize::try_from(skip).unwrap_or(usize::MAX)).collect::<String>())
     }),
-    Builtin::new("lpad", &[TEXT, INT], S::Text, |_, a| pad(a, true)),
-    Builtin::new("lpad", &[TEXT, INT, TEXT], S::Text, |_, a| pad(a, true)),
-    Builtin::new("rpad", &[TEXT, INT], S::Text, |_, a| pad(a, false)),
-    Builtin::new("rpad", &[TEXT, INT, TEXT], S::Text, |_, a| pad(a, false)),
+    Builtin::new("lpad", &[TEXT, INT], S::Text, |ctx, a| pad(ctx, a, true)),
+    Builtin::new("lpad", &[TEXT, INT, TEXT], S::Text, |ctx, a| pad(ctx, a, true)),
+    Builtin::new("rpad", &[TEXT, INT], S::Text, |ctx, a| pad(ctx, a, false)),
+    Builtin::new("rpad", &[TEXT, INT, TEXT], S::Text, |ctx, a| pad(ctx, a, false)),
     Builtin::new("btrim", &[TEXT], S::Text, |_, a| text(str_at(a, 0).trim_matches(' '))),
     Builtin::new("btrim", &[TEXT, TEXT], S::Text, |_, a| {
         text(str_at(a, 0).trim_matches(trim_set(a).as_slice()))
@@ -338,23 +333,19 @@ pub(super) const TABLE: &[Builtin] = &[
     Builtin::new("rtrim", &[TEXT, TEXT], S::Text, |_, a| {
         text(str_at(a, 0).trim_end_matches(trim_set(a).as_slice()))
     }),
-    Builtin::new("replace", &[TEXT, TEXT, TEXT], S::Text, |_, a| {
+    Builtin::new("replace", &[TEXT, TEXT, TEXT], S::Text, |ctx, a| {
         let (source, from) = (str_at(a, 0), str_at(a, 1));
         if from.is_empty() {
             return text(source);
         }
         let to = str_at(a, 2);
         let added = source.matches(from).count().saturating_mul(to.len());
-        if added > MAX_STRING {
-            return Err(too_long());
-        }
+        check_length(ctx, added)?;
         text(source.replace(from, to))
     }),
-    Builtin::new("repeat", &[TEXT, INT], S::Text, |_, a| {
+    Builtin::new("repeat", &[TEXT, INT], S::Text, |ctx, a| {
         let (source, n) = (str_at(a, 0), usize::try_from(int_at(a, 1)).unwrap_or(0));
-        if source.len().checked_mul(n).is_none_or(|size| size > MAX_STRING) {
-            return Err(too_long());
-        }
+        check_length(ctx, source.len().saturating_mul(n))?;
         text(source.repeat(n))
     }),
     Builtin::new("split_part", &[TEXT, TEXT, INT], S::Text, |_, a| split_part(a)),
@@ -404,8 +395,10 @@ pub(super) const TABLE: &[Builtin] = &[
         _ => text("NULL"),
     })
     .lenient(),
-    Builtin::new("regexp_replace", &[TEXT, TEXT, TEXT], S::Text, |_, a| regexp_replace(a)),
-    Builtin::new("regexp_replace", &[TEXT, TEXT, TEXT, TEXT], S::Text, |_, a| regexp_replace(a)),
+    Builtin::new("regexp_replace", &[TEXT, TEXT, TEXT], S::Text, regexp_replace),
+    Builtin::new("regexp_replace", &[TEXT, TEXT, TEXT, TEXT], S::Text, |ctx, a| {
+        regexp_replace(ctx, a)
+    }),
     Builtin::new("regexp_match", &[TEXT, TEXT], S::Text, |_, a| regexp_match(a))
         .returns(Ret::T(S::Array(&S::Text))),
     Builtin::new("regexp_match", &[TEXT, TEXT, TEXT], S::Text, |_, a| regexp_match(a))

@@ -13,7 +13,8 @@ use super::{Arg, BY_NAME, Builtin, op};
 use crate::cast::{apply_typmod, cast, cast_context};
 use crate::datum::{Datum, Decimal, FormatSettings, Interval, json};
 use crate::expr::EvalCtx;
-use crate::node::{Limits, SqlNode, SqlNodeConfig, Timer};
+use crate::limits::Limits;
+use crate::node::{SqlNode, SqlNodeConfig, Timer};
 use crate::session::{SessionInfo, Shown, Vars};
 use crate::types::{SqlType as S, TypeSpec};
 

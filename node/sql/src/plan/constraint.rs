@@ -9,10 +9,6 @@ use crate::encoding::encode_key_datum;
 use crate::error::Result;
 use crate::expr::{CmpOp, EvalCtx, Expr};
 
-/// Most keys that lists of values name together. A further list is tested on the rows; a list that
-/// alone is longer, and whose length is known only when the statement runs, is refused.
-const MAX_POINTS: usize = 200_000;
-
 /// What is allowed for one key column.
 #[derive(Clone, Debug)]
 enum Part {
@@ -81,8 +77,9 @@ fn atom(condition: &Expr, column: usize) -> Option<Atom> {
 }
 
 impl Constraint {
-    /// Takes what it can from conditions; those it covers wholly are removed from the list.
-    pub(crate) fn extract(table: &TableDesc, conditions: &mut Vec<Expr>) -> Self {
+    /// Takes what it can from conditions; those it covers wholly are removed from the list. A list
+    /// with which more than `most` keys would be named is left to be tested on the rows.
+    pub(crate) fn extract(table: &TableDesc, most: usize, conditions: &mut Vec<Expr>) -> Self {
         let mut constraint = Self::default();
         let mut points = 1usize;
         for key in &table.key {
@@ -100,7 +97,7 @@ impl Constraint {
                     conditions.get(at).and_then(|c| atom(c, key.column))
                 {
                     points = points.saturating_mul(list.len());
-                    if points > MAX_POINTS {
+                    if points > most {
                         break;
                     }
                 }
@@ -166,7 +163,8 @@ impl Constraint {
         Ok(Some(Point::Key(key.into())))
     }
 
-    /// The spans in key order (largest first when `reverse`), without overlap.
+    /// The spans in key order (largest first when `reverse`), without overlap. A list whose length
+    /// is known only now is refused if more keys are named than the node allows.
     pub(crate) fn spans(
         &self,
         table: &TableDesc,
@@ -182,10 +180,11 @@ impl Constraint {
         for part in &self.parts {
             let Some(column) = key.next() else { break };
             let values = part_values(part, ctx)?;
-            if prefixes.len().saturating_mul(values.len()) > MAX_POINTS {
+            let most = ctx.info.node.limits.points;
+            if prefixes.len().saturating_mul(values.len()) > most {
                 return Err(crate::error::SqlError::new(
                     crate::error::SqlState::PROGRAM_LIMIT,
-                    format!("a condition names more than {MAX_POINTS} keys"),
+                    format!("a condition names more than {most} keys"),
                 )
                 .with_hint("Split the list over several statements."));
             }

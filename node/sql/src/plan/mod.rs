@@ -81,6 +81,8 @@ pub(crate) struct Scan {
     pub(crate) table: Arc<TableDesc>,
     /// What FOR UPDATE OF calls the table.
     pub(crate) alias: String,
+    /// Keys that the lists of a condition may name together.
+    pub(crate) points: usize,
     pub(crate) lock: Option<RowLock>,
     /// Columns whose values are read; the others come out as NULL.
     pub(crate) needed: Vec<bool>,

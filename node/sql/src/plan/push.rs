@@ -13,7 +13,7 @@ pub(crate) fn push_filter(plan: Plan, mut conditions: Vec<Expr>) -> Plan {
         Plan::Scan(mut scan) => {
             conditions.extend(scan.filter.take());
             if scan.constraint.is_full() {
-                scan.constraint = Constraint::extract(&scan.table, &mut conditions);
+                scan.constraint = Constraint::extract(&scan.table, scan.points, &mut conditions);
             }
             scan.filter = Expr::all_of(conditions);
             Plan::Scan(scan)

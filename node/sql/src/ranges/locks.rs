@@ -16,9 +16,6 @@ use crate::node::SqlNode;
 use crate::session::SessionInfo;
 use crate::types::SqlType as S;
 
-/// Locks asked of one range at a time: as many as it shows.
-const LOCKS_ASKED: u64 = 1_000;
-
 /// The columns.
 pub(crate) const COLUMNS: [(&str, S); 16] = [
     ("range_id", S::Int8),
@@ -58,12 +55,14 @@ pub(crate) async fn rows(info: &SessionInfo) -> Result<Vec<Row>> {
 async fn locks_of(node: &SqlNode, range: &RangeInfo) -> Result<Vec<LockInfo>> {
     let mut out = Vec::new();
     let mut start = range.start().clone();
-    loop {
+    let mut max_locks = node.limits.locks_asked;
+    let mut before = 0;
+    while start < *range.end() {
         let mut batch = Batch::new();
         batch.push(request::Kind::QueryLocks(kv::QueryLocksRequest {
-            start,
+            start: start.clone(),
             end: range.end().clone(),
-            max_locks: LOCKS_ASKED,
+            max_locks,
         }));
         let reply = sql(node.kv.send(batch, None, None).await)?;
         let Some(response::Kind::QueryLocks(mut found)) =
@@ -71,27 +70,44 @@ async fn locks_of(node: &SqlNode, range: &RangeInfo) -> Result<Vec<LockInfo>> {
         else {
             return Err(SqlError::internal("a range gave an answer of another kind"));
         };
-        let next = next_page(&mut found.locks);
-        out.append(&mut found.locks);
-        match next {
-            Some(next) if next < *range.end() => start = next,
-            _ => return Ok(out),
+        match next_page(&mut found.locks, max_locks, before) {
+            Next::End => start = range.end().clone(),
+            Next::From(next) => start = next,
+            Next::Larger => {
+                before = found.locks.len();
+                max_locks = max_locks.saturating_mul(2);
+                continue;
+            }
         }
+        before = 0;
+        out.append(&mut found.locks);
     }
+    Ok(out)
 }
 
-/// Where to ask for more after a full page. A key may have several holders, and its last ones be
-/// cut off: it is left to the next page, unless it fills this one alone.
-fn next_page(locks: &mut Vec<LockInfo>) -> Option<Bytes> {
-    if (locks.len() as u64) < LOCKS_ASKED {
-        return None;
+/// What is asked for after a page.
+enum Next {
+    /// It was not full: there are no more.
+    End,
+    From(Bytes),
+    /// The same again, in a larger page.
+    Larger,
+}
+
+/// What follows a page. A key may have several holders, and its last ones be cut off: it is left to
+/// the next page; if it fills this one alone, to a larger one, unless that has no more than the
+/// page `before`: the range shows no more of them.
+fn next_page(locks: &mut Vec<LockInfo>, max_locks: u64, before: usize) -> Next {
+    let Some(last) = locks.last().map(|lock| lock.key.clone()) else { return Next::End };
+    let grew = locks.len() > before;
+    if (locks.len() as u64) < max_locks && (before == 0 || grew) {
+        return Next::End;
     }
-    let last = locks.last()?.key.clone();
     if locks.first().is_some_and(|first| first.key < last) {
         locks.retain(|lock| lock.key != last);
-        return Some(last);
+        return Next::From(last);
     }
-    Some(next_key(&last).into())
+    if grew { Next::Larger } else { Next::From(next_key(&last).into()) }
 }
 
 fn text(value: &str) -> Datum {

@@ -34,11 +34,6 @@ use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, sql, to_sql_error};
 use crate::node::SqlNode;
 
-/// Ranges asked at once. Those that do not answer take as long as a call may take.
-const ASKED_AT_ONCE: usize = 64;
-/// Meta entries read by one request.
-const META_ROWS: u64 = 1000;
-
 /// A range and what its leaseholder says of it.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeInfo {
@@ -74,7 +69,8 @@ pub(crate) async fn load(node: &SqlNode, span: &Span, with_stats: bool) -> Resul
     let keys: Vec<Key> =
         hints.iter().map(|hint| hint.start_key.clone().max(span.start.clone())).collect();
     let ask = async |key: Key| (key.clone(), status(node, key, with_stats).await);
-    let mut asked = stream::iter(keys).map(|key| ask(key).boxed()).buffer_unordered(ASKED_AT_ONCE);
+    let at_once = node.limits.ranges_asked;
+    let mut asked = stream::iter(keys).map(|key| ask(key).boxed()).buffer_unordered(at_once);
     while let Some((key, answer)) = asked.next().await {
         match answer {
             Ok(info) => drop(found.insert(info.start().clone(), info)),
@@ -149,14 +145,13 @@ pub(crate) async fn status(
 /// The meta entries of the ranges that hold keys of the span, in order.
 async fn read_meta(node: &SqlNode, span: &Span) -> Result<Vec<RangeDescriptor>> {
     let mut left =
-        Some(Span::new(layout::meta_lookup_span(&span.start).start, layout::meta_span().end));
+        vec![Span::new(layout::meta_lookup_span(&span.start).start, layout::meta_span().end)];
     let mut hints = Vec::new();
-    while let Some(rest) = left.take() {
+    while let Some(rest) = left.pop() {
         let mut batch = Batch::new();
-        batch.scan(&rest, META_ROWS, 0, false);
-        let (rows, resume) = sql(node.kv.send(batch, None, None).await)?.rows(0);
-        left = resume;
-        for row in rows {
+        batch.scan(&rest, node.limits.meta_rows, 0, false);
+        let page = sql(node.kv.send(batch, None, None).await)?.page(0)?;
+        for row in page.leaving(&mut left) {
             let hint = RangeDescriptor::decode(&*row.value)
                 .map_err(|error| damaged(&format!("a meta entry does not decode: {error}")))?;
             if hint.start_key >= span.end {
@@ -177,7 +172,7 @@ pub(crate) async fn localities(node: &SqlNode) -> Result<BTreeMap<u32, String>> 
     let mut batch = Batch::new();
     batch.scan(&layout::node_descriptor_span(), 0, 0, false);
     let mut found = BTreeMap::new();
-    for row in sql(node.kv.send(batch, None, None).await)?.rows(0).0 {
+    for row in sql(node.kv.send(batch, None, None).await)?.page(0)?.whole()? {
         let node = kv::NodeDescriptor::decode(&*row.value)
             .map_err(|error| damaged(&format!("a node descriptor does not decode: {error}")))?;
         let tiers: Vec<String> =

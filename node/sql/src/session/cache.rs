@@ -19,12 +19,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Prepared;
+use crate::limits::Limits;
 use crate::plan::PlanSettings;
 
-/// Longer texts are rarely sent twice, and their trees are large.
-const MAX_TEXT: usize = 4 << 10;
-/// Bytes of text one generation holds; trees and plans take up to some hundred times that.
-const GENERATION_BYTES: usize = 256 << 10;
 /// What a statement counts beside its text.
 const ENTRY_BYTES: usize = 128;
 
@@ -42,11 +39,15 @@ struct Generations<T> {
     old: Generation<T>,
     /// Bytes of the young one.
     bytes: usize,
+    /// Bytes of text that one holds.
+    most: usize,
 }
 
 /// The statements of a node by their text.
 pub(crate) struct PlanCache<T = Prepared> {
     hasher: RandomState,
+    /// Bytes of a text that is kept.
+    text_bytes: usize,
     generations: Mutex<Generations<T>>,
 }
 
@@ -62,7 +63,7 @@ impl<T> Generations<T> {
     /// Adds to the young generation; returns what is to be dropped outside of the lock.
     fn add(&mut self, hash: u64, entry: Entry<T>) -> (Option<Entry<T>>, Generation<T>) {
         let mut gone = Generation::new();
-        if self.bytes > GENERATION_BYTES {
+        if self.bytes > self.most {
             gone = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
             self.bytes = 0;
         }
@@ -71,14 +72,18 @@ impl<T> Generations<T> {
     }
 }
 
-impl<T> Default for PlanCache<T> {
-    fn default() -> Self {
-        let generations = Generations { young: HashMap::new(), old: HashMap::new(), bytes: 0 };
-        Self { hasher: RandomState::new(), generations: Mutex::new(generations) }
-    }
-}
-
 impl<T> PlanCache<T> {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let most = limits.plan_cache_bytes;
+        let generations =
+            Generations { young: HashMap::new(), old: HashMap::new(), bytes: 0, most };
+        Self {
+            hasher: RandomState::new(),
+            text_bytes: limits.plan_text_bytes,
+            generations: Mutex::new(generations),
+        }
+    }
+
     fn hash(&self, text: &str, param_oids: &[u32], settings: &PlanSettings) -> u64 {
         self.hasher.hash_one((text, param_oids, settings))
     }
@@ -90,7 +95,7 @@ impl<T> PlanCache<T> {
         param_oids: &[u32],
         settings: &Arc<PlanSettings>,
     ) -> Option<Arc<T>> {
-        if text.len() > MAX_TEXT {
+        if text.len() > self.text_bytes {
             return None;
         }
         let hash = self.hash(text, param_oids, settings);
@@ -118,7 +123,7 @@ impl<T> PlanCache<T> {
         settings: &Arc<PlanSettings>,
         prepared: &Arc<T>,
     ) {
-        if text.len() > MAX_TEXT {
+        if text.len() > self.text_bytes {
             return;
         }
         let entry = Entry {
@@ -150,7 +155,7 @@ mod tests {
 
     #[test]
     fn only_the_same_question_finds_the_answer() {
-        let cache = PlanCache::default();
+        let cache = PlanCache::new(&Limits::default());
         cache.insert("SELECT $1", &[20], &settings("a"), &Arc::new(1));
         cache.insert("SELECT $1", &[25], &settings("a"), &Arc::new(2));
         cache.insert("SELECT $1", &[20], &settings("b"), &Arc::new(3));
@@ -166,9 +171,10 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_the_rest_is_bounded() {
-        let cache = PlanCache::default();
+        let cache = PlanCache::new(&Limits::default());
         cache.insert("used", &[], &settings("a"), &Arc::new(0));
-        let most = 2 * (GENERATION_BYTES / ENTRY_BYTES + 2);
+        let limits = Limits::default();
+        let most = 2 * (limits.plan_cache_bytes / ENTRY_BYTES + 2);
         for i in 0..50_000u32 {
             cache.insert(&format!("SELECT {i}"), &[], &settings("a"), &Arc::new(i));
             if i % 100 == 0 {
@@ -179,7 +185,7 @@ mod tests {
         }
         assert_eq!(get(&cache, "SELECT 0", &[], "a"), None);
         assert_eq!(get(&cache, "SELECT 49999", &[], "a"), Some(49_999));
-        let long = "x".repeat(MAX_TEXT + 1);
+        let long = "x".repeat(limits.plan_text_bytes + 1);
         cache.insert(&long, &[], &settings("a"), &Arc::new(1));
         assert_eq!(get(&cache, &long, &[], "a"), None);
     }

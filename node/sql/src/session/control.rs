@@ -4,7 +4,7 @@ use crdb_settings::RESULTS_BUFFER_SIZE;
 use crdb_sqlfront::ast::{self, Statement, TransactionModes};
 
 use super::run::{Tries, no_transaction, retryable};
-use super::txn::{Modes, Open, RESTART_SAVEPOINT, Step};
+use super::txn::{LogLimits, Modes, Open, RESTART_SAVEPOINT, Step};
 use super::{CancelFlag, ExecResult, Notice, Session, Severity, Vars};
 use crate::error::{Result, SqlError, SqlState};
 use crate::exec;
@@ -83,8 +83,10 @@ impl Session {
         let modes = self.allowed(modes);
         let vars = self.info.vars.clone();
         let settings = &self.info.node.settings;
-        let log_bytes = usize::try_from(settings.get(RESULTS_BUFFER_SIZE).0).unwrap_or(usize::MAX);
-        self.txn = Some(Open::new(modes, explicit, self.now_micros(), vars, log_bytes));
+        let answers = usize::try_from(settings.get(RESULTS_BUFFER_SIZE).0).unwrap_or(usize::MAX);
+        let limits = &self.info.node.limits;
+        let log = LogLimits { steps: limits.log_steps, asked: limits.log_bytes, answers };
+        self.txn = Some(Open::new(modes, explicit, self.now_micros(), vars, log));
         self.show_transaction();
     }
 

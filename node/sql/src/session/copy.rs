@@ -16,12 +16,8 @@ use crate::analyze::user_table;
 use crate::copy::{Format, Reader, write_header, write_row};
 use crate::datum::Datum;
 use crate::error::{Result, SqlError, SqlState};
+use crate::limits::Limits;
 use crate::types::SqlType;
-
-/// Rows written at once.
-const BATCH_ROWS: usize = 500;
-/// Parameters that one statement may have.
-const PARAMS_MAX: usize = 65_000;
 
 /// A COPY ... FROM STDIN that is going on.
 #[derive(Debug)]
@@ -31,6 +27,8 @@ pub struct CopyIn {
     insert: String,
     /// Values of rows that were not written yet.
     values: Vec<Datum>,
+    /// Their bytes.
+    bytes: usize,
     /// The INSERT of some number of rows.
     prepared: Option<(usize, Arc<Prepared>)>,
     count: u64,
@@ -45,8 +43,10 @@ impl CopyIn {
         self.reader.width()
     }
 
-    fn batch_rows(&self) -> usize {
-        (PARAMS_MAX / self.width().max(1)).clamp(1, BATCH_ROWS)
+    /// Whether the rows that were not written yet are enough for an INSERT.
+    fn is_full(&self, limits: &Limits) -> bool {
+        let rows = (limits.copy_params / self.width().max(1)).clamp(1, limits.copy_rows);
+        self.pending() >= rows || self.bytes >= limits.copy_bytes
     }
 
     fn pending(&self) -> usize {
@@ -111,8 +111,17 @@ impl Session {
         let names: Vec<String> =
             columns.iter().map(|(name, _)| crate::names::quote_ident(name)).collect();
         let insert = format!("INSERT INTO {name} ({}) VALUES ", names.join(", "));
-        let reader = Reader::new(format, &table.name, columns);
-        Ok(CopyIn { reader, insert, values: Vec::new(), prepared: None, count: 0, _listed: listed })
+        let line_bytes = self.info.node.limits.copy_line_bytes;
+        let reader = Reader::new(format, &table.name, columns, line_bytes);
+        Ok(CopyIn {
+            reader,
+            insert,
+            values: Vec::new(),
+            bytes: 0,
+            prepared: None,
+            count: 0,
+            _listed: listed,
+        })
     }
 
     /// Lets others see a COPY as a whole, not what it is made of.
@@ -140,12 +149,18 @@ impl Session {
     }
 
     async fn take_rows(&mut self, copy: &mut CopyIn, cancel: &CancelFlag) -> Result<()> {
-        while copy.reader.next(&mut copy.values, &self.info.format)? {
-            if copy.pending() >= copy.batch_rows() {
+        let limits = self.info.node.limits;
+        loop {
+            let before = copy.values.len();
+            if !copy.reader.next(&mut copy.values, &self.info.format)? {
+                return Ok(());
+            }
+            let row = copy.values.get(before..).unwrap_or_default();
+            copy.bytes += row.iter().map(Datum::memory).sum::<usize>();
+            if copy.is_full(&limits) {
                 self.write_rows(copy, cancel).await?;
             }
         }
-        Ok(())
     }
 
     async fn write_rows(&mut self, copy: &mut CopyIn, cancel: &CancelFlag) -> Result<()> {
@@ -172,6 +187,7 @@ impl Session {
             error.with_context(format!("COPY, lines {first} to {last}"))
         })?;
         copy.values.clear();
+        copy.bytes = 0;
         copy.count += u64::try_from(rows).unwrap_or(0);
         Ok(())
     }

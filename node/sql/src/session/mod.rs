@@ -46,9 +46,6 @@ use crate::node::SqlNode;
 use crate::plan::{PlanSettings, StatementPlan};
 use txn::{Modes, Open};
 
-/// Pause before a statement looks again at a table that is being truncated.
-const OFFLINE_PAUSE: Duration = Duration::from_millis(20);
-
 /// What analysis and evaluation know of a session.
 pub(crate) struct SessionInfo {
     pub(crate) node: Arc<SqlNode>,
@@ -310,7 +307,8 @@ impl Session {
     }
 
     async fn wait_offline(&self) -> Result<()> {
-        self.info.node.timer.sleep(OFFLINE_PAUSE).await;
+        let node = &self.info.node;
+        node.timer.sleep(node.limits.offline_pause).await;
         self.info.node.catalog().adopt_latest().await?;
         Ok(())
     }

@@ -271,7 +271,7 @@ impl Session {
     fn note_statement(&mut self, prepared: &Arc<Prepared>, params: &[Datum], result: &ExecResult) {
         let micros = self.info.statement_micros;
         let Some(open) = &mut self.txn else { return };
-        if !open.has_room(&result.rows) {
+        if !open.has_room(prepared, params, &result.rows) {
             return;
         }
         let step = Step::Statement {

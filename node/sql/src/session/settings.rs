@@ -116,7 +116,7 @@ impl SqlNode {
         let mut batch = Batch::new();
         let span = layout::setting_span();
         batch.scan(&span, 0, 0, false);
-        let rows = sql(self.kv.send(batch, None, None).await)?.rows(0).0;
+        let rows = sql(self.kv.send(batch, None, None).await)?.page(0)?.whole()?;
         let prefix = span.start.len();
         let stored = rows.iter().filter_map(|row| {
             let name = std::str::from_utf8(row.key.get(prefix..)?).ok()?;

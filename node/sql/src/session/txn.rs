@@ -40,8 +40,9 @@ use crate::error::{SqlError, SqlState};
 
 /// The savepoint that clients of CockroachDB retry transactions with.
 pub(super) const RESTART_SAVEPOINT: &str = "cockroach_restart";
-/// Steps a log may have.
-const LOG_STEPS: usize = 1000;
+
+/// Bytes that the tree of a statement takes for each byte of its text, about.
+const TREE_FACTOR: usize = 16;
 
 /// Whether a session is in a transaction, as clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +133,20 @@ pub(super) enum Step {
 #[derive(Clone, Default)]
 pub(super) struct Log {
     pub(super) steps: Vec<Step>,
+    /// Of answers.
     bytes: usize,
+    /// Of statements and parameters.
+    asked: usize,
+}
+
+/// How large a log may become.
+#[derive(Clone, Copy)]
+pub(super) struct LogLimits {
+    pub(super) steps: usize,
+    /// Bytes of statements and their parameters.
+    pub(super) asked: usize,
+    /// Bytes of answers.
+    pub(super) answers: usize,
 }
 
 /// A transaction of several statements.
@@ -158,8 +172,7 @@ pub(super) struct Open {
     pub(super) savepoints: Vec<Savepoint>,
     /// None once it cannot run again by itself.
     pub(super) log: Option<Log>,
-    /// Bytes of answers that the log may have.
-    log_bytes: usize,
+    log_limits: LogLimits,
     /// Settings before it, which ROLLBACK goes back to.
     pub(super) vars: Vars,
     /// Settings of SET LOCAL with the values they had.
@@ -172,7 +185,7 @@ impl Open {
         explicit: bool,
         micros: i64,
         vars: Vars,
-        log_bytes: usize,
+        log_limits: LogLimits,
     ) -> Self {
         Self {
             kv: None,
@@ -187,7 +200,7 @@ impl Open {
             pins: Vec::new(),
             savepoints: Vec::new(),
             log: Some(Log::default()),
-            log_bytes,
+            log_limits,
             vars,
             locals: Vec::new(),
         }
@@ -254,10 +267,18 @@ impl Open {
         self.savepoints.first().map(|s| s.vars.clone()).unwrap_or_default()
     }
 
-    /// Whether the log has room for a statement with these rows; gives it up if not.
-    pub(super) fn has_room(&mut self, rows: &[Row]) -> bool {
-        let bytes_max = self.log_bytes;
+    /// Whether the log has room for a statement with these parameters and rows; gives it up if not.
+    pub(super) fn has_room(
+        &mut self,
+        statement: &Prepared,
+        params: &[Datum],
+        rows: &[Row],
+    ) -> bool {
+        let limits = self.log_limits;
+        let bytes_max = limits.answers;
         let Some(log) = &mut self.log else { return false };
+        log.asked += statement.parsed.text.len() * TREE_FACTOR;
+        log.asked += params.iter().map(Datum::memory).sum::<usize>();
         log.bytes += 128;
         for row in rows {
             log.bytes += 24 + row.iter().map(Datum::memory).sum::<usize>();
@@ -265,7 +286,8 @@ impl Open {
                 break;
             }
         }
-        if log.bytes > bytes_max || log.steps.len() >= LOG_STEPS {
+        let full = log.bytes > bytes_max || log.asked > limits.asked;
+        if full || log.steps.len() >= limits.steps {
             self.log = None;
         }
         self.log.is_some()
@@ -278,9 +300,11 @@ impl Open {
         }
     }
 
-    /// Notes a step there is room for.
+    /// Notes a step if there is room for it; gives the log up if not.
     pub(super) fn note(&mut self, step: Step) {
-        if let Some(log) = &mut self.log {
+        let most = self.log_limits.steps;
+        if let Some(log) = self.log.take().filter(|log| log.steps.len() < most) {
+            let log = self.log.insert(log);
             log.steps.push(step);
         }
     }

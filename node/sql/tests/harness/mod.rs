@@ -2,6 +2,7 @@
 //! executor that interleaves tasks by a seed.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::print_stdout, reason = "what is drawn is to be known")]
 #![expect(clippy::indexing_slicing, reason = "a test that is out of bounds should fail")]
 
 use std::future::Future;
@@ -31,6 +32,8 @@ use rand::{Rng, SeedableRng};
 /// 2024-01-01 00:00:00 UTC.
 pub const START_NANOS: u64 = 1_704_067_200_000_000_000;
 const VALIDITY: Duration = Duration::from_secs(6);
+/// What a statement may hold, whatever else is drawn: scripts show what happens beyond.
+const MEMORY_BYTES: usize = 8 << 20;
 
 /// Several gateways over one state.
 pub struct Cluster {
@@ -38,6 +41,7 @@ pub struct Cluster {
     /// A gateway that is down neither heartbeats nor adopts versions.
     pub down: Vec<AtomicBool>,
     pub local: Arc<LocalSender>,
+    txns: Vec<TxnClient>,
     wall: Arc<ManualClock>,
     clock: Clock,
 }
@@ -136,8 +140,48 @@ impl Cluster {
         Self::over(gateways, |local| Arc::new(TurningSender(local)))
     }
 
+    /// Gateways with bounds as in other tests for most seeds, and for some with such as they draw:
+    /// but the node runs statements again as often as it does elsewhere.
+    pub fn of_seed(gateways: u32, seed: u64) -> Arc<Self> {
+        if seed % 4 != 1 {
+            return Self::new(gateways);
+        }
+        let Limits { retries, log_steps, log_bytes, .. } = Limits::default();
+        let drawn = |limits| Limits { retries, log_steps, log_bytes, ..limits };
+        Self::changed(gateways, seed, drawn)
+    }
+
+    /// Gateways whose bounds are drawn by a seed.
+    pub fn drawn(gateways: u32, seed: u64) -> Arc<Self> {
+        Self::changed(gateways, seed, |limits| limits)
+    }
+
+    fn changed(gateways: u32, seed: u64, change: impl Fn(Limits) -> Limits) -> Arc<Self> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut below = |below: u64| rng.random_range(0..below);
+        let drawn = change(Limits::draw(&mut below));
+        let limits = Limits { memory_bytes: MEMORY_BYTES, ..drawn };
+        let buffer_bytes = crdb_settings::draw_limit(1, 4 << 20, &mut below);
+        println!("seed {seed}: {}, buffer of {buffer_bytes} bytes", limits.changed());
+        let cluster = Self::with(gateways, limits, |local| Arc::new(TurningSender(local)));
+        for txns in &cluster.txns {
+            txns.set_max_buffered_writes(usize::try_from(buffer_bytes).expect("64 bits"));
+        }
+        cluster
+    }
+
     /// Gateways that reach the state by a sender of the test's own.
     pub fn over(gateways: u32, sender: impl Fn(Arc<LocalSender>) -> Arc<dyn Sender>) -> Arc<Self> {
+        let limits = Limits { memory_bytes: MEMORY_BYTES, scan_rows: 500, ..Limits::default() };
+        Self::with(gateways, limits, sender)
+    }
+
+    /// Gateways with bounds of the test's own.
+    pub fn with(
+        gateways: u32,
+        limits: Limits,
+        sender: impl Fn(Arc<LocalSender>) -> Arc<dyn Sender>,
+    ) -> Arc<Self> {
         let wall = Arc::new(ManualClock::new(START_NANOS));
         let clock = Clock::new(Arc::clone(&wall) as _, Duration::from_millis(500));
         let local = Arc::new(LocalSender::new(clock.clone()));
@@ -146,28 +190,33 @@ impl Cluster {
             put(&local, key, value);
         }
         put(&local, layout::range_id_counter(), Bytes::from_static(b"4"));
+        let client = |id: u32| {
+            TxnClient::new(TxnClientConfig {
+                sender: sender(Arc::clone(&local)),
+                clock: clock.clone(),
+                node_id: NodeId(id),
+                seed: u128::from(id),
+                limits: kv_limits,
+            })
+        };
+        let txns: Vec<TxnClient> = (1..=gateways).map(client).collect();
         let nodes = (1..=gateways)
-            .map(|id| {
+            .zip(&txns)
+            .map(|(id, txns)| {
                 SqlNode::new(SqlNodeConfig {
                     node_id: NodeId(id),
                     cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
-                    txns: TxnClient::new(TxnClientConfig {
-                        sender: sender(Arc::clone(&local)),
-                        clock: clock.clone(),
-                        node_id: NodeId(id),
-                        seed: u128::from(id),
-                        limits: crdb_kv::Limits::default(),
-                    }),
+                    txns: txns.clone(),
                     timer: Arc::clone(&timer) as _,
                     seed: u64::from(id),
                     build_tag: "v0.1.0".to_owned(),
-                    limits: Limits { memory_bytes: 8 << 20, scan_rows: 500, ..Limits::default() },
+                    limits,
                     settings: Arc::default(),
                 })
             })
             .collect();
         let down = (0..gateways).map(|_| AtomicBool::new(false)).collect();
-        let cluster = Arc::new(Self { nodes, down, local, wall, clock });
+        let cluster = Arc::new(Self { nodes, down, local, txns, wall, clock });
         timer.0.set(Arc::downgrade(&cluster)).expect("the timer is set once");
         for node in 1..=gateways {
             let peers = Peers { own: NodeId(node), cluster: Arc::downgrade(&cluster) };
