@@ -18,20 +18,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::OUTPUT_HIGH_WATER;
+use crate::config::Config;
 use crate::extended::{Portal, Statement};
 use crate::frame::{FrameError, Message};
-use crate::inbox::{Inbox, QUEUE_MESSAGES, Queued, READ_BYTES, Reading, read};
+use crate::inbox::{Inbox, Queued, Reading, read};
 use crate::latency::Latencies;
 use crate::output::{Formats, Output};
 use crate::report::{Fatal, error_fields, notice_fields, violation};
 use crate::server::PgServer;
 use crate::startup::{Opening, Startup, StartupError, open};
-
-/// How many reads of a refused client's bytes are made before it is cut off.
-const LINGER_READS: usize = 4096;
-/// An output buffer larger than this is given back once it is written.
-const OUTPUT_KEEP_BYTES: usize = 1 << 20;
 
 /// Why the worker leaves what it does.
 #[derive(Debug)]
@@ -69,7 +64,7 @@ where
     A: Send,
 {
     let config = server.config;
-    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut buffer = BytesMut::with_capacity(config.read_bytes);
     let opening = open(&mut stream, &mut buffer, config.startup_bytes_max);
     let opening = tokio::select! {
         opening = timeout(config.startup_deadline, opening) => opening,
@@ -117,7 +112,7 @@ where
 async fn linger<R: AsyncRead + Unpin>(server: &PgServer, reader: &mut R) {
     let mut bytes = [0; 1024];
     let drained = async {
-        for _ in 0..LINGER_READS {
+        for _ in 0..server.config.linger_reads {
             if !matches!(reader.read(&mut bytes).await, Ok(1..)) {
                 return;
             }
@@ -128,6 +123,12 @@ async fn linger<R: AsyncRead + Unpin>(server: &PgServer, reader: &mut R) {
         () = tokio::time::sleep(server.config.farewell) => {}
         () = server.draining.cancelled() => {}
     }
+}
+
+/// The end of a session whose client sends what cannot be read.
+pub(crate) fn unreadable(error: &FrameError) -> Fatal {
+    let code = if matches!(error, FrameError::TooLong(..)) { "54000" } else { "08P01" };
+    Fatal::new(code, error.to_string())
 }
 
 pub(crate) fn shutting_down() -> Fatal {
@@ -176,7 +177,7 @@ where
         session = opened => session,
         () = server.stopping.cancelled() => Err(shutting_down().0),
     };
-    let mut writer = Writer::new(writer, closed.clone(), server.config.farewell);
+    let mut writer = Writer::new(writer, closed.clone(), server.config);
     let session = match session {
         Ok(session) => session,
         Err(error) => {
@@ -212,9 +213,9 @@ where
         in_batch: false,
         answer: None,
     };
-    let (send, receive) = mpsc::channel(QUEUE_MESSAGES);
+    let (send, receive) = mpsc::channel(server.config.queue_messages);
     let outcome = {
-        let mut reading = pin!(read(&mut reader, buffer, send, server.config.message_bytes_max));
+        let mut reading = pin!(read(&mut reader, buffer, send, server.config));
         let mut working = pin!(worker.run(receive));
         tokio::select! {
             outcome = &mut working => outcome,
@@ -239,11 +240,19 @@ struct Writer<W> {
     /// The session's, once there is one.
     flag: CancelFlag,
     farewell: Duration,
+    /// Bytes of the buffer that are kept for the next answers.
+    keep_bytes: usize,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    fn new(half: W, closed: CancellationToken, farewell: Duration) -> Self {
-        Self { half, closed, flag: CancelFlag::new(), farewell }
+    fn new(half: W, closed: CancellationToken, config: Config) -> Self {
+        Self {
+            half,
+            closed,
+            flag: CancelFlag::new(),
+            farewell: config.farewell,
+            keep_bytes: config.output_keep_bytes,
+        }
     }
 
     /// Writes all that is gathered. A client that has hung up gets a little time to read it, and so
@@ -276,7 +285,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             }
         }
         output.buffer.clear();
-        if output.buffer.capacity() > OUTPUT_KEEP_BYTES {
+        if output.buffer.capacity() > self.keep_bytes {
             output.buffer = BytesMut::new();
         }
         Ok(())
@@ -482,8 +491,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     ) -> Step {
         let message = match message {
             Err(error) if !error.in_step() => {
-                let code = if matches!(error, FrameError::TooLong(..)) { "54000" } else { "08P01" };
-                return Err(End::Fatal(Fatal::new(code, error.to_string())));
+                return Err(End::Fatal(unreadable(&error)));
             }
             Err(_) if self.skipping => return Ok(()),
             Err(error) => {
@@ -605,7 +613,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         for row in rows {
             self.output.row(columns, &row, formats, self.session.format_settings());
             count += 1;
-            if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
+            if self.output.buffer.len() >= self.server.config.output_bytes {
                 self.flush().await?;
                 self.guard.check(committed)?;
             }

@@ -4,8 +4,7 @@ use crdb_sql::{CopyOut, SqlError, SqlState};
 use crdb_sqlfront::ast;
 use tokio::io::AsyncWrite;
 
-use crate::OUTPUT_HIGH_WATER;
-use crate::connection::{End, Step, Worker, shutting_down};
+use crate::connection::{End, Step, Worker, shutting_down, unreadable};
 use crate::frame::Message;
 use crate::inbox::Inbox;
 use crate::report::violation;
@@ -31,7 +30,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
         self.output.copy_out(width);
         for line in lines {
             self.output.copy_data(&line);
-            if self.output.buffer.len() >= OUTPUT_HIGH_WATER {
+            if self.output.buffer.len() >= self.server.config.output_bytes {
                 self.flush().await?;
                 self.guard.check(committed)?;
             }
@@ -70,9 +69,7 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                         format!("unexpected message type \"{kind}\" during COPY from stdin");
                     return Err(End::Fatal(crate::report::Fatal(violation(message))));
                 }
-                Err(error) => {
-                    return Err(End::Fatal(crate::report::Fatal(violation(error.to_string()))));
-                }
+                Err(error) => return Err(End::Fatal(unreadable(&error))),
             }
         }
         let result = self.guard.run(self.session.copy_done(rows, &flag)).await?;

@@ -103,6 +103,14 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
             let message = format!("portal \"{}\" already exists", bind.portal);
             return Err(SqlError::new(SqlState("42P03"), message).into());
         }
+        let most = self.server.config.portals_max;
+        if self.portals.len() >= most {
+            let message = format!("a session may have {most} open portals");
+            let error = SqlError::new(SqlState::PROGRAM_LIMIT, message);
+            return Err(error
+                .with_hint("Close those no longer needed, or end the transaction.")
+                .into());
+        }
         let statement = self.statements.get(&bind.statement);
         let statement = Arc::clone(statement.ok_or_else(|| no_statement(&bind.statement))?);
         let prepared = statement.prepared.clone();

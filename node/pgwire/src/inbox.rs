@@ -6,14 +6,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::config::Config;
 use crate::frame::{Frame, FrameError, Message, next_frame};
 
-/// Messages that may wait while a statement runs; a client that pipelines more waits itself.
-pub(crate) const QUEUE_MESSAGES: usize = 64;
 /// Unit in which the bytes of waiting messages are counted.
 const QUEUE_UNIT: usize = 1024;
-/// How much is read at once.
-pub(crate) const READ_BYTES: usize = 8 << 10;
 
 /// A message that waits for the worker.
 pub(crate) struct Queued {
@@ -71,9 +68,10 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
     reader: &mut R,
     mut buffer: BytesMut,
     queue: mpsc::Sender<Queued>,
-    message_bytes_max: usize,
+    config: Config,
 ) -> Reading {
-    let units_max = message_bytes_max / QUEUE_UNIT + QUEUE_MESSAGES;
+    let message_bytes_max = config.message_bytes_max;
+    let units_max = message_bytes_max / QUEUE_UNIT + config.queue_messages;
     let shares = Arc::new(Semaphore::new(units_max));
     loop {
         let kind = buffer.first().copied().unwrap_or(0);
@@ -94,7 +92,7 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
                 }
             }
             Ok(None) => {
-                buffer.reserve(READ_BYTES);
+                buffer.reserve(config.read_bytes);
                 match reader.read_buf(&mut buffer).await {
                     Ok(0) | Err(_) => return Reading::HungUp,
                     Ok(_) => {}

@@ -18,12 +18,13 @@
 //!    to their length first, and each field is checked against what is left of the frame. (The
 //!    library's own decoders of client messages read on into the next frame, hence ours.)
 //! 2. Answers go into one buffer that is written at Sync, Flush, the end of a simple query, and
-//!    when it passes [`OUTPUT_HIGH_WATER`].
+//!    when it passes [`Config::output_bytes`].
 //! 3. After an error of the extended protocol nothing is executed before the next Sync.
 //! 4. A commit that is on its way is never dropped: cancel, hang-up and drain wait for it.
 //! 5. Before ReadyForQuery an implicit transaction is over, and whoever leaves has none open.
 
 mod cancel;
+mod config;
 mod connection;
 mod copy;
 mod extended;
@@ -36,7 +37,5 @@ mod server;
 mod simple;
 mod startup;
 
-pub use server::{Config, PgServer};
-
-/// Bytes of answers that are gathered before they are written.
-pub const OUTPUT_HIGH_WATER: usize = 64 << 10;
+pub use config::Config;
+pub use server::PgServer;

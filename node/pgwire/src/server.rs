@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crdb_sql::SqlNode;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,34 +10,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancel::Registry;
+use crate::config::Config;
 use crate::connection;
-
-/// Bounds of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// How long a client may take for its startup packets.
-    pub startup_deadline: Duration,
-    /// Bytes of a startup packet.
-    pub startup_bytes_max: usize,
-    /// Bytes of any later message.
-    pub message_bytes_max: usize,
-    /// How long the last answer may take to reach a client that has hung up or must go.
-    pub farewell: Duration,
-    /// Prepared statements of one session.
-    pub statements_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            startup_deadline: Duration::from_secs(5),
-            startup_bytes_max: 10_000,
-            message_bytes_max: 64 << 20,
-            farewell: Duration::from_secs(2),
-            statements_max: 10_000,
-        }
-    }
-}
 
 /// Serves the SQL clients of a node. The node's listener hands over each connection; the task that
 /// calls [`PgServer::serve`] is the connection's only task.
