@@ -25,6 +25,8 @@ pub enum ParseErrorKind {
     Syntax,
     /// 54001: nested too deeply.
     TooComplex,
+    /// 54000: too many tokens.
+    TooLarge,
     /// 0A000: understood, not available.
     FeatureNotSupported,
     /// 42602, 22P02 and the like: a malformed name or literal.
@@ -39,6 +41,7 @@ impl ParseErrorKind {
         match self {
             ParseErrorKind::Syntax => "42601",
             ParseErrorKind::TooComplex => "54001",
+            ParseErrorKind::TooLarge => "54000",
             ParseErrorKind::FeatureNotSupported => "0A000",
             ParseErrorKind::InvalidText => "22P02",
             ParseErrorKind::UndefinedParameter => "42P02",

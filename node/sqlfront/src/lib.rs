@@ -32,6 +32,10 @@ use ast::{Expr, Statement};
 /// How deep expressions and queries may nest.
 pub const MAX_DEPTH: usize = 200;
 
+/// How many words, numbers and signs a text may have; each string counts as one. What is made of them
+/// takes some hundred times their bytes.
+pub const MAX_TOKENS: usize = 1_000_000;
+
 /// One statement with its source.
 #[derive(Clone, Debug)]
 pub struct Parsed {

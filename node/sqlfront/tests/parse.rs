@@ -298,3 +298,12 @@ const PIECES: [&str; 84] = [
     "E'\\",
     "/*",
 ];
+
+#[test]
+fn a_text_of_too_many_tokens_is_refused_and_a_long_literal_is_not() {
+    let rows = vec!["(1)"; crdb_sqlfront::MAX_TOKENS / 4 + 1].join(",");
+    let error = crdb_sqlfront::parse(&format!("INSERT INTO t VALUES {rows}")).unwrap_err();
+    assert_eq!(error.kind.sqlstate(), "54000", "{error:?}");
+    let literal = "(,)".repeat(crdb_sqlfront::MAX_TOKENS);
+    assert!(crdb_sqlfront::parse(&format!("INSERT INTO t VALUES ('{literal}')")).is_ok());
+}

@@ -2,6 +2,7 @@
 
 mod alter;
 mod copy;
+mod count;
 mod create;
 mod cursor;
 mod library_error;
@@ -32,6 +33,14 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>> {
             "invalid byte sequence for encoding \"UTF8\": 0x00",
             pos,
         ));
+    }
+    if count::tokens(sql, crate::MAX_TOKENS + 1) > crate::MAX_TOKENS {
+        let message =
+            format!("the text has more than {} words, numbers and signs", crate::MAX_TOKENS);
+        let mut error =
+            ParseError::new(ParseErrorKind::TooLarge, message, crate::ast::Pos::UNKNOWN);
+        error.hint = Some("Send rows in several statements, or by COPY.".to_owned());
+        return Err(error);
     }
     let source = Source::new(sql);
     source.statements()?.into_iter().map(|statement| parse_one(&source, statement)).collect()
