@@ -20,10 +20,10 @@ use crdb_kv::SendError;
 use crdb_proto::kv::KeyValue;
 
 use super::ddl::{Change, Decision, TableName, mark_table, undefined_table};
-use super::desc::{DescState, KeyColumn, TableDesc};
+use super::desc::{DescState, TableDesc};
 use crate::activity::CancelFlag;
 use crate::datum::{Datum, FormatSettings, Row};
-use crate::encoding::{RowDecoder, encode_row_key, encode_row_value};
+use crate::encoding::{RowDecoder, checked_row_key, checked_row_value, shown_key};
 use crate::error::{Result, SqlError, SqlState};
 use crate::kv::{Batch, sql, to_sql_error};
 use crate::node::SqlNode;
@@ -113,14 +113,17 @@ impl SqlNode {
     async fn write_rows(&self, new: &TableDesc, rows: Vec<Row>) -> Result<()> {
         let mut seen: HashSet<Key> = HashSet::with_capacity(rows.len());
         let mut pairs: Vec<(Key, Bytes)> = Vec::with_capacity(rows.len());
+        let format = FormatSettings::default();
         for row in &rows {
-            let key = encode_row_key(new, row);
+            let key = checked_row_key(&self.limits, new, row, &format)?;
             if !seen.insert(key.clone()) {
                 return Err(duplicate(new, row));
             }
-            pairs.push((key, encode_row_value(new, row)));
+            let value = checked_row_value(&self.limits, new, &key, row, &format)?;
+            pairs.push((key, value));
         }
-        let mut parts: Vec<&[(Key, Bytes)]> = vec![&pairs];
+        let mut parts = cut_by_bytes(&pairs, self.limits.rekey_bytes);
+        parts.reverse();
         while let Some(part) = parts.pop() {
             let mut batch = Batch::new();
             for (key, value) in part {
@@ -210,6 +213,22 @@ impl SqlNode {
     }
 }
 
+/// Parts of so many bytes at most, or of one row.
+fn cut_by_bytes(mut pairs: &[(Key, Bytes)], most: u64) -> Vec<&[(Key, Bytes)]> {
+    let mut parts = Vec::new();
+    while !pairs.is_empty() {
+        let mut bytes = 0;
+        let fit = pairs.iter().take_while(|(key, value)| {
+            bytes += (key.len() + value.len()) as u64;
+            bytes <= most
+        });
+        let (part, rest) = pairs.split_at(fit.count().max(1));
+        parts.push(part);
+        pairs = rest;
+    }
+    parts
+}
+
 /// The table if its rows are still being copied to that index.
 fn under_rewriting(
     table: Option<&Arc<TableDesc>>,
@@ -259,18 +278,29 @@ fn moved(old: &TableDesc, new: &TableDesc, row: Row) -> Result<Row> {
 }
 
 fn duplicate(new: &TableDesc, row: &[Datum]) -> SqlError {
-    let part = |part: &KeyColumn| new.columns.get(part.column).map(|column| (part.column, column));
-    let names: Vec<&str> =
-        new.key.iter().filter_map(part).map(|(_, column)| column.name.as_str()).collect();
-    let settings = FormatSettings::default();
-    let value = |(at, column): (usize, &super::ColumnDesc)| {
-        row.get(at).map_or_else(String::new, |value| value.to_text(column.spec.ty, &settings))
-    };
-    let values: Vec<String> = new.key.iter().filter_map(part).map(value).collect();
     SqlError::new(
         SqlState::UNIQUE_VIOLATION,
         format!("could not create unique index \"{}\"", new.key_name),
     )
-    .with_detail(format!("Key ({})=({}) is duplicated.", names.join(", "), values.join(", ")))
+    .with_detail(format!("Key {} is duplicated.", shown_key(new, row, &FormatSettings::default())))
     .with_constraint(new.key_name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_as_large_as_they_may_be() {
+        let pairs: Vec<(Key, Bytes)> = [1, 1, 9, 2, 3]
+            .map(|bytes| (Key::from(vec![0; 1]), Bytes::from(vec![0; bytes])))
+            .into();
+        let lengths = |most| -> Vec<usize> {
+            cut_by_bytes(&pairs, most).into_iter().map(<[_]>::len).collect()
+        };
+        assert_eq!(lengths(0), [1, 1, 1, 1, 1]);
+        assert_eq!(lengths(4), [2, 1, 1, 1]);
+        assert_eq!(lengths(7), [2, 1, 2]);
+        assert_eq!(lengths(1000), [5]);
+    }
 }

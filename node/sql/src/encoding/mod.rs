@@ -15,7 +15,7 @@ mod row;
 mod value;
 
 pub(crate) use key::{encode_key_datum, is_key_type};
-pub(crate) use row::{RowDecoder, encode_row_key, encode_row_value};
+pub(crate) use row::{RowDecoder, checked_row_key, checked_row_value, encode_row_key, shown_key};
 
 #[cfg(test)]
 mod tests;

@@ -6,13 +6,16 @@ use crdb_keys::{Key, encoding as prim, layout};
 use super::key::{corrupt, decode_key_datum, encode_key_datum, is_composite};
 use super::value::{put_datum, put_varint, skip_datum, take_datum, take_varint};
 use crate::catalog::TableDesc;
-use crate::datum::{Datum, Row};
-use crate::error::Result;
+use crate::datum::{Datum, FormatSettings, Row};
+use crate::error::{Result, SqlError, SqlState};
+use crate::limits::Limits;
 
 /// First byte of a row's value.
 const VERSION: u8 = 1;
 /// The column family, of which there is one.
 const FAMILY: u64 = 0;
+/// Characters that an error shows of each value of a key that is too long, or whose row is.
+const SHOWN_CHARS: usize = 100;
 
 /// The key of a row; `row` has a value for every column.
 pub(crate) fn encode_row_key(table: &TableDesc, row: &[Datum]) -> Key {
@@ -41,6 +44,75 @@ pub(crate) fn encode_row_value(table: &TableDesc, row: &[Datum]) -> Bytes {
         put_datum(&mut out, value);
     }
     out.into()
+}
+
+/// Shows the key of a row, as `(a, b)=(1, 2)`; of long values the beginning, if `most` says so.
+fn key_text(table: &TableDesc, row: &[Datum], format: &FormatSettings, most: usize) -> String {
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for part in &table.key {
+        let Some(column) = table.columns.get(part.column) else { continue };
+        names.push(column.name.as_str());
+        let text = match row.get(part.column) {
+            None | Some(Datum::Null) => "null".to_owned(),
+            Some(value) => value.to_text(column.spec.ty, format),
+        };
+        values.push(match text.char_indices().nth(most) {
+            None => text,
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        });
+    }
+    format!("({})=({})", names.join(", "), values.join(", "))
+}
+
+/// Shows the key of a row, as `(a, b)=(1, 2)`.
+pub(crate) fn shown_key(table: &TableDesc, row: &[Datum], format: &FormatSettings) -> String {
+    key_text(table, row, format, usize::MAX)
+}
+
+/// The key of a row to be written; 54000 if it is too long.
+pub(crate) fn checked_row_key(
+    limits: &Limits,
+    table: &TableDesc,
+    row: &[Datum],
+    format: &FormatSettings,
+) -> Result<Key> {
+    let key = encode_row_key(table, row);
+    if key.len() <= limits.key_bytes {
+        return Ok(key);
+    }
+    let bytes = (key.len(), limits.key_bytes);
+    Err(too_large("primary key of table", bytes, table, row, format))
+}
+
+/// The value of a row to be written under its key; 54000 if they are too large together.
+pub(crate) fn checked_row_value(
+    limits: &Limits,
+    table: &TableDesc,
+    key: &Key,
+    row: &[Datum],
+    format: &FormatSettings,
+) -> Result<Bytes> {
+    let value = encode_row_value(table, row);
+    let bytes = key.len() + value.len();
+    if bytes <= limits.row_bytes {
+        return Ok(value);
+    }
+    Err(too_large("row of table", (bytes, limits.row_bytes), table, row, format))
+}
+
+fn too_large(
+    what: &str,
+    (bytes, most): (usize, usize),
+    table: &TableDesc,
+    row: &[Datum],
+    format: &FormatSettings,
+) -> SqlError {
+    SqlError::new(
+        SqlState::PROGRAM_LIMIT,
+        format!("{what} \"{}\" is {bytes} bytes, more than the limit of {most}", table.name),
+    )
+    .with_detail(format!("Key {}", key_text(table, row, format, SHOWN_CHARS)))
+    .with_table(&table.name)
 }
 
 /// Reads the values of the key columns of a stored key, in key order; composite ones are NULL.

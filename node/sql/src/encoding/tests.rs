@@ -5,9 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::key::{decode_key_datum, encode_key_datum, is_composite};
-use super::row::decode_key_values;
+use super::row::{decode_key_values, encode_row_value};
 use super::value::{put_datum, skip_datum, take_datum};
-use super::{RowDecoder, encode_row_key, encode_row_value};
+use super::{RowDecoder, encode_row_key};
 use crate::catalog::{ColumnDesc, DescState, KeyColumn, TableDesc};
 use crate::datum::{Datum, Decimal, Interval};
 use crate::types::{SqlType, TypeSpec};

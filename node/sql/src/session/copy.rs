@@ -46,7 +46,7 @@ impl CopyIn {
     /// Whether the rows that were not written yet are enough for an INSERT.
     fn is_full(&self, limits: &Limits) -> bool {
         let rows = (limits.copy_params / self.width().max(1)).clamp(1, limits.copy_rows);
-        self.pending() >= rows || self.bytes >= limits.copy_bytes
+        self.pending() >= rows || self.bytes >= limits.copy_bytes.min(limits.memory_bytes / 4)
     }
 
     fn pending(&self) -> usize {

@@ -41,7 +41,6 @@ pub struct Cluster {
     /// A gateway that is down neither heartbeats nor adopts versions.
     pub down: Vec<AtomicBool>,
     pub local: Arc<LocalSender>,
-    txns: Vec<TxnClient>,
     wall: Arc<ManualClock>,
     clock: Clock,
 }
@@ -161,25 +160,21 @@ impl Cluster {
         let mut below = |below: u64| rng.random_range(0..below);
         let drawn = change(Limits::draw(&mut below));
         let limits = Limits { memory_bytes: MEMORY_BYTES, ..drawn };
-        let buffer_bytes = crdb_settings::draw_limit(1, 4 << 20, &mut below);
-        println!("seed {seed}: {}, buffer of {buffer_bytes} bytes", limits.changed());
-        let cluster = Self::with(gateways, limits, |local| Arc::new(TurningSender(local)));
-        for txns in &cluster.txns {
-            txns.set_max_buffered_writes(usize::try_from(buffer_bytes).expect("64 bits"));
-        }
-        cluster
+        let kv_limits = crdb_kv::Limits::draw(&mut below);
+        println!("seed {seed}: sql {}, kv {}", limits.changed(), kv_limits.changed());
+        Self::with(gateways, (limits, kv_limits), |local| Arc::new(TurningSender(local)))
     }
 
     /// Gateways that reach the state by a sender of the test's own.
     pub fn over(gateways: u32, sender: impl Fn(Arc<LocalSender>) -> Arc<dyn Sender>) -> Arc<Self> {
         let limits = Limits { memory_bytes: MEMORY_BYTES, scan_rows: 500, ..Limits::default() };
-        Self::with(gateways, limits, sender)
+        Self::with(gateways, (limits, crdb_kv::Limits::default()), sender)
     }
 
     /// Gateways with bounds of the test's own.
     pub fn with(
         gateways: u32,
-        limits: Limits,
+        (limits, kv_limits): (Limits, crdb_kv::Limits),
         sender: impl Fn(Arc<LocalSender>) -> Arc<dyn Sender>,
     ) -> Arc<Self> {
         let wall = Arc::new(ManualClock::new(START_NANOS));
@@ -199,14 +194,12 @@ impl Cluster {
                 limits: kv_limits,
             })
         };
-        let txns: Vec<TxnClient> = (1..=gateways).map(client).collect();
         let nodes = (1..=gateways)
-            .zip(&txns)
-            .map(|(id, txns)| {
+            .map(|id| {
                 SqlNode::new(SqlNodeConfig {
                     node_id: NodeId(id),
                     cluster_id: "00000000-0000-4000-8000-000000000001".to_owned(),
-                    txns: txns.clone(),
+                    txns: client(id),
                     timer: Arc::clone(&timer) as _,
                     seed: u64::from(id),
                     build_tag: "v0.1.0".to_owned(),
@@ -216,7 +209,7 @@ impl Cluster {
             })
             .collect();
         let down = (0..gateways).map(|_| AtomicBool::new(false)).collect();
-        let cluster = Arc::new(Self { nodes, down, local, txns, wall, clock });
+        let cluster = Arc::new(Self { nodes, down, local, wall, clock });
         timer.0.set(Arc::downgrade(&cluster)).expect("the timer is set once");
         for node in 1..=gateways {
             let peers = Peers { own: NodeId(node), cluster: Arc::downgrade(&cluster) };
