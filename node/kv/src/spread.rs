@@ -108,20 +108,15 @@ impl DistSender {
             return Err(partial(writes));
         }
         let mut header = batch.header.clone().unwrap_or_default();
-        let outside = header.txn.is_none() && header.read_timestamp.is_none();
-        if std::mem::take(&mut header.can_forward_read_timestamp) {
-            header.read_timestamp = None;
-        }
+        header.can_forward_read_timestamp = false;
         let mut sum = Sum::default();
         sum.add(&response);
-        self.read_on(&mut header, &sum);
+        // Where the leaseholder picked the timestamp, nothing above it is uncertain: what the range
+        // acknowledged before the batch came to it is below, whoever leads the range next.
+        header.read_timestamp = response.read_timestamp.or(header.read_timestamp);
         split.absorb(piece, response.responses);
-        match self.rounds(&mut split, &mut header, (false, writes), &mut sum).await {
-            // It has no timestamp of its own: all of it again, above what it met.
-            Err(SendError::ReadUncertain { .. }) if outside => self.spread(batch).await,
-            Err(error) => Err(error),
-            Ok(()) => self.whole(split, sum),
-        }
+        self.rounds(&mut split, &mut header, (false, writes), &mut sum).await?;
+        self.whole(split, sum)
     }
 
     /// Sends what is left of a batch until that is nothing. `reads`: the first part picks the
@@ -163,22 +158,6 @@ impl DistSender {
         Ok(sum.into_response(responses))
     }
 
-    /// Has the parts to come read what the first ones read.
-    fn read_on(&self, header: &mut BatchHeader, sum: &Sum) {
-        if header.read_timestamp.is_some() || sum.read.is_zero() {
-            return;
-        }
-        header.read_timestamp = Some(sum.read.into());
-        if header.uncertainty_limit.is_none() {
-            // The leaseholder's clock was read after the batch was sent, and no clock is further
-            // ahead of it than this.
-            let offset = u64::try_from(self.config.max_offset.as_nanos()).unwrap_or(u64::MAX);
-            let picked = sum.read;
-            let wall = picked.wall_nanos.saturating_add(offset);
-            header.uncertainty_limit = Some(Timestamp::new(wall, picked.logical).into());
-        }
-    }
-
     /// Sends the part that picks the timestamp of all.
     async fn send_first(
         &self,
@@ -190,7 +169,15 @@ impl DistSender {
         let Some(piece) = pieces.first() else { return Ok(()) };
         let response = self.send_piece(piece, header).await?;
         sum.add(&response);
-        self.read_on(header, sum);
+        header.read_timestamp = response.read_timestamp;
+        if header.uncertainty_limit.is_none() {
+            // The leaseholder's clock was read after the batch was sent, and no clock is further
+            // ahead of it than this.
+            let offset = u64::try_from(self.config.max_offset.as_nanos()).unwrap_or(u64::MAX);
+            let picked = sum.read;
+            let wall = picked.wall_nanos.saturating_add(offset);
+            header.uncertainty_limit = Some(Timestamp::new(wall, picked.logical).into());
+        }
         split.absorb(piece, response.responses);
         Ok(())
     }
