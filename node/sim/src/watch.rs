@@ -124,7 +124,9 @@ impl World {
 
     pub(crate) fn start_sweep(&mut self) {
         let Some(gateway) = self.pick_gateway(None) else { return };
-        let job = self.txn_job(self.txn_clients.len(), gateway);
+        let mut job = self.txn_job(self.txn_clients.len(), gateway);
+        // It has to come to its end, and may send each of its writes by itself.
+        job.habits.give_up = 0;
         self.spawn(gateway, None, Box::pin(job.sweep()));
     }
 
