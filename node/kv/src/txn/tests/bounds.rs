@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::{Limits, SendError, Sender};
 
-/// Lets so many batches through, and then none.
+/// Lets so many batches through, and then none; or has the range split then, and goes on.
 struct Stops {
     inner: LocalSender,
     left: AtomicUsize,
+    split: Mutex<Option<&'static str>>,
 }
 
 impl Sender for Stops {
@@ -24,11 +26,16 @@ impl Sender for Stops {
     ) -> BoxFuture<'_, Result<crdb_proto::kv::BatchResponse, SendError>> {
         Box::pin(async move {
             let left = self.left.load(Ordering::Relaxed);
-            if left == 0 {
+            if left == 0
+                && let Some(at) = self.split.lock().take()
+            {
+                split(&self.inner, at, 60);
+                self.left.store(usize::MAX, Ordering::Relaxed);
+            } else if left == 0 {
                 // As if the process were gone: nothing of what follows happens.
                 return Err(SendError::Unavailable { message: "stopped".to_owned() });
             }
-            self.left.store(left - 1, Ordering::Relaxed);
+            self.left.fetch_sub(1, Ordering::Relaxed);
             self.inner.send(batch).await
         })
     }
@@ -49,7 +56,8 @@ fn bounded(storage: crdb_storage::Limits, limits: Limits) -> Bounded {
     let clock = Clock::new(Arc::clone(&wall) as _, Duration::from_millis(500));
     let local = LocalSender::with_limits(clock.clone(), storage, limits);
     split(&local, "k5", 50);
-    let gateway = Arc::new(Stops { inner: local.clone(), left: AtomicUsize::new(usize::MAX) });
+    let left = AtomicUsize::new(usize::MAX);
+    let gateway = Arc::new(Stops { inner: local.clone(), left, split: Mutex::default() });
     let client = TxnClient::new(TxnClientConfig {
         sender: Arc::clone(&gateway) as _,
         clock: clock.clone(),
@@ -128,6 +136,24 @@ async fn a_large_transaction_is_whole_wherever_its_clean_up_ends() {
         steps += 1;
     }
     assert!(steps > 5, "the clean-up took {steps} batches: no bound was reached");
+}
+
+#[tokio::test]
+async fn a_large_transaction_is_whole_whenever_its_range_splits() {
+    let (storage, limits) = parts();
+    let expected: Rows = (0..40).map(|n| (format!("k{n:02}"), "x".repeat(n))).collect();
+    for steps in 0..30 {
+        let world = bounded(storage, limits);
+        // From the first write on: flushes, commit, clean-up.
+        *world.gateway.split.lock() = Some("k17");
+        world.gateway.left.store(steps, Ordering::Relaxed);
+        let mut txn = world.client.begin(TxnOptions::default());
+        for (name, value) in &expected {
+            put(&mut txn, name, value).await.unwrap();
+        }
+        txn.commit().await.unwrap();
+        assert_eq!(all(&world.other).await, expected, "split after {steps} steps");
+    }
 }
 
 #[tokio::test]
