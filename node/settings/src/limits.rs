@@ -190,6 +190,17 @@ macro_rules! limits {
                 }
             }
 
+            /// All: name, value of production, least.
+            #[must_use]
+            $vis fn list() -> Vec<(&'static str, u64, u64)> {
+                let production = Self::default();
+                vec![$({
+                    let least: $type = $least;
+                    let production = $crate::Bound::number(production.$field);
+                    (stringify!($field), production, $crate::Bound::number(least))
+                }),*]
+            }
+
             /// Those that are not production's, as `name=number,...`.
             #[must_use]
             $vis fn changed(&self) -> String {
@@ -242,6 +253,7 @@ mod tests {
         let error = limits.set("byte", 4).unwrap_err();
         assert_eq!(error.to_string(), "there is no limit \"byte\"");
         assert_eq!(Limits::NAMES, ["bytes", "pause", "fixed"]);
+        assert_eq!(Limits::list()[1], ("pause", 2_000, 5));
     }
 
     #[test]
