@@ -12,15 +12,13 @@ use std::{collections::BTreeMap, sync::Arc, task::Waker};
 use crdb_keys::{Access, Key, Span};
 use parking_lot::Mutex;
 
-use crate::{LatchTable, Ticket};
-
-/// Requests that one request may have before it: each notes all that come after it, so that many
-/// who want the same key would cost memory by the square of their number.
-pub const LATCH_WAIT_MAX: usize = 2_000;
+use crate::{LatchTable, Limits, Ticket};
 
 /// The latches of one range.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Latches {
+    /// See [`Limits::latch_waits_max`].
+    waits_max: usize,
     state: Mutex<State>,
 }
 
@@ -30,7 +28,25 @@ struct State {
     wakers: BTreeMap<Ticket, Waker>,
 }
 
+impl Default for Latches {
+    fn default() -> Self {
+        Self::new(&Limits::default())
+    }
+}
+
 impl Latches {
+    /// Latches of which none is held.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self { waits_max: limits.latch_waits_max, state: Mutex::default() }
+    }
+
+    /// How many others may stand before a request of [`Self::try_acquire`].
+    #[must_use]
+    pub fn waits_max(&self) -> usize {
+        self.waits_max
+    }
+
     /// Queues up for `spans`. The guard tells when they are granted.
     #[must_use]
     pub fn acquire(self: &Arc<Self>, spans: &[(Span, Access)]) -> LatchGuard {
@@ -38,10 +54,10 @@ impl Latches {
         LatchGuard { latches: Arc::clone(self), ticket }
     }
 
-    /// Like [`Self::acquire`]; `None` if more than [`LATCH_WAIT_MAX`] others stand before it.
+    /// Like [`Self::acquire`]; `None` if more than [`Self::waits_max`] others stand before it.
     #[must_use]
     pub fn try_acquire(self: &Arc<Self>, spans: &[(Span, Access)]) -> Option<LatchGuard> {
-        let ticket = self.state.lock().table.acquire_within(spans.to_vec(), LATCH_WAIT_MAX)?;
+        let ticket = self.state.lock().table.acquire_within(spans.to_vec(), self.waits_max)?;
         Some(LatchGuard { latches: Arc::clone(self), ticket })
     }
 

@@ -18,9 +18,12 @@
 //! | [`TimestampCache`] | how low a transaction may write |
 //! | [`WriteTracker`] | up to where nobody writes any more |
 //! | [`TxnWaits`] | which transactions wait for each other: one a store, not one a range |
+//!
+//! What each remembers is bounded, see [`Limits`].
 
 mod latch_table;
 mod latches;
+mod limits;
 mod lock_table;
 mod locks;
 mod timestamp_cache;
@@ -28,13 +31,10 @@ mod txn_waits;
 mod write_tracker;
 
 pub use latch_table::{LatchTable, Ticket};
-pub use latches::{LATCH_WAIT_MAX, LatchGuard, Latches};
-pub use lock_table::{
-    LOCKS_MAX, LockRequest, LockTable, LockTicket, LockUse, LockWait, WAITERS_MAX,
-};
+pub use latches::{LatchGuard, Latches};
+pub use limits::Limits;
+pub use lock_table::{LockRequest, LockTable, LockTicket, LockUse, LockWait};
 pub use locks::{LockGuard, Locks, Sequenced};
-pub use timestamp_cache::{
-    POINTS_MAX, PointRead, ReadSummary, ReaderId, SPANS_MAX, SpanRead, TimestampCache,
-};
-pub use txn_waits::{DEPENDENTS_MAX, TxnWaits, WAIT_LIFE_NANOS, WAITS_MAX};
+pub use timestamp_cache::{PointRead, ReadSummary, ReaderId, SpanRead, TimestampCache};
+pub use txn_waits::TxnWaits;
 pub use write_tracker::{WriteGuard, WriteTracker};

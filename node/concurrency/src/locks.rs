@@ -19,7 +19,7 @@ use crdb_keys::{Key, Span};
 use crdb_proto::kv::{LockInfo, LockStrength, TxnMeta};
 use parking_lot::Mutex;
 
-use crate::{LockRequest, LockTable, LockTicket, LockUse, LockWait};
+use crate::{Limits, LockRequest, LockTable, LockTicket, LockUse, LockWait};
 
 /// The locks of one range.
 #[derive(Debug, Default)]
@@ -47,13 +47,20 @@ pub enum Sequenced {
     Free(Option<LockGuard>),
     /// It stands in a queue.
     Waits(LockGuard),
-    /// It would have to wait, and too many do: see [`crate::WAITERS_MAX`].
+    /// It would have to wait, and too many do: see [`Limits::lock_waiters_max`].
     Crowded,
     /// Its transaction has ended meanwhile, so that nobody would give up what it locked.
     Ended,
 }
 
 impl Locks {
+    /// Locks of which none is held.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let state = State { table: LockTable::new(limits), wakers: BTreeMap::new() };
+        Self { state: Mutex::new(state) }
+    }
+
     /// Whether nothing is held and nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -207,8 +214,14 @@ impl Locks {
 
     /// See [`LockTable::export`].
     #[must_use]
-    pub fn export(&self, span: Option<&Span>, max: usize, now_nanos: u64) -> Vec<LockInfo> {
-        self.state.lock().table.export(span, max, now_nanos)
+    pub fn export(
+        &self,
+        span: Option<&Span>,
+        max: usize,
+        bytes_max: usize,
+        now_nanos: u64,
+    ) -> Vec<LockInfo> {
+        self.state.lock().table.export(span, max, bytes_max, now_nanos)
     }
 
     /// See [`LockTable::import`].
@@ -314,12 +327,13 @@ mod tests {
 
     #[test]
     fn too_many_do_not_wait_and_those_who_gave_up_make_room() {
-        let locks = Arc::new(Locks::default());
+        let limits = Limits { lock_waiters_max: 16, ..Limits::default() };
+        let locks = Arc::new(Locks::new(&limits));
         let exclusive = [(Key::from("k"), LockStrength::LockExclusive)];
         let (a, b) = (request("a"), request("b"));
         assert!(matches!(locks.acquire(a.txn.clone(), None, &exclusive, 0), Sequenced::Free(None)));
         let mut places: Vec<LockGuard> =
-            (0..crate::WAITERS_MAX).map(|_| waits(locks.sequence(&b, None, 0))).collect();
+            (0..limits.lock_waiters_max).map(|_| waits(locks.sequence(&b, None, 0))).collect();
         assert!(matches!(locks.sequence(&b, None, 0), Sequenced::Crowded));
         let intents = [(Key::from("other"), a.txn.clone().unwrap())];
         assert!(matches!(locks.discover(&b, None, &intents, 0), Sequenced::Crowded));

@@ -13,21 +13,21 @@
 //! What it is not: a proof. What it remembers may be over already; who breaks a deadlock that is
 //! none any more aborts a transaction that could have gone on, no worse.
 //!
+//! Where more wait for one than an answer may tell, each answer begins with others, at places that
+//! do not follow from the number of answers: whoever asks again and again hears of every one in the
+//! end, and so a deadlock is found however many wait beside it.
+//!
 //! Invariants:
-//! 1. Nothing is remembered longer than [`WAIT_LIFE_NANOS`] after it was last told.
-//! 2. There are at most [`WAITS_MAX`] waits, each with at most [`DEPENDENTS_MAX`] dependents; the
-//!    one told longest ago makes room.
+//! 1. Nothing is believed longer than [`Limits::txn_wait_life`] after it was last told.
+//! 2. There are at most [`Limits::txn_waits_max`] waits, each with at most
+//!    [`Limits::txn_dependents_max`] dependents; the one told longest ago makes room.
+//! 3. No wait is left out of all answers while it is believed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-/// How long a wait is believed after it was told: longer than between two pushes.
-pub const WAIT_LIFE_NANOS: u64 = 1_000_000_000;
-/// Waits remembered per store, at most.
-pub const WAITS_MAX: usize = 10_000;
-/// Dependents remembered of each, at most; also the most that are answered.
-pub const DEPENDENTS_MAX: usize = 256;
+use crate::Limits;
 
 #[derive(Debug)]
 struct Wait {
@@ -36,27 +36,52 @@ struct Wait {
     dependents: Vec<Bytes>,
 }
 
+/// Who waits for one transaction.
+#[derive(Debug, Default)]
+struct Pushers {
+    waits: BTreeMap<Bytes, Wait>,
+    /// The one to begin the next answer with, or near it.
+    next: Bytes,
+}
+
+impl Pushers {
+    /// All of them once, beginning `skip` behind the one at which the turn is.
+    fn in_turn(&self, skip: usize) -> impl Iterator<Item = (&Bytes, &Wait)> {
+        let behind = self.waits.range::<Bytes, _>(&self.next..);
+        let before = self.waits.range::<Bytes, _>(..&self.next);
+        let skip = skip % self.waits.len().max(1);
+        let turn = || behind.clone().chain(before.clone());
+        turn().skip(skip).chain(turn().take(skip))
+    }
+}
+
 /// The waits that a store heard of.
 #[derive(Debug)]
 pub struct TxnWaits {
-    limit: usize,
+    limits: Limits,
     /// By pushee, then by pusher.
-    waits: BTreeMap<Bytes, BTreeMap<Bytes, Wait>>,
+    waits: BTreeMap<Bytes, Pushers>,
     /// When told, pushee, pusher.
     by_age: BTreeSet<(u64, Bytes, Bytes)>,
+    /// State of a generator of numbers that decide where answers begin.
+    turns: u64,
 }
 
 impl Default for TxnWaits {
     fn default() -> Self {
-        Self::with_limit(WAITS_MAX)
+        Self::new(&Limits::default())
     }
 }
 
 impl TxnWaits {
-    /// Remembers `limit` waits at most.
+    /// Remembers none yet.
     #[must_use]
-    pub fn with_limit(limit: usize) -> Self {
-        Self { limit: limit.max(1), waits: BTreeMap::new(), by_age: BTreeSet::new() }
+    pub fn new(limits: &Limits) -> Self {
+        Self { limits: *limits, waits: BTreeMap::new(), by_age: BTreeSet::new(), turns: 0 }
+    }
+
+    fn life_nanos(&self) -> u64 {
+        u64::try_from(self.limits.txn_wait_life.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// `pusher` waits for `pushee`, and `dependents` wait for `pusher`.
@@ -69,8 +94,8 @@ impl TxnWaits {
     ) {
         self.forget(pusher, pushee);
         while let Some((told, ..)) = self.by_age.first() {
-            let expired = told.saturating_add(WAIT_LIFE_NANOS) <= now_nanos;
-            if !expired && self.by_age.len() < self.limit {
+            let expired = told.saturating_add(self.life_nanos()) <= now_nanos;
+            if !expired && self.by_age.len() < self.limits.txn_waits_max {
                 break;
             }
             if let Some((_, pushee, pusher)) = self.by_age.pop_first() {
@@ -79,32 +104,52 @@ impl TxnWaits {
         }
         // Copied: a slice would keep the whole message alive that it came with.
         let copy = |id: &Bytes| Bytes::copy_from_slice(id);
-        let dependents = dependents.iter().take(DEPENDENTS_MAX).map(copy).collect();
+        let dependents = dependents.iter().take(self.limits.txn_dependents_max).map(copy).collect();
         let (pusher, pushee) = (copy(pusher), copy(pushee));
         self.by_age.insert((now_nanos, pushee.clone(), pusher.clone()));
         let wait = Wait { told_nanos: now_nanos, dependents };
-        self.waits.entry(pushee).or_default().insert(pusher, wait);
+        self.waits.entry(pushee).or_default().waits.insert(pusher, wait);
     }
 
-    /// Who waits for `txn`, directly or not, as far as known and believed at `now_nanos`. May
-    /// name `txn` itself.
+    /// Who waits for `txn`, directly or not, as far as known and believed at `now_nanos`; if they
+    /// are more than may be told, others each time. May name `txn` itself.
     #[must_use]
-    pub fn dependents_of(&self, txn: &Bytes, now_nanos: u64) -> Vec<Bytes> {
+    pub fn dependents_of(&mut self, txn: &Bytes, now_nanos: u64) -> Vec<Bytes> {
+        let (life, max) = (self.life_nanos(), self.limits.txn_dependents_max);
         let mut found: BTreeSet<Bytes> = BTreeSet::new();
-        let mut open: VecDeque<&Bytes> = VecDeque::from([txn]);
+        let mut open: VecDeque<Bytes> = VecDeque::from([txn.clone()]);
         while let Some(pushee) = open.pop_front() {
-            for (pusher, wait) in self.waits.get(pushee).into_iter().flatten() {
-                if wait.told_nanos.saturating_add(WAIT_LIFE_NANOS) <= now_nanos {
+            if found.len() >= max {
+                break;
+            }
+            let turn = self.turn();
+            let Some(pushers) = self.waits.get_mut(&pushee) else { continue };
+            let mut next = None;
+            for (pusher, wait) in pushers.in_turn(turn % max) {
+                if found.len() >= max {
+                    next = Some(pusher.clone());
+                    break;
+                }
+                if wait.told_nanos.saturating_add(life) <= now_nanos {
                     continue;
                 }
-                for waiting in std::iter::once(pusher).chain(&wait.dependents) {
-                    if found.len() < DEPENDENTS_MAX && found.insert(waiting.clone()) {
-                        open.push_back(waiting);
+                let skip = turn % wait.dependents.len().max(1);
+                let (before, behind) = wait.dependents.split_at(skip);
+                for waiting in std::iter::once(pusher).chain(behind).chain(before) {
+                    if found.len() < max && found.insert(waiting.clone()) {
+                        open.push_back(waiting.clone());
                     }
                 }
             }
+            pushers.next = next.unwrap_or_default();
         }
         found.into_iter().collect()
+    }
+
+    fn turn(&mut self) -> usize {
+        self.turns =
+            self.turns.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        usize::try_from(self.turns >> 33).unwrap_or(0)
     }
 
     /// How many waits are remembered.
@@ -127,8 +172,8 @@ impl TxnWaits {
 
     fn remove(&mut self, pusher: &Bytes, pushee: &Bytes) -> Option<Wait> {
         let pushers = self.waits.get_mut(pushee)?;
-        let wait = pushers.remove(pusher);
-        if pushers.is_empty() {
+        let wait = pushers.waits.remove(pusher);
+        if pushers.waits.is_empty() {
             self.waits.remove(pushee);
         }
         wait
@@ -169,7 +214,10 @@ mod tests {
             let mut args = command.consume_args();
             let mut next = || args.next_pos().map(str::to_owned);
             match command.name.as_str() {
-                "limit" => self.waits = TxnWaits::with_limit(next().ok_or("how many?")?.parse()?),
+                "limit" => {
+                    let txn_waits_max = next().ok_or("how many?")?.parse()?;
+                    self.waits = TxnWaits::new(&Limits { txn_waits_max, ..Limits::default() });
+                }
                 "after" => {
                     let millis: u64 = next().ok_or("how long?")?.parse()?;
                     self.now_nanos += millis * 1_000_000;
@@ -193,6 +241,39 @@ mod tests {
             }
             args.reject_next()?;
             Ok(out)
+        }
+    }
+
+    fn id(number: u32) -> Bytes {
+        Bytes::copy_from_slice(&number.to_be_bytes())
+    }
+
+    /// The one that matters among `waiting` is heard of, wherever it stands, by who asks often
+    /// enough, also if each answer tells few and something else is asked in between.
+    #[test]
+    fn however_many_wait_each_is_told_of_in_the_end() {
+        for (waiting, max, others) in [(1000, 256, 0), (600, 256, 1), (40, 2, 3), (3, 2, 1)] {
+            let limits = Limits { txn_dependents_max: max, ..Limits::default() };
+            let mut waits = TxnWaits::new(&limits);
+            let held = Bytes::from_static(b"held");
+            for number in 0..waiting {
+                // Each has somebody behind it, who is found beside it.
+                waits.register(&id(number), &held, &[id(10_000 + number)], 0);
+            }
+            let wanted = BTreeSet::from_iter((0..waiting).chain(10_000..10_000 + waiting).map(id));
+            let mut told = BTreeSet::new();
+            let mut asked = 0;
+            while told.len() < wanted.len() {
+                let answer = waits.dependents_of(&held, 0);
+                assert!(answer.len() <= max);
+                told.extend(answer);
+                for _ in 0..others {
+                    let _another = waits.dependents_of(&held, 0);
+                }
+                asked += 1;
+                assert!(asked < 2_000, "{} of {} are told", told.len(), wanted.len());
+            }
+            assert!(told.is_subset(&wanted));
         }
     }
 }

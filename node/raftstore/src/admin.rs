@@ -23,10 +23,8 @@ use crate::{
     config::Mono,
     handle::{ReplicaHandle, StoreHandle},
     io::Effect,
+    limits::Limits,
 };
-
-/// Longest key at which a range may start: meta keys hold it.
-const SPLIT_KEY_MAX: usize = 4 << 10;
 
 /// What comes of a request.
 #[derive(Debug)]
@@ -76,7 +74,9 @@ pub(crate) fn evaluate<E: Engine>(
             let message = format!("{} exists already", RangeId(request.new_range_id));
             Outcome::Reply(Err(invalid(message)))
         }
-        Kind::Split(request) => split(replica, &descriptor, request, (at, now)),
+        Kind::Split(request) => {
+            split(replica, &descriptor, request, &store.config().limits, (at, now))
+        }
         Kind::Unsplit(request) => unsplit(&descriptor, request),
         Kind::TransferLease(request) => transfer(store, &descriptor, request),
         Kind::RangeStatus(request) => Outcome::Reply(
@@ -92,12 +92,13 @@ fn split(
     replica: &ReplicaHandle,
     descriptor: &RangeDescriptor,
     request: &kv::SplitRequest,
+    limits: &Limits,
     (at, now): (Timestamp, Mono),
 ) -> Outcome {
     if request.key == descriptor.start_key {
         return stick(descriptor, request);
     }
-    if let Err(error) = check_split(descriptor, request) {
+    if let Err(error) = check_split(descriptor, request, limits) {
         return Outcome::Reply(Err(error));
     }
     let generation = descriptor.generation + 1;
@@ -111,7 +112,7 @@ fn split(
     };
     let response = Box::new(Response::Split(kv::SplitResponse { right: Some(right.clone()) }));
     let span = Span::new(right.start_key.clone(), right.end_key.clone());
-    let handover = replica.hand_over(Some(&span), now);
+    let handover = replica.hand_over(Some(&span), limits, now);
     let split = Split { left, right, at: at.into(), handover };
     Outcome::Propose(Effect::Command(CommandKind::Split(Box::new(split))), response)
 }
@@ -135,14 +136,16 @@ fn stick(descriptor: &RangeDescriptor, request: &kv::SplitRequest) -> Outcome {
 fn check_split(
     descriptor: &RangeDescriptor,
     request: &kv::SplitRequest,
+    limits: &Limits,
 ) -> Result<(), Box<kv::Error>> {
     let key: &Key = &request.key;
     // Who looks a range up reads the meta range, and finds that without looking it up.
     if *key < layout::meta_span().end {
         return Err(invalid("the meta range cannot be split"));
     }
-    if key.len() > SPLIT_KEY_MAX {
-        return Err(invalid(format!("a split key has at most {SPLIT_KEY_MAX} bytes")));
+    let max = limits.split_key_bytes_max;
+    if key.len() > max {
+        return Err(invalid(format!("a split key has at most {max} bytes")));
     }
     let reserved =
         layout::bootstrap_ranges().iter().any(|(id, _)| id.get() == request.new_range_id);

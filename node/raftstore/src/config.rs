@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crdb_keys::{NodeId, StoreId};
 
-use crate::settings::StoreSettings;
+use crate::{limits::Limits, settings::StoreSettings};
 
 /// A reading of a monotonic clock that also runs while the machine sleeps, in nanoseconds from an
 /// arbitrary origin that is the same for the life of a process.
@@ -76,33 +76,6 @@ impl Timing {
     }
 }
 
-/// Sizes at which a store refuses, truncates or splits its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of proposed and not yet committed commands of one range; more are refused.
-    pub uncommitted_bytes_max: u64,
-    /// Log bytes applied by every replica beyond which the log is truncated.
-    pub log_bytes_stale: u64,
-    /// Log bytes beyond which the log is truncated although a replica lags.
-    pub log_bytes_max: u64,
-    /// Bytes of recent log entries kept in memory for each range.
-    pub entry_cache_bytes: usize,
-    /// Key and value bytes of one snapshot chunk.
-    pub snapshot_chunk_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            uncommitted_bytes_max: 32 << 20,
-            log_bytes_stale: 64 << 10,
-            log_bytes_max: 16 << 20,
-            entry_cache_bytes: 4 << 20,
-            snapshot_chunk_bytes: 256 << 10,
-        }
-    }
-}
-
 /// Everything that configures a [`Store`](crate::Store).
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -114,16 +87,16 @@ pub struct StoreConfig {
     pub incarnation: u64,
     /// Timing of elections and leases.
     pub timing: Timing,
-    /// Sizes.
+    /// Sizes, and how long it waits.
     pub limits: Limits,
     /// Bounds of the evaluation of one batch.
     pub storage: crdb_storage::Limits,
+    /// What its ranges remember of requests and transactions.
+    pub concurrency: crdb_concurrency::Limits,
     /// Seed of the random part of election timeouts.
     pub seed: u64,
     /// Whether the store changes the replicas of the ranges it leads on its own.
     pub replicate_queue: bool,
-    /// How long a request waits for a leader to gain its lease.
-    pub lease_wait_max: Duration,
     /// What can be changed while the store runs; the server keeps a clone.
     pub settings: Arc<StoreSettings>,
     /// A bug planted on purpose, to prove that the simulator finds it.
@@ -142,9 +115,9 @@ impl StoreConfig {
             timing: Timing::default(),
             limits: Limits::default(),
             storage: crdb_storage::Limits::default(),
+            concurrency: crdb_concurrency::Limits::default(),
             seed: incarnation,
             replicate_queue: true,
-            lease_wait_max: Duration::from_secs(2),
             settings: Arc::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -9,23 +9,28 @@ use std::collections::BTreeMap;
 use crdb_keys::RangeId;
 use raft::eraftpb::Message;
 
-use crate::{config::Mono, replica::BatchMeta};
-
-/// Ranges for which votes are held at a time; further ones are dropped.
-const RANGES_MAX: usize = 1024;
-/// Candidates of one range.
-const CANDIDATES_MAX: usize = 16;
+use crate::{config::Mono, limits::Limits, replica::BatchMeta};
 
 /// The newest vote request of each candidate, by range.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EarlyVotes {
+    ranges_max: usize,
+    candidates_max: usize,
     ranges: BTreeMap<RangeId, (Mono, Vec<(BatchMeta, Message)>)>,
 }
 
 impl EarlyVotes {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            ranges_max: limits.early_vote_ranges_max,
+            candidates_max: limits.early_vote_candidates_max,
+            ranges: BTreeMap::new(),
+        }
+    }
+
     /// Keeps `request` until `until`.
     pub(crate) fn hold(&mut self, until: Mono, range: RangeId, meta: BatchMeta, request: Message) {
-        if self.ranges.len() >= RANGES_MAX && !self.ranges.contains_key(&range) {
+        if self.ranges.len() >= self.ranges_max && !self.ranges.contains_key(&range) {
             return;
         }
         let (deadline, held) = self.ranges.entry(range).or_insert((until, Vec::new()));
@@ -34,7 +39,7 @@ impl EarlyVotes {
             if place.1.term <= request.term {
                 *place = (meta, request);
             }
-        } else if held.len() < CANDIDATES_MAX {
+        } else if held.len() < self.candidates_max {
             held.push((meta, request));
         }
     }
@@ -71,7 +76,7 @@ mod tests {
             request.set_msg_type(MessageType::MsgRequestVote);
             request
         };
-        let mut votes = EarlyVotes::default();
+        let mut votes = EarlyVotes::new(&Limits::default());
         for (from, term) in [(1, 6), (2, 6), (1, 7), (2, 5)] {
             votes.hold(Mono(10), RangeId(9), meta, request(from, term));
         }

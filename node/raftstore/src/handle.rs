@@ -29,7 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     certainty::Certainty,
     closed::History,
-    config::{Mono, StoreConfig},
+    config::{Mono, PlantedBug, StoreConfig},
     evaluate::Evaluation,
     handover::Handed,
     io::ProposalResult,
@@ -127,6 +127,7 @@ pub(crate) struct ReplicaHandle {
     pub(crate) history: History,
     /// Sequence of the lease that `locks` and `reads` are about.
     lease_begun: AtomicU64,
+    /// A bug planted on purpose: a new lease counts nothing as read before.
     forgets_reads: bool,
     lease_waiters: Mutex<Vec<Waker>>,
     removed: AtomicBool,
@@ -134,9 +135,9 @@ pub(crate) struct ReplicaHandle {
 }
 
 impl ReplicaHandle {
-    /// With `forgets_reads`, a bug planted on purpose, a new lease counts nothing as read before.
-    pub(crate) fn new(descriptor: RangeDescriptor, forgets_reads: bool) -> Self {
+    pub(crate) fn new(descriptor: RangeDescriptor, config: &StoreConfig) -> Self {
         let range_id = RangeId(descriptor.range_id);
+        let limits = &config.concurrency;
         Self {
             range_id,
             descriptor: RwLock::new(Arc::new(descriptor)),
@@ -144,14 +145,14 @@ impl ReplicaHandle {
             #[cfg(feature = "planted-bugs")]
             served_last: Mutex::default(),
             role: Mutex::default(),
-            latches: Arc::default(),
-            locks: Arc::default(),
-            reads: Mutex::default(),
+            latches: Arc::new(Latches::new(limits)),
+            locks: Arc::new(Locks::new(limits)),
+            reads: Mutex::new(TimestampCache::new(limits)),
             writes: Arc::default(),
             certainty: Certainty::default(),
             history: History::default(),
             lease_begun: AtomicU64::new(0),
-            forgets_reads,
+            forgets_reads: config.has(PlantedBug::LeaseForgetsReads),
             lease_waiters: Mutex::default(),
             removed: AtomicBool::new(false),
             status: Mutex::default(),
@@ -358,8 +359,8 @@ impl<E: Engine> StoreHandle<E> {
         let shared = Shared {
             engine,
             clock,
+            txn_waits: Mutex::new(TxnWaits::new(&config.concurrency)),
             config,
-            txn_waits: Mutex::default(),
             done: Done::default(),
             ranges: RwLock::default(),
             stopped: AtomicBool::new(false),

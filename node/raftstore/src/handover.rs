@@ -23,12 +23,8 @@ use prost::Message;
 use crate::{
     config::{Mono, PlantedBug, StoreConfig},
     handle::ReplicaHandle,
+    limits::Limits,
 };
-
-/// Reads handed over one by one; those before are covered by a low-water mark.
-const READS_MAX: usize = 1000;
-/// Locks handed over, the newest.
-const LOCKS_MAX: usize = 1000;
 
 /// What a leaseholder leaves to the next.
 #[derive(Clone, PartialEq, Message)]
@@ -46,11 +42,13 @@ pub(crate) struct Handover {
 
 impl ReplicaHandle {
     /// What the next leaseholder of `span`, or of the whole range, must know. The caller has the
-    /// latch on the whole range.
-    pub(crate) fn hand_over(&self, span: Option<&Span>, now: Mono) -> Handover {
+    /// latch on the whole range. What is too much for the log is covered by a low-water mark.
+    pub(crate) fn hand_over(&self, span: Option<&Span>, limits: &Limits, now: Mono) -> Handover {
+        let bytes_max = limits.handover_bytes_max;
+        let (reads_max, locks_max) = (limits.handover_reads_max, limits.handover_locks_max);
         Handover {
-            reads: self.reads.lock().summary(READS_MAX),
-            locks: self.locks.export(span, LOCKS_MAX, now.0),
+            reads: self.reads.lock().summary(reads_max, bytes_max),
+            locks: self.locks.export(span, locks_max, bytes_max, now.0),
             closed: self.writes.closed().max(self.history.closed()).into(),
         }
     }

@@ -119,6 +119,7 @@ impl Proposal {
     pub fn size(&self) -> usize {
         match &self.effect {
             Effect::Command(Kind::Write(batch)) => batch.len(),
+            Effect::Command(Kind::Gc(gc)) => gc.batch.len(),
             Effect::Command(_) | Effect::TransferLease(_) => 0,
         }
     }
@@ -193,7 +194,7 @@ pub struct DescriptorChange {
 /// its driver.
 #[derive(Debug)]
 pub struct Outputs<E: Engine> {
-    /// Batches to send, at most one a store.
+    /// Batches to send; those to one store in this order, if it can be.
     pub messages: Vec<(StoreId, RaftBatch)>,
     /// Snapshots to send.
     pub snapshots: Vec<SnapshotSend<E>>,

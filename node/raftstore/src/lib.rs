@@ -49,6 +49,7 @@ mod handover;
 mod intake;
 mod io;
 mod lease;
+mod limits;
 mod log;
 mod logger;
 mod open;
@@ -61,7 +62,7 @@ mod settings;
 mod snapshot;
 mod store;
 
-pub use config::{Limits, Mono, PlantedBug, StoreConfig, Timing};
+pub use config::{Mono, PlantedBug, StoreConfig, Timing};
 pub use crdb_concurrency::LockWait;
 pub use evaluate::{Evaluation, Progress, YieldPoint};
 pub use handle::{LeaseView, RangeStatus, StoreCounts, StoreHandle};
@@ -69,6 +70,7 @@ pub use io::{
     DescriptorChange, Input, Outputs, Proposal, ProposalResult, ReceivedSnapshot, ReplicaChange,
     SnapshotSend, StoreError,
 };
+pub use limits::Limits;
 pub use settings::StoreSettings;
 pub use snapshot::SnapshotStream;
 pub use store::Store;

@@ -111,16 +111,16 @@ impl<E: Engine> Store<E> {
         let incarnation = config.incarnation;
         let next_tick = now.after(config.timing.tick);
         Self {
+            outbox: Outbox::new(incarnation, &config.limits),
+            early_votes: EarlyVotes::new(&config.limits),
             dirty: replicas.keys().copied().collect(),
             watched: BTreeSet::new(),
             handle,
             replicas,
-            outbox: Outbox::new(incarnation),
             stores: Vec::new(),
             draining: false,
             log_batch: WriteBatch::new(),
             buried: BTreeMap::new(),
-            early_votes: EarlyVotes::default(),
             sync_needed: false,
             sync_owed: false,
             outputs: Outputs::default(),
@@ -370,11 +370,12 @@ impl<E: Engine> Store<E> {
         if !self.dirty.is_empty() {
             return now;
         }
+        let limits = &self.config().limits;
         let waits = self
             .watched
             .iter()
             .filter_map(|range| self.replicas.get(range))
-            .flat_map(|replica| [replica.held_until(), replica.transfer_deadline()])
+            .flat_map(|replica| [replica.held_until(), replica.transfer_deadline(limits)])
             .flatten()
             .filter(|deadline| *deadline > now);
         waits.min().unwrap_or(Mono::NEVER).min(self.next_tick)

@@ -121,7 +121,7 @@ impl Node {
         config.limits = plan.limits;
         config.storage = plan.storage;
         // A gateway gives up later than the store does.
-        config.lease_wait_max = Duration::from_millis(700);
+        config.limits.lease_wait = Duration::from_millis(700);
         let clock = self.clock();
         let store = Store::open(self.engine.clone(), clock.clone(), config, mono)?;
         let handle = store.handle();

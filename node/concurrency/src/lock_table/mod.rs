@@ -27,9 +27,9 @@
 //!    unless the transaction of the other holds the key already.
 //! 4. A request waits only while there is somebody to wait for: who takes away the last thing in
 //!    its way is told its ticket.
-//! 5. No more than [`WAITERS_MAX`] requests wait: who asks first looks at
+//! 5. No more than [`Limits::lock_waiters_max`] requests wait: who asks first looks at
 //!    [`LockTable::is_crowded`].
-//! 6. No more than `limit` locks are known. The oldest is forgotten for a new one: an unreplicated
+//! 6. No more than [`Limits::locks_max`] locks are known. The oldest is forgotten for a new one: an unreplicated
 //!    lock is advisory, an intent is met again.
 
 mod key;
@@ -42,22 +42,10 @@ use std::ops::Bound;
 use bytes::Bytes;
 use crdb_keys::{Key, Span, Timestamp};
 use crdb_proto::kv::{LockInfo, LockStrength, TxnMeta};
+use prost::Message as _;
 
 use self::key::{KeyState, Lock, Waiter};
-
-/// Locks known per range, at most.
-pub const LOCKS_MAX: usize = 10_000;
-
-/// Requests that may wait for locks of one range. Whoever goes has all those behind it at its key
-/// looked at.
-pub const WAITERS_MAX: usize = 10_000;
-
-/// Transactions known to have ended, at most: those looked at for each lock.
-const ENDED_MAX: usize = 256;
-
-/// How long a transaction is known to have ended, in nanoseconds. By then its node has told that
-/// nobody waits for its request any more, or its connection has ended, and the request with it.
-const ENDED_FOR: u64 = 5_000_000_000;
+use crate::Limits;
 
 /// A waiting request's place among all of the range; rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,7 +126,7 @@ pub struct LockWait {
 /// The locks of one range.
 #[derive(Debug)]
 pub struct LockTable {
-    limit: usize,
+    limits: Limits,
     next_ticket: u64,
     next_lock: u64,
     keys: BTreeMap<Key, KeyState>,
@@ -154,16 +142,16 @@ pub struct LockTable {
 
 impl Default for LockTable {
     fn default() -> Self {
-        Self::with_limit(LOCKS_MAX)
+        Self::new(&Limits::default())
     }
 }
 
 impl LockTable {
-    /// A table that knows `limit` locks at most.
+    /// A table that knows of no lock.
     #[must_use]
-    pub fn with_limit(limit: usize) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
-            limit: limit.max(1),
+            limits: *limits,
             next_ticket: 0,
             next_lock: 0,
             keys: BTreeMap::new(),
@@ -183,7 +171,7 @@ impl LockTable {
     /// Whether no other request may wait.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.waiting.len() >= WAITERS_MAX
+        self.waiting.len() >= self.limits.lock_waiters_max
     }
 
     /// How many locks are known.
@@ -293,10 +281,11 @@ impl LockTable {
         if self.has_ended(txn_id, now_nanos) {
             return;
         }
-        if self.ended.len() >= ENDED_MAX {
+        if self.ended.len() >= self.limits.ended_txns_max {
             self.ended.pop_front();
         }
-        let until = now_nanos.saturating_add(ENDED_FOR);
+        let life = u64::try_from(self.limits.ended_txn_life.as_nanos()).unwrap_or(u64::MAX);
+        let until = now_nanos.saturating_add(life);
         self.ended.push_back((Bytes::copy_from_slice(txn_id), until));
     }
 
@@ -395,15 +384,26 @@ impl LockTable {
         keys.flat_map(|(key, state)| state.list(key, now_nanos)).take(max).collect()
     }
 
-    /// The unreplicated locks, the newest `max` of them: what a new leaseholder of the keys should
-    /// know. `span` limits it to the keys of one side of a split.
+    /// The unreplicated locks, the newest `max` of them, of about `bytes_max` bytes: what a new
+    /// leaseholder of the keys should know. `span` limits it to the keys of one side of a split.
     #[must_use]
-    pub fn export(&self, span: Option<&Span>, max: usize, now_nanos: u64) -> Vec<LockInfo> {
+    pub fn export(
+        &self,
+        span: Option<&Span>,
+        max: usize,
+        bytes_max: usize,
+        now_nanos: u64,
+    ) -> Vec<LockInfo> {
+        let mut bytes = 0;
         let inside = |key: &Key| span.is_none_or(|span| span.contains_key(key));
         let newest = self.by_age.values().rev().filter(|(key, _)| inside(key));
         newest
             .filter_map(|(key, txn)| self.keys.get(key)?.unreplicated(key, txn, now_nanos))
             .take(max)
+            .take_while(|lock| {
+                bytes += lock.encoded_len();
+                bytes <= bytes_max
+            })
             .collect()
     }
 
@@ -451,7 +451,7 @@ impl LockTable {
     }
 
     fn forget_oldest(&mut self) -> Vec<LockTicket> {
-        if self.by_age.len() <= self.limit {
+        if self.by_age.len() <= self.limits.locks_max {
             return Vec::new();
         }
         let Some((order, (key, _))) = self.by_age.pop_first() else { return Vec::new() };

@@ -10,11 +10,16 @@ use proptest::prelude::*;
 use test_each_file::test_each_path;
 
 use super::{LockRequest, LockTable, LockTicket, LockUse, LockWait};
+use crate::Limits;
 
 test_each_path! { in "node/concurrency/src/testscripts/lock_table" as scripts => run_script }
 
 fn run_script(path: &Path) {
     goldenscript::run(&mut Script::default(), path).expect("script failed");
+}
+
+fn table_of(locks_max: usize) -> LockTable {
+    LockTable::new(&Limits { locks_max, ..Limits::default() })
 }
 
 fn txn(name: &str, wall_nanos: u64) -> TxnMeta {
@@ -43,7 +48,7 @@ fn span(text: &str) -> Span {
 /// * `request NAME [txn] r=SPAN@TS s=SPAN x=SPAN...` looks for what is in the way, and queues up;
 /// * `retry NAME` does so again, `done NAME` leaves;
 /// * `lock TXN KEY [shared]`, `intent TXN KEY TS`, `release TXN [SPAN]`, `clear [SPAN]`;
-/// * `limit N` starts a table of N locks, `list`, `export`, `import` show and move it.
+/// * `limit N` starts a table of N locks, `list`, `export [SPAN] [bytes=N]`, `import` show and move it.
 ///
 /// Each says who may go because of it.
 #[derive(Default)]
@@ -190,12 +195,13 @@ impl goldenscript::Runner for Script {
             }
             "limit" => {
                 let limit = args.next_pos().ok_or("how many?")?.parse()?;
-                self.table = LockTable::with_limit(limit);
+                self.table = table_of(limit);
             }
             "list" => self.list(&mut out)?,
             "export" => {
+                let bytes = args.take_key("bytes").map_or(Ok(usize::MAX), str::parse)?;
                 let within = args.next_pos().map(span);
-                self.exported = self.table.export(within.as_ref(), 10, 0);
+                self.exported = self.table.export(within.as_ref(), 10, bytes, 0);
                 for lock in &self.exported {
                     let holder = lock.holder.as_ref().map(name_of).ok_or("no holder")?;
                     let (key, kind) = (String::from_utf8_lossy(&lock.key), lock.strength());
@@ -294,8 +300,12 @@ proptest! {
     /// Whatever happens, nobody is left waiting for nothing without being told, no two
     /// transactions hold one key, and the indexes agree with the keys.
     #[test]
-    fn who_can_go_is_told(steps in prop::collection::vec(any_step(), 1..40)) {
-        let mut table = LockTable::with_limit(5);
+    fn who_can_go_is_told(
+        steps in prop::collection::vec(any_step(), 1..40),
+        seed in any::<u64>(),
+    ) {
+        let limits = Limits::of_seed(seed);
+        let mut table = LockTable::new(&limits);
         let mut requests: Vec<(LockRequest, Option<LockTicket>)> = Vec::new();
         for step in steps {
             let before = blocked(&table);

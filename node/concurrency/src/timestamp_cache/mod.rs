@@ -24,8 +24,8 @@
 //!    it by others, and not below the own ones.
 //! 2. If two read at the same timestamp, it counts as the read of neither: both writes go above it.
 //! 3. The answer for a key never sinks, until the cache is reset.
-//! 4. There are at most two generations of [`POINTS_MAX`] points and [`SPANS_MAX`] bounds of
-//!    spans.
+//! 4. There are at most two generations of [`Limits::read_points_max`] points and
+//!    [`Limits::read_spans_max`] bounds of spans, beside those of the span added last.
 
 mod summary;
 #[cfg(test)]
@@ -41,11 +41,7 @@ use bytes::Bytes;
 use crdb_keys::{Key, Span, Timestamp};
 
 pub use self::summary::{PointRead, ReadSummary, SpanRead};
-
-/// Points per generation, at most.
-pub const POINTS_MAX: usize = 32_768;
-/// Bounds of spans per generation, at most.
-pub const SPANS_MAX: usize = 2_048;
+use crate::Limits;
 
 /// The transaction that read, by the 16 bytes of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,20 +199,31 @@ impl Generation {
 }
 
 /// The reads of one range.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TimestampCache {
     /// Everything may have been read up to here.
     low_water: Timestamp,
     current: Generation,
     old: Generation,
-    bounds: Option<(usize, usize)>,
+    limits: Limits,
+}
+
+impl Default for TimestampCache {
+    fn default() -> Self {
+        Self::new(&Limits::default())
+    }
 }
 
 impl TimestampCache {
-    /// A cache with other bounds than the usual ones.
+    /// A cache in which nothing counts as read.
     #[must_use]
-    pub fn with_bounds(points_max: usize, spans_max: usize) -> Self {
-        Self { bounds: Some((points_max, spans_max)), ..Self::default() }
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            low_water: Timestamp::ZERO,
+            current: Generation::default(),
+            old: Generation::default(),
+            limits: *limits,
+        }
     }
 
     /// Notes that `reader` read `span` at `timestamp`.
@@ -256,7 +263,7 @@ impl TimestampCache {
     /// Forgets all reads: everything counts as read up to `low_water`. For a new lease, below
     /// whose start all reads of the leases before lie.
     pub fn reset(&mut self, low_water: Timestamp) {
-        *self = Self { low_water, bounds: self.bounds, ..Self::default() };
+        *self = Self { low_water, ..Self::new(&self.limits) };
     }
 
     /// Everything may have been read up to here.
@@ -266,8 +273,8 @@ impl TimestampCache {
     }
 
     fn rotate_if_full(&mut self) {
-        let (points_max, spans_max) = self.bounds.unwrap_or((POINTS_MAX, SPANS_MAX));
-        if self.current.points.len() <= points_max && self.current.spans.len() <= spans_max {
+        let (points, spans) = (self.current.points.len(), self.current.spans.len());
+        if points <= self.limits.read_points_max && spans <= self.limits.read_spans_max {
             return;
         }
         self.low_water = self.low_water.max(self.old.latest);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use crdb_keys::{Span, Timestamp};
 use crdb_proto::kv;
+use prost::Message as _;
 
 use super::{Mark, ReaderId, TimestampCache};
 
@@ -56,11 +57,21 @@ enum Read {
     Span(SpanRead),
 }
 
+impl Read {
+    /// About how many it takes in a message.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Point(point) => point.encoded_len(),
+            Self::Span(span) => span.encoded_len(),
+        }
+    }
+}
+
 impl TimestampCache {
-    /// The latest reads, `max` of them, and a low-water mark that covers the others. Points are not
-    /// told apart by range: both sides of a split get all.
+    /// The latest reads, at most `max` of about `bytes_max` bytes, and a low-water mark that covers
+    /// the others. Points are not told apart by range: both sides of a split get all.
     #[must_use]
-    pub fn summary(&self, max: usize) -> ReadSummary {
+    pub fn summary(&self, max: usize, bytes_max: usize) -> ReadSummary {
         let mut reads: Vec<(Timestamp, Read)> = Vec::new();
         for generation in [&self.current, &self.old] {
             for (hash, mark) in &generation.points {
@@ -84,6 +95,17 @@ impl TimestampCache {
             let dropped = reads.drain(max..).map(|(timestamp, _)| timestamp);
             low_water = dropped.fold(low_water, Timestamp::max);
         }
+        reads.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        let mut bytes = 0;
+        let kept = reads.iter().take_while(|(_, read)| {
+            bytes += read.bytes();
+            bytes <= bytes_max
+        });
+        let kept = kept.count();
+        if let Some((newest_left_out, _)) = reads.get(kept) {
+            low_water = low_water.max(*newest_left_out);
+        }
+        reads.truncate(kept);
         let mut summary =
             ReadSummary { low_water: Some(low_water.into()), ..ReadSummary::default() };
         for (_, read) in reads {

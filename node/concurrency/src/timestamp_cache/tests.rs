@@ -8,11 +8,16 @@ use proptest::prelude::*;
 use test_each_file::test_each_path;
 
 use super::{ReaderId, TimestampCache, hash};
+use crate::Limits;
 
 test_each_path! { in "node/concurrency/src/testscripts/timestamp_cache" as scripts => run_script }
 
 fn run_script(path: &Path) {
     goldenscript::run(&mut Script::default(), path).expect("script failed");
+}
+
+fn cache_of(read_points_max: usize, read_spans_max: usize) -> TimestampCache {
+    TimestampCache::new(&Limits { read_points_max, read_spans_max, ..Limits::default() })
 }
 
 fn reader(name: &str) -> Option<ReaderId> {
@@ -29,7 +34,8 @@ fn span(text: &str) -> Span {
 }
 
 /// `bounds POINTS SPANS`, `read SPAN TS [by=TXN]`, `floor SPAN [by=TXN]`, `reset TS`, and
-/// `move MAX`, which hands a summary of at most that many reads to an empty cache and goes on there.
+/// `move MAX [bytes=N]`, which hands a summary of at most that many reads and bytes to an empty
+/// cache and goes on there.
 #[derive(Default)]
 struct Script {
     cache: TimestampCache,
@@ -46,11 +52,12 @@ impl goldenscript::Runner for Script {
         let mut out = String::new();
         let mut args = command.consume_args();
         let by = args.take_key("by").and_then(reader);
+        let bytes = args.take_key("bytes").map_or(Ok(usize::MAX), str::parse)?;
         let mut next = || args.next_pos().ok_or("an argument is missing");
         match command.name.as_str() {
             "bounds" => {
                 let (points, spans) = (next()?.parse()?, next()?.parse()?);
-                self.cache = TimestampCache::with_bounds(points, spans);
+                self.cache = cache_of(points, spans);
             }
             "read" => {
                 let span = span(next()?);
@@ -63,7 +70,7 @@ impl goldenscript::Runner for Script {
             }
             "reset" => self.cache.reset(Timestamp::new(next()?.parse()?, 0)),
             "move" => {
-                let summary = self.cache.summary(next()?.parse()?);
+                let summary = self.cache.summary(next()?.parse()?, bytes);
                 writeln!(
                     out,
                     "{} points, {} spans, low water {}",
@@ -131,15 +138,18 @@ proptest! {
         reads in prop::collection::vec(any_read(), 0..40),
         moved_after in 0..40_usize,
         keep in 0..6_usize,
+        bytes in prop_oneof![Just(usize::MAX), 0..200_usize],
+        seed in any::<u64>(),
     ) {
+        let limits = Limits::of_seed(seed);
         let mut exact = TimestampCache::default();
-        let mut small = TimestampCache::with_bounds(2, 6);
+        let mut small = TimestampCache::new(&limits);
         for (index, read) in reads.iter().enumerate() {
             let by = read.by.and_then(id);
             exact.add(&read.span, Timestamp::new(read.at, 0), by);
             small.add(&read.span, Timestamp::new(read.at, 0), by);
             if index == moved_after {
-                let summary = small.summary(keep);
+                let summary = small.summary(keep, bytes);
                 prop_assert!(summary.points.len() + summary.spans.len() <= keep);
                 small.reset(Timestamp::ZERO);
                 small.import(&summary);
@@ -158,7 +168,8 @@ proptest! {
                 }
             }
         }
-        prop_assert!(small.current.points.len() <= 2 && small.current.spans.len() <= 6);
-        prop_assert!(small.old.points.len() <= 3 && small.old.spans.len() <= 9);
+        let (points, spans) = (limits.read_points_max, limits.read_spans_max);
+        prop_assert!(small.current.points.len() <= points && small.current.spans.len() <= spans);
+        prop_assert!(small.old.points.len() <= points + 1 && small.old.spans.len() <= spans + 3);
     }
 }

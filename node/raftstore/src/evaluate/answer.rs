@@ -17,9 +17,6 @@ use crate::{
     io::ProposalResult,
 };
 
-/// Locks shown by one request, at most.
-const LOCKS_SHOWN_MAX: usize = 1_000;
-
 /// Whether all requests of `batch` are about the lock table. Such batches are not evaluated.
 pub(super) fn is_about_locks(batch: &BatchRequest) -> bool {
     let about_locks = |request: &kv::Request| {
@@ -32,13 +29,14 @@ pub(super) fn is_about_locks(batch: &BatchRequest) -> bool {
 pub(super) fn about_locks(
     batch: &BatchRequest,
     reader: &impl Reader,
+    most: usize,
 ) -> Result<Vec<Response>, crdb_storage::Error> {
     let answer = |request: &kv::Request| {
         let Some(Request::QueryLocks(query)) = &request.kind else {
             return Ok(Response::default());
         };
         let span = span_or_point(&query.start, &query.end);
-        let (max, mut locks) = (shown_max(query), Vec::new());
+        let (max, mut locks) = (shown_max(query, most), Vec::new());
         lock::scan_intents(reader, &span, Direction::Forward, &mut |key, intent| {
             locks.push(kv::LockInfo {
                 key,
@@ -70,7 +68,7 @@ pub(super) fn complete<E: Engine>(
             }
             (Some(Request::QueryTxn(query)), Some(Answer::QueryTxn(answer))) => {
                 if let Some(txn) = &query.txn {
-                    let waits = store.shared.txn_waits.lock();
+                    let mut waits = store.shared.txn_waits.lock();
                     answer.dependents = waits.dependents_of(&txn.id, now.0);
                 }
             }
@@ -84,7 +82,8 @@ pub(super) fn complete<E: Engine>(
                 *answer = Some(Answer::ReleaseLocks(kv::ReleaseLocksResponse {}));
             }
             (Some(Request::QueryLocks(query)), Some(Answer::QueryLocks(answer))) => {
-                add_known_locks(replica, query, &mut answer.locks, now);
+                let max = shown_max(query, store.shared.config.limits.locks_shown_max);
+                add_known_locks(replica, query, &mut answer.locks, max, now);
             }
             _ => {}
         }
@@ -114,9 +113,9 @@ fn add_known_locks(
     replica: &ReplicaHandle,
     query: &kv::QueryLocksRequest,
     locks: &mut Vec<kv::LockInfo>,
+    max: usize,
     now: Mono,
 ) {
-    let max = shown_max(query);
     let span = span_or_point(&query.start, &query.end);
     let known = replica.locks.list(&span, max, now.0);
     locks.retain(|intent| !known.iter().any(|lock| lock.replicated && lock.key == intent.key));
@@ -128,9 +127,9 @@ fn add_known_locks(
     }
 }
 
-fn shown_max(query: &kv::QueryLocksRequest) -> usize {
+fn shown_max(query: &kv::QueryLocksRequest, most: usize) -> usize {
     let wanted = usize::try_from(query.max_locks).unwrap_or(usize::MAX);
-    if wanted == 0 { LOCKS_SHOWN_MAX } else { wanted.min(LOCKS_SHOWN_MAX) }
+    if wanted == 0 { most } else { wanted.min(most) }
 }
 
 fn span_or_point(start: &Key, end: &Key) -> Span {
@@ -204,6 +203,11 @@ impl<E: Engine> Evaluation<E> {
         let range = self.range_id().unwrap_or_default();
         let message = format!("{max} requests wait for the same keys or locks of {range} already");
         self.failure(message, ErrorKind::Unavailable(kv::Unavailable {}))
+    }
+
+    /// See [`Self::crowded`].
+    pub(super) fn crowded_locks(&self) -> BatchResponse {
+        self.crowded(self.store.shared.config.concurrency.lock_waiters_max)
     }
 
     /// The transaction ended while its request waited, so nobody hears this.

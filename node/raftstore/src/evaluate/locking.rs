@@ -2,7 +2,7 @@
 
 use std::{task::Waker, time::Duration};
 
-use crdb_concurrency::{LockGuard, LockRequest, Sequenced, WAITERS_MAX};
+use crdb_concurrency::{LockGuard, LockRequest, Sequenced};
 use crdb_keys::Key;
 use crdb_proto::kv::{BatchHeader, TxnMeta, WaitPolicy};
 use crdb_storage::Engine;
@@ -44,7 +44,7 @@ impl<E: Engine> Evaluation<E> {
                     drop(latch);
                     return self.queue(place, now, waker);
                 }
-                Sequenced::Crowded => return done(self.crowded(WAITERS_MAX)),
+                Sequenced::Crowded => return done(self.crowded_locks()),
                 Sequenced::Ended => return done(self.ended()),
             }
         }
@@ -70,7 +70,7 @@ impl<E: Engine> Evaluation<E> {
 
     /// Waits at `place` for a lock, without latches; or goes on.
     pub(super) fn queue(&mut self, place: LockGuard, now: Mono, waker: &Waker) -> Progress {
-        let lease_wait = self.store.shared.config.lease_wait_max;
+        let lease_wait = self.store.shared.config.limits.lease_wait;
         self.give_up = now.after(lease_wait);
         // The waker is left before the lease is looked at: who ends the lease wakes.
         let blocker = place.blocker(waker);
@@ -131,7 +131,7 @@ impl<E: Engine> Evaluation<E> {
             }
             // An error that names no intent: there is nothing to wait for.
             Sequenced::Free(_) => done(self.invalid("nothing is in the way of the request")),
-            Sequenced::Crowded => done(self.crowded(WAITERS_MAX)),
+            Sequenced::Crowded => done(self.crowded_locks()),
             Sequenced::Ended => done(self.ended()),
         }
     }
@@ -156,7 +156,7 @@ impl<E: Engine> Evaluation<E> {
                 return Ok(hold);
             }
             Sequenced::Waits(place) => place,
-            Sequenced::Crowded => return Err(Box::new(done(self.crowded(WAITERS_MAX)))),
+            Sequenced::Crowded => return Err(Box::new(done(self.crowded_locks()))),
             Sequenced::Ended => return Err(Box::new(done(self.ended()))),
         };
         Err(Box::new(match (self.wait_policy(), place.blocker(waker)) {

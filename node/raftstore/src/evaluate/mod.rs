@@ -198,7 +198,7 @@ impl<E: Engine> Evaluation<E> {
         let writes = !evaluate::is_read_only(&request);
         let versions = Writes::of(&request);
         let spans = evaluate::latch_spans(&request);
-        let give_up = now.after(store.shared.config.lease_wait_max);
+        let give_up = now.after(store.shared.config.limits.lease_wait);
         Self {
             store,
             request,
@@ -239,7 +239,7 @@ impl<E: Engine> Evaluation<E> {
 
     /// Begins again, after an end without effect that may be another one now.
     pub fn again(&mut self, now: Mono) {
-        self.give_up = now.after(self.store.shared.config.lease_wait_max);
+        self.give_up = now.after(self.store.shared.config.limits.lease_wait);
         self.lock_deadline = None;
         self.stage = Stage::Start;
     }
@@ -323,7 +323,7 @@ impl<E: Engine> Evaluation<E> {
         };
         match latch {
             Some(latch) => self.latch(latch, waker),
-            None => done(self.crowded(crdb_concurrency::LATCH_WAIT_MAX)),
+            None => done(self.crowded(replica.latches.waits_max())),
         }
     }
 
@@ -451,8 +451,9 @@ impl<E: Engine> Evaluation<E> {
         if let Some(error) = gc::check(&replica, &self.request) {
             return self.reply_later(hold, chosen, Err(error), LockChanges::default());
         }
+        let limits = &self.store.shared.config.limits;
         if answer::is_about_locks(&self.request) {
-            return match answer::about_locks(&self.request, snapshot) {
+            return match answer::about_locks(&self.request, snapshot, limits.locks_shown_max) {
                 Ok(found) => self.reply_later(hold, chosen, Ok(found), LockChanges::default()),
                 Err(error) => self.broken(&error),
             };
@@ -505,7 +506,13 @@ impl<E: Engine> Evaluation<E> {
             return self.reply_later(hold, chosen, Ok(responses), changes);
         }
         // Encoded here, on the caller's thread: the scheduler has other ranges to serve.
-        let effect = Effect::Command(gc::command(&self.request, batch.encode()));
+        let encoded = batch.encode();
+        let (bytes, max) = (encoded.len(), self.store.shared.config.limits.command_bytes_max);
+        if bytes > max {
+            let why = format!("a batch writes {bytes} bytes at once, the most is {max}");
+            return done(self.invalid(&why));
+        }
+        let effect = Effect::Command(gc::command(&self.request, encoded));
         self.stage = Stage::Proposing(hold, chosen, effect, (responses, changes));
         Progress::Yield(YieldPoint::BeforePropose)
     }

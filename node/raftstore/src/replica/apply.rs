@@ -255,6 +255,7 @@ impl<E: Engine> Replica<E> {
         for (pending, result) in effects.decided {
             pending.complete(result);
         }
+        self.propose_waiting(ctx);
     }
 }
 

@@ -18,9 +18,6 @@ use raft::{
 use super::{Ctx, Replica};
 use crate::{command::Kind, io::ReplicaChange};
 
-/// A learner this many entries behind counts as caught up.
-const CAUGHT_UP_ENTRIES: u64 = 64;
-
 impl<E: Engine> Replica<E> {
     /// Takes the next step towards the replicas the range should have.
     pub(super) fn run_replicate_queue(&mut self, ctx: &mut Ctx<'_, E>) {
@@ -56,7 +53,7 @@ impl<E: Engine> Replica<E> {
                 progress.state != ProgressState::Snapshot
                     && progress.matched > 0
                     && self.is_responsive(ctx, replica.replica_id)
-                    && progress.matched + CAUGHT_UP_ENTRIES >= committed
+                    && progress.matched + ctx.config.limits.caught_up_entries >= committed
             })
         };
         let replicas = self.descriptor.iter().flat_map(|descriptor| &descriptor.replicas);

@@ -6,10 +6,10 @@
 //! 2. at T, the clock's present, "lease ended at T" goes through the log: the next lease starts
 //!    above T and need not wait for the bounds of promises to this one;
 //! 3. raft hands leadership to the target, whose votes are forced and pass every promise;
-//! 4. if that has not happened within 300 ms, this replica steps down and campaigns itself, by
+//! 4. if that has not happened within [`Limits::transfer_wait`], this replica steps down and campaigns itself, by
 //!    force as well: it never serves again in a term whose lease it ended.
 
-use std::{collections::BTreeMap, task::Waker, time::Duration};
+use std::{collections::BTreeMap, task::Waker};
 
 use crdb_keys::{ReplicaId, StoreId};
 use crdb_storage::Engine;
@@ -26,17 +26,9 @@ use crate::{
     handle::{Completion, LatchGuard},
     io::ProposalResult,
     lease::{Bound, Serving},
+    limits::Limits,
     promise,
 };
-
-/// How long raft gets to hand leadership over once the lease has ended.
-const TRANSFER_WAIT: Duration = Duration::from_millis(300);
-/// How long a transfer waits for the writes under way before it is given up.
-const LATCH_WAIT: Duration = Duration::from_secs(1);
-/// How long who asked for a transfer waits to hear that the lease is elsewhere.
-const TRANSFER_ANSWER: Duration = Duration::from_secs(5);
-/// After this long without a report, a snapshot counts as lost.
-const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 enum Stage {
@@ -130,6 +122,7 @@ impl<E: Engine> Replica<E> {
             self.handle.set_serving(None);
             self.tracker.clear();
             self.show_role();
+            self.refuse_waiting();
             // The latch of a transfer goes with `led`: who waited behind it finds the lease gone.
         }
     }
@@ -184,7 +177,7 @@ impl<E: Engine> Replica<E> {
         let lost: Vec<u64> = led
             .snapshots
             .iter()
-            .filter(|(_, since)| ctx.now.since(**since) > SNAPSHOT_WAIT)
+            .filter(|(_, since)| ctx.now.since(**since) > ctx.config.limits.snapshot_wait)
             .map(|(replica, _)| *replica)
             .collect();
         let lapsed = led.lapsed_since.map(|since| ctx.now.since(since));
@@ -228,6 +221,7 @@ impl<E: Engine> Replica<E> {
         led.lapsed_since = led.lapsed_since.or(Some(ctx.now));
         let guard = self.handle.latches.acquire_all();
         led.transfer = Some(Transfer { target, stage: Stage::Latching, since: ctx.now, guard });
+        self.refuse_waiting();
         self.show_role();
         self.handle.wake_lease_waiters();
         self.advance_transfer(ctx);
@@ -241,7 +235,7 @@ impl<E: Engine> Replica<E> {
             let why = "the lease stays: the node it is for was not heard from lately";
             return slot.complete(ProposalResult::Failed(why));
         }
-        self.transfer_waiters.push((slot, ctx.now.after(TRANSFER_ANSWER)));
+        self.transfer_waiters.push((slot, ctx.now.after(ctx.config.limits.transfer_answer)));
         self.transfer_lease(ctx, Some(target));
     }
 
@@ -283,13 +277,15 @@ impl<E: Engine> Replica<E> {
         };
         match transfer.stage {
             Stage::Latching if transfer.guard.is_granted(Waker::noop()) => self.end_lease(ctx),
-            Stage::Latching if ctx.now.since(transfer.since) > LATCH_WAIT => {
+            Stage::Latching
+                if ctx.now.since(transfer.since) > ctx.config.limits.transfer_latch_wait =>
+            {
                 self.give_up_transfer("writes under way were not decided in time");
             }
             Stage::Latching => {}
             Stage::Ending if self.applied.lease.end().is_some() => self.move_leadership(ctx),
             Stage::Ending => {}
-            Stage::Moving if ctx.now.since(transfer.since) > TRANSFER_WAIT => {
+            Stage::Moving if ctx.now.since(transfer.since) > ctx.config.limits.transfer_wait => {
                 self.reelect_self(ctx);
             }
             Stage::Moving => {}
@@ -297,15 +293,15 @@ impl<E: Engine> Replica<E> {
     }
 
     /// When a transfer wants to be looked at again.
-    pub(crate) fn transfer_deadline(&self) -> Option<Mono> {
+    pub(crate) fn transfer_deadline(&self, limits: &Limits) -> Option<Mono> {
         let transfer = self.leadership.as_ref()?.transfer.as_ref()?;
-        Some(transfer.since.after(TRANSFER_WAIT))
+        Some(transfer.since.after(limits.transfer_wait))
     }
 
     fn end_lease(&mut self, ctx: &mut Ctx<'_, E>) {
         let sequence = self.applied.lease.sequence;
         let end = ctx.clock.now();
-        let handover = self.handle.hand_over(None, ctx.now);
+        let handover = self.handle.hand_over(None, &ctx.config.limits, ctx.now);
         let end = EndLease { end: end.into(), handover };
         match self.propose_command(ctx, sequence, Kind::EndLease(end)) {
             Some(pending) => {

@@ -49,7 +49,7 @@ use crate::{
     closed::SideClosed,
     config::{Mono, PlantedBug, StoreConfig},
     handle::{Completion, ReplicaHandle, RoleView, StoreHandle},
-    io::{Outputs, StoreError},
+    io::{Outputs, Proposal, StoreError},
     lease::{Bound, LeaseTracker, SentAt},
     log::LogStore,
     logger,
@@ -103,6 +103,8 @@ pub(crate) struct Replica<E: Engine> {
     votes_term: u64,
     leadership: Option<Leadership>,
     pending: VecDeque<Pending>,
+    /// Proposals that wait for room in the log, in the order in which they came.
+    waiting: VecDeque<Proposal>,
     owed_ack: Option<OwedAck>,
     /// Where replicas live: from the descriptor, and learned from their messages.
     addresses: BTreeMap<u64, StoreId>,
@@ -169,13 +171,12 @@ impl<E: Engine> Replica<E> {
         });
         let seed = shared.config.seed ^ (range_id.get() << 32) ^ replica_id.get();
         let seen_term = raw.raft.term;
-        let forgets_reads = shared.config.has(PlantedBug::LeaseForgetsReads);
         let mut replica = Self {
             range_id,
             replica_id,
             store_id,
             raw,
-            handle: Arc::new(ReplicaHandle::new(shown, forgets_reads)),
+            handle: Arc::new(ReplicaHandle::new(shown, &shared.config)),
             descriptor: None,
             applied,
             promise,
@@ -184,6 +185,7 @@ impl<E: Engine> Replica<E> {
             votes_term: 0,
             leadership: None,
             pending: VecDeque::new(),
+            waiting: VecDeque::new(),
             owed_ack: None,
             addresses: BTreeMap::new(),
             incoming: None,
@@ -361,8 +363,8 @@ fn raft_config(config: &StoreConfig, replica_id: ReplicaId, applied: u64) -> raf
         min_election_tick: config.timing.election_ticks,
         max_election_tick: config.timing.election_ticks * 2,
         applied,
-        max_size_per_msg: 64 << 10,
-        max_inflight_msgs: 128,
+        max_size_per_msg: config.limits.append_bytes_max,
+        max_inflight_msgs: config.limits.appends_in_flight_max,
         check_quorum: true,
         pre_vote: true,
         read_only_option: raft::ReadOnlyOption::Safe,
@@ -371,8 +373,9 @@ fn raft_config(config: &StoreConfig, replica_id: ReplicaId, applied: u64) -> raf
         skip_bcast_commit: true,
         batch_append: true,
         priority: 0,
-        max_uncommitted_size: config.limits.uncommitted_bytes_max,
-        max_committed_size_per_ready: 4 << 20,
+        // Counted by raft and bounded by `has_room`: raft would drop what can wait.
+        max_uncommitted_size: u64::MAX / 2,
+        max_committed_size_per_ready: config.limits.applied_bytes_max,
     }
 }
 

@@ -152,8 +152,11 @@ impl<E: Engine> Replica<E> {
             }
             MessageType::MsgSnapshot => self.send_snapshot(ctx, to, message)?,
             _ => {
-                let sent = self.envelope(&message).map_err(|error| fatal(self.store_id, error))?;
-                ctx.outbox.message(to, sent);
+                for piece in pieces(message, ctx.config.limits.batch_bytes_max) {
+                    let sent =
+                        self.envelope(&piece).map_err(|error| fatal(self.store_id, error))?;
+                    ctx.outbox.message(to, sent);
+                }
             }
         }
         Ok(())
@@ -218,5 +221,73 @@ impl<E: Engine> Replica<E> {
             stream,
         });
         Ok(())
+    }
+}
+
+/// Cuts an append, into which raft merges all that a replica that comes back has missed, into
+/// several of about `bytes_max` bytes each. One entry goes whatever its size.
+fn pieces(mut message: Message, bytes_max: usize) -> Vec<Message> {
+    let size = |entry: &Entry| entry.data.len() + entry.context.len();
+    let total: usize = message.get_entries().iter().map(size).sum();
+    if message.get_msg_type() != MessageType::MsgAppend || total <= bytes_max {
+        return vec![message];
+    }
+    let entries = message.take_entries();
+    let mut pieces = vec![message];
+    let mut bytes = 0;
+    for entry in entries {
+        let Some(last) = pieces.last_mut() else { break };
+        let before = last.get_entries().last().map(|entry| (entry.index, entry.term));
+        if let Some((index, log_term)) = before
+            && bytes + size(&entry) > bytes_max
+        {
+            let mut next = last.clone();
+            next.clear_entries();
+            (next.index, next.log_term) = (index, log_term);
+            pieces.push(next);
+            bytes = 0;
+        }
+        bytes += size(&entry);
+        if let Some(last) = pieces.last_mut() {
+            last.mut_entries().push(entry);
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_is_cut_between_entries() {
+        let mut append = Message { index: 6, log_term: 2, commit: 9, ..Message::default() };
+        append.set_msg_type(MessageType::MsgAppend);
+        for (index, term, bytes) in [(7, 2, 40), (8, 3, 40), (9, 3, 500), (10, 4, 10), (11, 4, 10)]
+        {
+            let data = vec![0; bytes].into();
+            append.mut_entries().push(Entry { index, term, data, ..Entry::default() });
+        }
+        let shape = |bytes_max| {
+            pieces(append.clone(), bytes_max)
+                .into_iter()
+                .map(|piece| {
+                    assert_eq!((piece.get_msg_type(), piece.commit), (MessageType::MsgAppend, 9));
+                    let entries: Vec<_> = piece.get_entries().iter().map(|e| e.index).collect();
+                    (piece.index, piece.log_term, entries)
+                })
+                .collect::<Vec<_>>()
+        };
+        let cut = [(6, 2, vec![7, 8]), (8, 3, vec![9]), (9, 3, vec![10, 11])];
+        assert_eq!(shape(100), cut);
+        assert_eq!(shape(600), [(6, 2, vec![7, 8, 9, 10, 11])]);
+        let single = [
+            (6, 2, vec![7]),
+            (7, 2, vec![8]),
+            (8, 3, vec![9]),
+            (9, 3, vec![10]),
+            (10, 4, vec![11]),
+        ];
+        assert_eq!(shape(1), single);
     }
 }

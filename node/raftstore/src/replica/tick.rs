@@ -7,11 +7,6 @@ use raft::StateRole;
 use super::{Ctx, Leadership, Replica};
 use crate::{command::Kind, handle::RangeStatus};
 
-/// Ticks without a leader after which a replica asks whether it was removed, and between asking.
-const PROBE_TICKS: u32 = 50;
-/// Ticks between two looks at the replicas and the log.
-const QUEUE_TICKS: u64 = 5;
-
 impl<E: Engine> Replica<E> {
     /// One tick of the store, the `count`-th.
     pub(crate) fn tick(&mut self, ctx: &mut Ctx<'_, E>, count: u64) {
@@ -19,7 +14,8 @@ impl<E: Engine> Replica<E> {
             self.raw.tick();
             self.after_raft(ctx);
             self.tick_leader(ctx);
-            if self.is_leader() && count.is_multiple_of(QUEUE_TICKS) {
+            self.propose_waiting(ctx);
+            if self.is_leader() && count.is_multiple_of(ctx.config.limits.queue_ticks) {
                 self.maybe_truncate(ctx);
                 self.run_replicate_queue(ctx);
             }
@@ -55,7 +51,7 @@ impl<E: Engine> Replica<E> {
         let raft = &self.raw.raft;
         let unheard = if raft.promotable() { 0 } else { raft.election_elapsed };
         let unheard = u32::try_from(unheard).unwrap_or(u32::MAX).max(self.silent_ticks);
-        if unheard > 0 && unheard.is_multiple_of(PROBE_TICKS) {
+        if unheard > 0 && unheard.is_multiple_of(ctx.config.limits.probe_ticks) {
             self.probe(ctx);
         }
     }

@@ -31,6 +31,7 @@ use crdb_raftstore::{
     ReceivedSnapshot, SnapshotSend, Store, StoreConfig, StoreHandle,
 };
 use crdb_storage::MemoryEngine;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Wall time at which every test begins.
 const EPOCH_NANOS: u64 = 1_700_000_000_000_000_000;
@@ -82,6 +83,8 @@ pub struct Cluster {
     pub responses: BTreeMap<u64, BatchResponse>,
     next_call: u64,
     pub configure: fn(&mut StoreConfig),
+    /// Draws the bounds of the stores started from now on.
+    pub limits_seed: Option<u64>,
     pub members: BTreeSet<u32>,
     pub dead: BTreeSet<u32>,
     /// Drops of the batches for which it answers true.
@@ -101,6 +104,7 @@ impl Default for Cluster {
             responses: BTreeMap::new(),
             next_call: 0,
             configure: |_| {},
+            limits_seed: None,
             members: BTreeSet::new(),
             dead: BTreeSet::new(),
             filter: None,
@@ -168,6 +172,9 @@ impl Cluster {
         let incarnation = u64::from(id) * 1000 + node.incarnation;
         let mut config = StoreConfig::new(NodeId(id), StoreId(id), incarnation);
         config.seed = u64::from(id);
+        if let Some(seed) = self.limits_seed {
+            draw_limits(&mut config, seed);
+        }
         configure(&mut config);
         let store = Store::open(node.engine.clone(), node.clock.clone(), config, now).unwrap();
         node.store = Some(store);
@@ -490,6 +497,21 @@ impl Cluster {
         }
         out
     }
+}
+
+/// Bounds drawn by a seed. How long is waited stays: cluster time is short.
+fn draw_limits(config: &mut StoreConfig, seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut below = |below| rng.random_range(0..below);
+    let (drawn, usual) = (crdb_raftstore::Limits::draw(&mut below), config.limits);
+    config.limits = crdb_raftstore::Limits {
+        lease_wait: usual.lease_wait,
+        transfer_latch_wait: usual.transfer_latch_wait,
+        transfer_wait: usual.transfer_wait,
+        transfer_answer: usual.transfer_answer,
+        ..drawn
+    };
+    config.concurrency = crdb_concurrency::Limits::draw(&mut below);
 }
 
 fn joint(range: &RangeStatus) -> bool {
