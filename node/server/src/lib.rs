@@ -12,6 +12,7 @@
 //! | `net` | listeners, who owns an address, which protocol a connection speaks |
 //! | [`cluster_view`] | what is known of all nodes without asking |
 //! | [`store_file`] | the data directory: lock and identity |
+//! | `limits` | the bounds of all of it |
 //! | `http`, `admin`, `metrics` | what people and the operator look at |
 
 pub mod address;
@@ -20,6 +21,7 @@ mod clock;
 pub mod cluster_view;
 pub mod formation;
 mod http;
+mod limits;
 pub mod metrics;
 mod net;
 pub mod node;
@@ -27,6 +29,7 @@ pub mod peer;
 pub mod status_detail;
 pub mod store_file;
 
+pub use limits::{AllLimits, BadLimits, Limits};
 pub use net::bind::BindError;
 pub use node::{
     Advertised, ClockAstray, ClockOffsets, HttpAddress, Node, NodeConfig, NodeError, Serving,

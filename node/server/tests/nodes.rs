@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crdb_server::address::{Address, JoinList};
-use crdb_server::{HttpAddress, Node, NodeConfig, NodeError, StartMode, StartStatus, StoreDir};
+use crdb_server::{
+    AllLimits, HttpAddress, Node, NodeConfig, NodeError, StartMode, StartStatus, StoreDir,
+};
 use tokio_util::task::TaskTracker;
 
 /// How long anything may take.
@@ -48,6 +50,7 @@ fn start(store: &Path, mode: StartMode) -> Node {
         cache_bytes: 8 << 20,
         max_offset: Duration::from_millis(500),
         build_tag: "v0.1.0".to_owned(),
+        limits: AllLimits::default(),
     };
     let dir = StoreDir::open(store).unwrap();
     Node::start(config, dir).unwrap()

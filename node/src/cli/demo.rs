@@ -10,7 +10,7 @@ use crdb_shell::{ShellArgs, Target};
 use tempfile::TempDir;
 
 use super::signals::{Signals, exit_code};
-use super::{Failure, notice, version};
+use super::{Failure, limits, notice, version};
 
 /// Ports tried for SQL of the first node before any free one is taken.
 const SQL_PORT: u16 = 26257;
@@ -138,6 +138,7 @@ fn start(args: &DemoArgs, stores: &TempDir, first: Option<&Node>, n: u32) -> Res
         cache_bytes: 64 << 20,
         max_offset: Duration::from_millis(500),
         build_tag: version::build_tag(),
+        limits: limits::from_env()?,
     };
     let open = |store: &std::path::Path| {
         StoreDir::open(store).map_err(|error| Failure::new(error.to_string()))

@@ -4,6 +4,7 @@ mod background;
 mod client;
 mod demo;
 mod init;
+mod limits;
 mod node;
 mod signals;
 mod sql;
@@ -50,6 +51,9 @@ enum Command {
         #[arg(long)]
         build_tag: bool,
     },
+    /// Show the bounds of a node, or draw some for a test
+    #[command(hide = true)]
+    Limits(limits::LimitsArgs),
     /// Print a completion script for a shell
     Completion {
         /// Shell to complete in
@@ -117,6 +121,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Sql(args) => ("sql", sql::run(&args)),
         Command::Demo(args) => ("demo", demo::run(&args)),
         Command::Version { build_tag } => ("version", print_version(build_tag)),
+        Command::Limits(args) => ("limits", limits::run(&args)),
         Command::Completion { shell } => ("completion", print_completion(shell)),
     };
     outcome.unwrap_or_else(|failure| failure.report(name))

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 use crdb_server::address::{Address, DEFAULT_HTTP_PORT, DEFAULT_PORT, JoinList, PartialAddress};
-use crdb_server::{HttpAddress, Node, NodeConfig, Serving, StartError, StartMode, StoreDir};
+use crdb_server::{
+    AllLimits, HttpAddress, Node, NodeConfig, Serving, StartError, StartMode, StoreDir,
+};
 
 use super::signals::{Signals, exit_code};
 use super::values::{Size, parse_duration, parse_locality, parse_size, parse_store};
-use super::{Failure, background, notice};
+use super::{Failure, background, limits, notice};
 use crate::logging;
 
 /// After this long without serving, the user is told what may be missing.
@@ -165,7 +167,7 @@ fn run(args: NodeArgs, mode: StartMode) -> Result<ExitCode, Failure> {
     if args.certs_dir.is_some() {
         notice("WARNING: --certs-dir has no effect with --insecure.");
     }
-    let config = config(&args, mode, locality(&args)?);
+    let config = config(&args, mode, locality(&args)?, limits::from_env()?);
     if let Some(code) = already_running(&config)? {
         return Ok(code);
     }
@@ -184,7 +186,12 @@ fn locality(args: &NodeArgs) -> Result<Vec<(String, String)>, Failure> {
     parse_locality(text.trim()).map_err(bad)
 }
 
-fn config(args: &NodeArgs, mode: StartMode, locality: Vec<(String, String)>) -> NodeConfig {
+fn config(
+    args: &NodeArgs,
+    mode: StartMode,
+    locality: Vec<(String, String)>,
+    limits: AllLimits,
+) -> NodeConfig {
     let with_port = |mut address: PartialAddress, port: Option<u16>| {
         address.port = port.or(address.port);
         address
@@ -211,6 +218,7 @@ fn config(args: &NodeArgs, mode: StartMode, locality: Vec<(String, String)>) -> 
         cache_bytes: args.cache.of(memory_bytes()),
         max_offset: args.max_offset,
         build_tag: super::version::build_tag(),
+        limits,
     }
 }
 

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::reject::reject;
+use crate::limits::Limits;
 
 /// What every HTTP/2 client sends first.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,9 +45,9 @@ pub(crate) struct Bounds {
     pub room: usize,
 }
 
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { deadline: Duration::from_secs(5), room: 512 }
+impl From<&Limits> for Bounds {
+    fn from(limits: &Limits) -> Self {
+        Self { deadline: limits.stranger_timeout, room: limits.strangers_max }
     }
 }
 
@@ -292,9 +293,13 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), what).await.unwrap()
     }
 
+    fn bounds() -> Bounds {
+        Bounds::from(&Limits::default())
+    }
+
     #[tokio::test]
     async fn protocols_are_told_apart_however_the_bytes_arrive() {
-        let mut world = world(Bounds::default()).await;
+        let mut world = world(bounds()).await;
         let mut slow = world.say(b"PRI * HT").await;
         tokio::time::sleep(PREFACE_RECHECK * 3).await;
         slow.write_all(b"TP/2.0\r\n\r\nSM\r\n\r\n and more").await.unwrap();
@@ -317,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_say_what_it_speaks_is_let_go() {
-        let bounds = Bounds { deadline: Duration::from_millis(50), ..Bounds::default() };
+        let bounds = Bounds { deadline: Duration::from_millis(50), ..bounds() };
         let world = world(bounds).await;
         for opening in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n"] {
             let mut client = world.say(opening).await;
@@ -332,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_beyond_the_room_wait_until_another_has_said_who_it_is() {
-        let world = world(Bounds { room: 1, ..Bounds::default() }).await;
+        let world = world(Bounds { room: 1, ..bounds() }).await;
         let first = world.say(&[0]).await;
         in_time(world.keeper.news.notified()).await;
         let second = world.say(&[0]).await;

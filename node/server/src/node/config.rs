@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::{Address, JoinList, PartialAddress};
+use crate::limits::AllLimits;
 
 /// Everything `crdb start` decides for a node.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct NodeConfig {
     pub max_offset: Duration,
     /// Version of the binary.
     pub build_tag: String,
+    /// Bounds.
+    pub limits: AllLimits,
 }
 
 /// Where HTTP is listened for.

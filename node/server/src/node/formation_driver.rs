@@ -88,10 +88,11 @@ impl Driver<'_> {
             self.next_join.remove(&peer);
             let descriptor = Some(self.shared.descriptor());
             let request = JoinRequest { descriptor, cluster_id: String::new() };
+            let limits = *self.shared.limits();
             self.calls.spawn(async move {
                 let address = peer.to_string();
                 // One after another: each call that succeeds would give out a node id.
-                let call = one_shot_any(&address, |mut client| {
+                let call = one_shot_any(&address, &limits, |mut client| {
                     let request = request.clone();
                     async move { client.join(request).await }
                 });
@@ -107,10 +108,11 @@ impl Driver<'_> {
         for action in actions {
             match action {
                 Action::Ask { peer, request } => {
+                    let limits = *self.shared.limits();
                     self.calls.spawn(async move {
                         let attempt = request.attempt.clone();
                         let address = peer.to_string();
-                        let call = one_shot_each(&address, ASK_TIMEOUT, |mut client| {
+                        let call = one_shot_each(&address, &limits, ASK_TIMEOUT, |mut client| {
                             let request = request.clone();
                             async move { client.promise(request).await }
                         });

@@ -35,13 +35,7 @@ use tracing::debug;
 
 use super::shared::{Running, Shared};
 use crate::clock::elapsed;
-
-/// Commands of one run on one range, each of which looks at a bounded number of versions.
-const COMMANDS_PER_RANGE: usize = 20;
-/// Longest and shortest pause between two runs.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// See [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(500);
+use crate::limits::Limits;
 
 /// What is known of a range that was swept.
 #[derive(Clone, Debug, Default)]
@@ -106,14 +100,15 @@ impl Sweep {
 /// Collects garbage until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let Some(running) = shared.running.get() else { return };
+    let limits = shared.limits();
     let mut sweeps: BTreeMap<RangeId, Sweep> = BTreeMap::new();
     loop {
         let began = elapsed();
         // The setting may become shorter while this waits.
-        while elapsed().saturating_sub(began) < pause(shared.settings.get(GC_TTL)) {
+        while elapsed().saturating_sub(began) < pause(limits, shared.settings.get(GC_TTL)) {
             tokio::select! {
                 () = shared.stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE_MIN) => {}
+                () = tokio::time::sleep(limits.gc_pause_min) => {}
             }
         }
         let ttl = shared.settings.get(GC_TTL);
@@ -133,8 +128,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 /// The time between two runs while versions are kept for `ttl`.
-fn pause(ttl: Duration) -> Duration {
-    (ttl / 10).clamp(PAUSE_MIN, PAUSE_MAX)
+fn pause(limits: &Limits, ttl: Duration) -> Duration {
+    (ttl / 10).min(limits.gc_pause_max).max(limits.gc_pause_min)
 }
 
 /// Below this no open transaction of a live node reads.
@@ -169,7 +164,7 @@ async fn sweep(
         return Ok(());
     };
     let (mut removed, mut records_left) = (0, false);
-    for _ in 0..COMMANDS_PER_RANGE {
+    for _ in 0..shared.limits().gc_commands {
         let collected = collect(running, range, start.clone(), threshold).await?;
         removed += collected.removed;
         let gone = clean_up(running, &collected.abandoned).await;

@@ -25,8 +25,6 @@ use crate::clock::elapsed;
 use crate::peer::{PeerBook as _, dial_any, hello::hello, one_shot};
 use crate::status_detail::{CALLER_IS_ADDRESSEE, OTHER_CLUSTER, detail};
 
-const INTERVAL: Duration = Duration::from_secs(1);
-const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause between two announcements through the same `--join` entry.
 const ANNOUNCE_RETRY: Duration = Duration::from_millis(500);
 /// Name of the file with the nodes learned.
@@ -45,7 +43,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut calls: JoinSet<Result<Answer, NodeId>> = JoinSet::new();
     let mut busy: Vec<NodeId> = Vec::new();
     let mut clocks = ClockGuard::new(shared.clock.max_offset());
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = tokio::time::interval(shared.limits().gossip_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -97,12 +95,13 @@ async fn exchange(
     let own = shared.identity.get().ok_or(peer)?;
     let mut client = match client {
         Some(client) => client,
-        None => dial_any(&address.address).await.map_err(|_| peer)?,
+        None => dial_any(&address.address, shared.limits()).await.map_err(|_| peer)?,
     };
     let greeting = hello(own, peer, &address.store_uuid);
     let message = GossipMessage { hello: Some(greeting), ..outgoing(shared) };
+    let patience = shared.limits().gossip_timeout;
     let sent = shared.clock.wall_nanos();
-    let said = match tokio::time::timeout(CALL_TIMEOUT, client.gossip(message)).await {
+    let said = match tokio::time::timeout(patience, client.gossip(message)).await {
         Ok(answer) => answer.map(|message| (message.into_inner(), sent, shared.clock.wall_nanos())),
         Err(_) => Err(Status::deadline_exceeded("no answer")),
     };
@@ -200,9 +199,11 @@ async fn announce_round(
             descriptor: Some(shared.descriptor()),
             cluster_id: own.cluster_id.clone(),
         };
+        let limits = *shared.limits();
         calls.spawn(async move {
             let address = entry.to_string();
-            let call = one_shot(&address, |mut client| async move { client.join(request).await });
+            let call =
+                one_shot(&address, &limits, |mut client| async move { client.join(request).await });
             let answer = call.await;
             (entry, answer)
         });

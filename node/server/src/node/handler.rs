@@ -146,6 +146,7 @@ impl Shared {
                 running.sender.as_ref() as &dyn Sender,
                 &descriptor.store_uuid,
                 &descriptor.address,
+                self.limits().node_id_attempts,
             );
             let id = id.await.map_err(|error| match error {
                 SendError::Invalid { .. } => Status::internal(error.to_string()),

@@ -21,15 +21,6 @@ use super::kv_client::OwnBatch;
 use super::shared::{Running, Shared};
 use crate::clock::elapsed;
 
-/// Pause before a heartbeat that failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
-/// Time for one heartbeat; beyond, it starts anew.
-const ATTEMPT: Duration = Duration::from_secs(4);
-/// How often the catalog version is looked at.
-const CATALOG_POLL: Duration = Duration::from_millis(250);
-/// How often a node looks for schema changes whose gateway is gone.
-const CATALOG_UPKEEP: Duration = Duration::from_secs(5);
-
 struct Heart<'a> {
     shared: &'a Shared,
     running: &'a Running,
@@ -43,18 +34,19 @@ struct Heart<'a> {
 /// Writes the record every [`HEARTBEAT_INTERVAL`] and when asked to, until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let Some(running) = shared.running.get() else { return };
+    let limits = shared.limits();
     let mut heart = Heart { shared: &shared, running, epoch: None, stored: None, known: false };
     loop {
         let beat = tokio::select! {
             () = shared.stop.cancelled() => return,
-            beat = tokio::time::timeout(ATTEMPT, heart.beat()) => beat,
+            beat = tokio::time::timeout(limits.liveness_attempt, heart.beat()) => beat,
         };
         let pause = match beat {
             Ok(Ok(())) => HEARTBEAT_INTERVAL,
             Ok(Err(Beat::Again(reason))) => {
                 debug!(%reason, "liveness record not written");
                 heart.known = false;
-                RETRY
+                limits.liveness_retry
             }
             Ok(Err(Beat::Over(error))) => {
                 shared.fail(NodeError::Liveness(error));
@@ -63,7 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(_) => {
                 debug!("liveness record not written in time");
                 heart.known = false;
-                RETRY
+                limits.liveness_retry
             }
         };
         tokio::select! {
@@ -150,7 +142,7 @@ pub(crate) async fn feed_stores(shared: Arc<Shared>) {
 /// node adopted a new version.
 pub(crate) async fn watch_catalog(shared: Arc<Shared>) {
     let Some(running) = shared.running.get() else { return };
-    let mut ticks = tokio::time::interval(CATALOG_POLL);
+    let mut ticks = tokio::time::interval(shared.limits().catalog_poll);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reported = 0;
     let mut unusable = Vec::new();
@@ -197,7 +189,7 @@ fn tell_settings(shared: &Shared, running: &Running) {
 /// its gateway half-way would stay offline.
 pub(crate) async fn keep_catalog(shared: Arc<Shared>) {
     let Some(running) = shared.running.get() else { return };
-    let mut ticks = tokio::time::interval(CATALOG_UPKEEP);
+    let mut ticks = tokio::time::interval(shared.limits().catalog_upkeep);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

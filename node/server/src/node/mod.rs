@@ -241,6 +241,10 @@ impl Node {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
+        let changed = shared.config.limits.changed();
+        if !changed.is_empty() {
+            warn!(limits = changed, "runs with limits that are not those of production");
+        }
         gossip::recall(&shared);
         if let Some(member) = &ident.member {
             shared.formation.lock().set_member(member.cluster_id.clone());
@@ -443,13 +447,13 @@ fn serve(shared: &Arc<Shared>, listeners: Listeners) -> Vec<Option<AddressLock>>
     let (rpc, incoming) = mpsc::channel::<io::Result<TcpStream>>(64);
     let sql: Arc<pg::SqlGate> = Arc::new(pg::SqlGate::new(Arc::clone(shared)));
     let destinations = Destinations { rpc, sql };
-    let (tasks, stop) = (&shared.tasks, &shared.stop);
+    let (tasks, stop, limits) = (&shared.tasks, &shared.stop, shared.limits());
     let rpc_accepts = if listeners.sql.is_some() { Accepts::Rpc } else { Accepts::Both };
     let mut locks = vec![listeners.rpc.lock];
     tasks.spawn(accept_loop(
         listeners.rpc.listener,
         rpc_accepts,
-        Bounds::default(),
+        Bounds::from(limits),
         destinations.clone(),
         tasks.clone(),
         stop.clone(),
@@ -459,20 +463,20 @@ fn serve(shared: &Arc<Shared>, listeners: Listeners) -> Vec<Option<AddressLock>>
         tasks.spawn(accept_loop(
             sql.listener,
             Accepts::Sql,
-            Bounds::default(),
+            Bounds::from(limits),
             destinations,
             tasks.clone(),
             stop.clone(),
         ));
     }
     let handler: Arc<dyn crate::peer::PeerHandler> = Arc::<Shared>::clone(shared);
-    let peer = PeerService::new(handler, tasks.clone(), stop.clone());
+    let peer = PeerService::new(handler, *limits, tasks.clone(), stop.clone());
     let admin = AdminService::server(Arc::clone(shared));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes)
         .add_service(peer)
         .add_service(admin);
     let stopped = stop.clone();

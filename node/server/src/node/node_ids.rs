@@ -12,9 +12,6 @@ use super::kv_client::OwnBatch;
 use crate::address::Address;
 use crate::store_file::Member;
 
-/// How often a lost race is run again.
-const ATTEMPTS: usize = 10;
-
 fn reserved_key(address: &str) -> Bytes {
     layout::cluster_key(&format!("reserved/{address}"))
 }
@@ -40,16 +37,18 @@ pub(crate) fn first_data(member: &Member, store_uuid: &str) -> Vec<(Key, Bytes)>
 }
 
 /// The id of the node with store `store_uuid` that advertises `address`; a new one if it has none.
+/// A race that is lost is run again, `attempts` in all.
 pub(crate) async fn allocate(
     sender: &dyn Sender,
     store_uuid: &str,
     address: &str,
+    attempts: usize,
 ) -> Result<NodeId, SendError> {
     let address = address
         .parse::<Address>()
         .map_or_else(|_| address.to_owned(), |address| address.normalized().to_string());
     let (own, reserved) = (store_key(store_uuid), reserved_key(&address));
-    for _ in 0..ATTEMPTS {
+    for _ in 0..attempts {
         let batch = OwnBatch::default().get(own.clone()).get(reserved.clone());
         let mut found = batch.send(sender).await?;
         if let Some(id) = found.value(0) {
@@ -119,7 +118,7 @@ mod tests {
     async fn ids_follow_the_join_list_whoever_comes_first() {
         let sender = cluster(1, &["a:1", "b:1", "c:1"]).await;
         let id = async |store: &str, address: &str| {
-            allocate(&sender, store, address).await.unwrap().get()
+            allocate(&sender, store, address, 2).await.unwrap().get()
         };
         assert_eq!(id("sc", "C:1").await, 3);
         assert_eq!(id("sb", "b:1").await, 2);
@@ -135,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_reservation_ids_are_counted() {
         let sender = cluster(1, &[]).await;
-        let ids = ["x", "y", "z"].map(|store| allocate(&sender, store, "h:1"));
+        let ids = ["x", "y", "z"].map(|store| allocate(&sender, store, "h:1", 2));
         for (expected, id) in (2..).zip(ids) {
             assert_eq!(id.await.unwrap(), NodeId(expected));
         }

@@ -13,8 +13,9 @@ use crdb_raftstore::{DescriptorChange, Input, Mono, Outputs, SnapshotSend, Store
 use crdb_sql::{SqlNode, SqlNodeConfig, Timer};
 use crdb_storage::{RocksEngine, RocksOptions};
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{debug, error, info, warn};
 
 use super::kv_client::OwnBatch;
@@ -26,14 +27,6 @@ use super::{NodeError, formation_driver, gc_loop, gossip, liveness_loop, node_id
 use crate::clock::mono;
 use crate::peer::{Identity, PeerHandler, PeerLinks};
 use crate::store_file::Member;
-
-/// Snapshots sent at a time.
-const SNAPSHOTS_AT_A_TIME: usize = 2;
-/// Descriptor changes that wait to be written to the meta range; beyond, further ones are left to
-/// the next leaseholder.
-const META_QUEUE: usize = 4096;
-/// Pause before a write of the server's own is tried again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// The node's timer, for the SQL layer.
 struct TokioTimer;
@@ -63,12 +56,13 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
             shared.cache.insert((*descriptor).clone());
         }
     }
-    let inbox = Arc::new(Inbox::default());
+    let inbox = Arc::new(Inbox::new(shared.limits()));
     let site = Arc::new(NodeSite::new(Arc::clone(&inbox)));
     let handler: Arc<dyn PeerHandler> = Arc::<Shared>::clone(shared);
-    let peers = PeerSessions::new(identity.clone(), Arc::clone(&shared.view));
+    let peers = PeerSessions::new(identity.clone(), Arc::clone(&shared.view), *shared.limits());
     let links = Arc::new(PeerLinks::new(
         identity,
+        *shared.limits(),
         Arc::<crate::cluster_view::ClusterView>::clone(&shared.view),
         handler,
         shared.tasks.clone(),
@@ -137,7 +131,12 @@ async fn open_store(
     let cache_bytes = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
     let options = RocksOptions { cache_bytes, ..RocksOptions::default() };
     let (node, store) = (NodeId(member.node_id), StoreId(member.node_id));
-    let config = StoreConfig::new(node, store, shared.incarnation);
+    let all = &shared.config.limits;
+    let config = StoreConfig {
+        limits: all.raftstore,
+        concurrency: all.concurrency,
+        ..StoreConfig::new(node, store, shared.incarnation)
+    };
     #[cfg(feature = "planted-bugs")]
     let config = StoreConfig { planted: super::planted::from_env()?.0, ..config };
     let clock = shared.clock.clone();
@@ -172,14 +171,15 @@ fn start_thread(
     inbox: &Arc<Inbox>,
     links: &Arc<PeerLinks>,
 ) -> Result<StoreThread, NodeError> {
-    let (meta, meta_queue) = mpsc::channel(META_QUEUE);
-    shared.spawn_vital("the meta entries", keep_meta(Arc::clone(shared), meta_queue));
+    let meta = Arc::<MetaQueue>::default();
+    shared.spawn_vital("the meta entries", keep_meta(Arc::clone(shared), Arc::clone(&meta)));
     let delivery = Delivery {
         shared: Arc::clone(shared),
         links: Arc::clone(links),
         inbox: Arc::clone(inbox),
         meta,
-        snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_A_TIME)),
+        snapshots: Arc::new(Semaphore::new(shared.limits().snapshots_sent)),
+        snapshots_waiting: Arc::new(Semaphore::new(shared.limits().snapshots_waiting)),
     };
     let runtime = tokio::runtime::Handle::current();
     let alarm = shared.alarm("the store");
@@ -216,8 +216,10 @@ struct Delivery {
     shared: Arc<Shared>,
     links: Arc<PeerLinks>,
     inbox: Arc<Inbox>,
-    meta: mpsc::Sender<RangeDescriptor>,
+    meta: Arc<MetaQueue>,
+    /// One for each snapshot that is being sent, and for each that waits for that.
     snapshots: Arc<Semaphore>,
+    snapshots_waiting: Arc<Semaphore>,
 }
 
 impl Delivery {
@@ -235,8 +237,8 @@ impl Delivery {
                 "new descriptor"
             );
             self.shared.cache.insert(descriptor.clone());
-            if leader && self.meta.try_send(descriptor).is_err() {
-                warn!("a meta entry is not updated: too many changes wait");
+            if leader {
+                self.meta.push(descriptor);
             }
         }
     }
@@ -244,12 +246,20 @@ impl Delivery {
     fn send_snapshot(&self, mut snapshot: SnapshotSend<RocksEngine>) {
         let (links, inbox) = (Arc::clone(&self.links), Arc::clone(&self.inbox));
         let room = Arc::clone(&self.snapshots);
+        let (range_id, to_replica) = (snapshot.range_id, snapshot.to_replica);
+        // Each that waits keeps the engine from forgetting what it has frozen.
+        let Ok(place) = Arc::clone(&self.snapshots_waiting).try_acquire_owned() else {
+            debug!(range = %range_id, "too many snapshots wait");
+            inbox.push(Input::SnapshotReport { range_id, to_replica, accepted: false });
+            return;
+        };
+        let ahead = self.shared.limits().snapshot_frames;
         let tasks = self.shared.tasks.clone();
         self.shared.tasks.spawn(async move {
-            let (range_id, to_replica) = (snapshot.range_id, snapshot.to_replica);
             let to = NodeId(snapshot.to.get());
             let permit = room.acquire_owned().await;
-            let (frames, queue) = mpsc::channel(4);
+            drop(place);
+            let (frames, queue) = mpsc::channel(ahead);
             let header = Some(std::mem::take(&mut snapshot.header));
             // Reading is disk work: not on the threads that serve requests.
             tasks.spawn_blocking(move || {
@@ -317,28 +327,48 @@ fn first_data(member: &Member, store_uuid: &str) -> Vec<(Key, Bytes)> {
     data
 }
 
+/// Descriptors whose meta entries are to be written: of each range the newest, so that there are
+/// never more than ranges.
+#[derive(Default)]
+struct MetaQueue {
+    waiting: Mutex<BTreeMap<u64, RangeDescriptor>>,
+    arrived: Notify,
+}
+
+impl MetaQueue {
+    fn push(&self, descriptor: RangeDescriptor) {
+        let mut waiting = self.waiting.lock();
+        let known = waiting.get(&descriptor.range_id).map_or(0, |known| known.generation);
+        if descriptor.generation >= known {
+            waiting.insert(descriptor.range_id, descriptor);
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// All that wait, once there is one.
+    async fn take(&self) -> BTreeMap<u64, RangeDescriptor> {
+        loop {
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            if !waiting.is_empty() {
+                return waiting;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
 /// Keeps the meta entries of the ranges led from here up to date. What cannot be written yet is
 /// tried again, for each range the newest only.
-async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescriptor>) {
-    let mut waiting: BTreeMap<u64, RangeDescriptor> = BTreeMap::new();
+async fn keep_meta(shared: Arc<Shared>, queue: Arc<MetaQueue>) {
     loop {
-        if waiting.is_empty() {
-            let first = tokio::select! {
-                () = shared.stop.cancelled() => return,
-                first = queue.recv() => first,
-            };
-            let Some(first) = first else { return };
-            waiting.insert(first.range_id, first);
-        }
-        while let Ok(next) = queue.try_recv() {
-            let known = waiting.get(&next.range_id).map_or(0, |known| known.generation);
-            if next.generation >= known {
-                waiting.insert(next.range_id, next);
-            }
-        }
+        let waiting = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            waiting = queue.take() => waiting,
+        };
         let Some(running) = shared.running.get() else { return };
         let mut failed = false;
-        for descriptor in std::mem::take(&mut waiting).into_values() {
+        for descriptor in waiting.into_values() {
             let written = tokio::select! {
                 () = shared.stop.cancelled() => return,
                 written = crdb_kv::update_meta(running.sender.as_ref(), &descriptor) => written,
@@ -346,13 +376,13 @@ async fn keep_meta(shared: Arc<Shared>, mut queue: mpsc::Receiver<RangeDescripto
             if let Err(error) = written {
                 debug!(%error, range = descriptor.range_id, "meta entry not written yet");
                 failed = true;
-                waiting.insert(descriptor.range_id, descriptor);
+                queue.push(descriptor);
             }
         }
         if failed {
             tokio::select! {
                 () = shared.stop.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(shared.limits().own_write_retry) => {}
             }
         }
     }
@@ -381,7 +411,7 @@ async fn publish_descriptor(shared: Arc<Shared>) {
         }
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(shared.limits().own_write_retry) => {}
         }
     }
 }

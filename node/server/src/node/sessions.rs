@@ -2,7 +2,6 @@
 //! often.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crdb_keys::NodeId;
 use crdb_proto::peer::peer_client::PeerClient;
@@ -13,20 +12,19 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::cluster_view::ClusterView;
+use crate::limits::Limits;
 use crate::peer::{Identity, PeerBook as _, hello::hello, one_shot};
-
-/// Time for a node to be found, and to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks other nodes for their sessions.
 pub(crate) struct PeerSessions {
     own: Identity,
     view: Arc<ClusterView>,
+    limits: Limits,
 }
 
 impl PeerSessions {
-    pub(crate) fn new(own: Identity, view: Arc<ClusterView>) -> Self {
-        Self { own, view }
+    pub(crate) fn new(own: Identity, view: Arc<ClusterView>, limits: Limits) -> Self {
+        Self { own, view, limits }
     }
 
     async fn ask<T, F>(
@@ -40,10 +38,11 @@ impl PeerSessions {
         let peer = self.view.peer_address(node);
         let peer = peer.ok_or_else(|| format!("the address of {node} is not known"))?;
         let greeting = hello(&self.own, node, &peer.store_uuid);
-        let answer = one_shot(&peer.address, |client| call(client, greeting));
-        match tokio::time::timeout(PATIENCE, answer).await {
+        let answer = one_shot(&peer.address, &self.limits, |client| call(client, greeting));
+        let patience = self.limits.sessions_timeout;
+        match tokio::time::timeout(patience, answer).await {
             Ok(answer) => answer.map_err(|status| status.message().to_owned()),
-            Err(_) => Err(format!("{node} did not answer within {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("{node} did not answer within {} s", patience.as_secs())),
         }
     }
 }

@@ -30,6 +30,7 @@ use super::transport::NodeSite;
 use crate::clock::elapsed;
 use crate::cluster_view::ClusterView;
 use crate::formation::{Action, Formation, InitRefusal};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::peer::Identity;
 use crate::store_file::StoreDir;
@@ -94,6 +95,11 @@ pub(crate) struct Running {
 }
 
 impl Shared {
+    /// The bounds of the server itself.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits.server
+    }
+
     /// Whether at least `nodes` nodes are alive and no range is known to lack replicas.
     pub(crate) fn is_whole(&self, nodes: usize) -> bool {
         let (now, mono) = (self.clock.now(), elapsed());

@@ -11,21 +11,12 @@ use tonic::{Code, Status};
 
 use crdb_proto::peer::peer_client::PeerClient;
 
-/// Time for name resolution, and for each connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for a single request and its answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection is checked after this much silence, and closed when the check takes as long.
-const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Bytes a receiver takes before it has consumed them, for each connection and stream.
-const WINDOW_BYTES: u32 = 4 << 20;
-/// Largest message accepted; raft entries and KV answers stay below it.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+use crate::limits::Limits;
 
 /// The addresses `address` stands for at this moment.
-pub(crate) async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+pub(crate) async fn resolve(address: &str, limits: &Limits) -> Result<Vec<SocketAddr>, String> {
     let lookup = tokio::net::lookup_host(address);
-    match tokio::time::timeout(CONNECT_TIMEOUT, lookup).await {
+    match tokio::time::timeout(limits.connect_timeout, lookup).await {
         Ok(Ok(found)) => Ok(found.collect()),
         Ok(Err(error)) => Err(format!("cannot resolve {address}: {error}")),
         Err(_) => Err(format!("cannot resolve {address}: timed out")),
@@ -33,30 +24,33 @@ pub(crate) async fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
 }
 
 /// Connects to one address.
-pub(crate) async fn dial(target: SocketAddr) -> Result<PeerClient<Channel>, String> {
+pub(crate) async fn dial(
+    target: SocketAddr,
+    limits: &Limits,
+) -> Result<PeerClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(format!("http://{target}"))
         .map_err(|error| format!("{target}: {error}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(limits.connect_timeout)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .http2_keep_alive_interval(limits.keepalive)
+        .keep_alive_timeout(limits.keepalive)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
-    let connect = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes);
+    let connect = tokio::time::timeout(limits.connect_timeout, endpoint.connect()).await;
     let channel = connect
         .map_err(|_| format!("{target}: connection timed out"))?
         .map_err(|error| format!("{target}: {}", root_cause(&error)))?;
     Ok(PeerClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+        .max_decoding_message_size(limits.message_bytes_max)
+        .max_encoding_message_size(limits.message_bytes_max))
 }
 
 /// Connects to the first address of `address` that answers.
-pub async fn dial_any(address: &str) -> Result<PeerClient<Channel>, String> {
+pub async fn dial_any(address: &str, limits: &Limits) -> Result<PeerClient<Channel>, String> {
     let mut problem = format!("{address} resolves to no address");
-    for target in resolve(address).await? {
-        match dial(target).await {
+    for target in resolve(address, limits).await? {
+        match dial(target, limits).await {
             Ok(client) => return Ok(client),
             Err(error) => problem = error,
         }
@@ -67,13 +61,14 @@ pub async fn dial_any(address: &str) -> Result<PeerClient<Channel>, String> {
 /// Makes one call on a connection of its own.
 pub async fn one_shot<T, F>(
     address: &str,
+    limits: &Limits,
     call: impl FnOnce(PeerClient<Channel>) -> F + Send,
 ) -> Result<T, Status>
 where
     F: Future<Output = Result<tonic::Response<T>, Status>> + Send,
 {
-    let client = dial_any(address).await.map_err(Status::unavailable)?;
-    match tokio::time::timeout(CALL_TIMEOUT, call(client)).await {
+    let client = dial_any(address, limits).await.map_err(Status::unavailable)?;
+    match tokio::time::timeout(limits.call_timeout, call(client)).await {
         Ok(answer) => answer.map(tonic::Response::into_inner),
         Err(_) => Err(Status::new(Code::DeadlineExceeded, format!("{address} did not answer"))),
     }
@@ -83,6 +78,7 @@ where
 /// their own; each has `patience` to connect and to answer.
 pub async fn one_shot_each<T, F>(
     address: &str,
+    limits: &Limits,
     patience: Duration,
     call: impl Fn(PeerClient<Channel>) -> F,
 ) -> Result<Vec<Result<T, Status>>, Status>
@@ -90,10 +86,10 @@ where
     F: Future<Output = Result<tonic::Response<T>, Status>>,
 {
     let call = &call;
-    let targets = resolve(address).await.map_err(Status::unavailable)?;
+    let targets = resolve(address, limits).await.map_err(Status::unavailable)?;
     let calls = targets.into_iter().map(|target| async move {
         let answer = async move {
-            let client = dial(target).await.map_err(Status::unavailable)?;
+            let client = dial(target, limits).await.map_err(Status::unavailable)?;
             call(client).await.map(tonic::Response::into_inner)
         };
         let answer = tokio::time::timeout(patience, answer).await;
@@ -106,15 +102,16 @@ where
 /// Fails with the last refusal, else with the reason why none could be reached.
 pub async fn one_shot_any<T, F>(
     address: &str,
+    limits: &Limits,
     call: impl Fn(PeerClient<Channel>) -> F,
 ) -> Result<T, Status>
 where
     F: Future<Output = Result<tonic::Response<T>, Status>>,
 {
     let mut problem = Status::unavailable(format!("{address} resolves to no address"));
-    for target in resolve(address).await.map_err(Status::unavailable)? {
-        let answer = match dial(target).await {
-            Ok(client) => tokio::time::timeout(CALL_TIMEOUT, call(client)).await,
+    for target in resolve(address, limits).await.map_err(Status::unavailable)? {
+        let answer = match dial(target, limits).await {
+            Ok(client) => tokio::time::timeout(limits.call_timeout, call(client)).await,
             // Who refuses says more than who is away.
             Err(error) if problem.code() == Code::Unavailable => {
                 problem = Status::unavailable(error);

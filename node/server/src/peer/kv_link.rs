@@ -3,7 +3,7 @@
 //! Invariant: a batch is reported as not sent only if it was never handed to the connection. Once
 //! it was, and the stream ends without its answer, it is lost: it may have been received.
 //!
-//! A caller that gives up drops its end of the answer. Every 100 ms those are looked for among the
+//! A caller that gives up drops its end of the answer. Now and then those are looked for among the
 //! batches under way, and the peer hears that nobody waits for them any more.
 
 use std::collections::HashMap;
@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use crdb_keys::NodeId;
 use crdb_kv::TransportError;
-use crdb_proto::kv::{BatchRequest, BatchResponse};
+use crdb_proto::kv::{BatchRequest, BatchResponse, Error, Invalid, error::Kind};
 use crdb_proto::peer::KvFrame;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,15 +25,7 @@ use tracing::{debug, info};
 
 use super::dial::{dial, resolve};
 use super::{Identity, PeerBook, hello};
-
-/// Batches that wait for the connection; beyond, they are refused.
-pub(super) const QUEUE: usize = 4096;
-/// Frames handed to the connection and not yet taken by it.
-const IN_FLIGHT: usize = 1024;
-/// Time between two looks for callers that gave up.
-const SWEEP: Duration = Duration::from_millis(100);
-/// After a failed attempt, batches are refused at once for this long.
-const REFUSE_FOR: Duration = Duration::from_millis(100);
+use crate::limits::Limits;
 
 /// One batch and where its answer goes.
 pub(super) struct Call {
@@ -48,6 +41,7 @@ pub(super) async fn run(
     own: Identity,
     book: Arc<dyn PeerBook>,
     mut queue: mpsc::Receiver<Call>,
+    limits: Limits,
     stop: CancellationToken,
 ) {
     let mut failed: Option<(Instant, String)> = None;
@@ -61,16 +55,16 @@ pub(super) async fn run(
             continue;
         }
         if let Some((at, reason)) = &failed
-            && at.elapsed() < REFUSE_FOR
+            && at.elapsed() < limits.kv_refuse_for
         {
             refuse(first, reason);
             continue;
         }
         let session = async {
-            match open(node, &own, book.as_ref()).await {
+            match open(node, &own, book.as_ref(), &limits).await {
                 Ok(open) => {
                     info!(peer = %node, "key-value stream open");
-                    pump(first, &mut queue, open).await;
+                    pump(first, &mut queue, open, &limits).await;
                     None
                 }
                 Err(reason) => {
@@ -99,18 +93,23 @@ struct Open {
     answers: tonic::Streaming<KvFrame>,
 }
 
-async fn open(node: NodeId, own: &Identity, book: &dyn PeerBook) -> Result<Open, String> {
+async fn open(
+    node: NodeId,
+    own: &Identity,
+    book: &dyn PeerBook,
+    limits: &Limits,
+) -> Result<Open, String> {
     let peer = book.peer_address(node).ok_or_else(|| format!("no address of {node} is known"))?;
     let mut problem = format!("{} resolves to no address", peer.address);
-    for target in resolve(&peer.address).await? {
-        let mut client = match dial(target).await {
+    for target in resolve(&peer.address, limits).await? {
+        let mut client = match dial(target, limits).await {
             Ok(client) => client,
             Err(error) => {
                 problem = error;
                 continue;
             }
         };
-        let (frames, outbound) = mpsc::channel(IN_FLIGHT);
+        let (frames, outbound) = mpsc::channel(limits.kv_frames_in_flight);
         let greeting = hello::hello(own, node, &peer.store_uuid);
         let opening = KvFrame { hello: Some(greeting), ..KvFrame::default() };
         // The channel is empty: there is room for one frame.
@@ -118,7 +117,7 @@ async fn open(node: NodeId, own: &Identity, book: &dyn PeerBook) -> Result<Open,
             continue;
         }
         let call = client.kv(ReceiverStream::new(outbound));
-        match tokio::time::timeout(Duration::from_secs(2), call).await {
+        match tokio::time::timeout(limits.call_timeout, call).await {
             Ok(Ok(response)) => return Ok(Open { frames, answers: response.into_inner() }),
             Ok(Err(status)) => problem = format!("{target} refused: {}", status.message()),
             Err(_) => problem = format!("{target} did not answer"),
@@ -128,7 +127,7 @@ async fn open(node: NodeId, own: &Identity, book: &dyn PeerBook) -> Result<Open,
 }
 
 /// Sends batches and hands out answers until the stream ends.
-async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
+async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open, limits: &Limits) {
     let pending: Pending = Mutex::new(HashMap::new());
     // Number of the latest batch handed to the connection.
     let sent = AtomicU64::new(0);
@@ -142,8 +141,14 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
                 continue;
             }
             id += 1;
-            pending.lock().insert(id, call.answer);
             let frame = KvFrame { id, request: Some(call.batch), ..KvFrame::default() };
+            if frame.encoded_len() > limits.message_bytes_max {
+                // The connection would end at it, and all others with it.
+                drop(call.answer.send(Ok(too_large(&frame, limits.message_bytes_max))));
+                next = queue.recv().await;
+                continue;
+            }
+            pending.lock().insert(id, call.answer);
             if let Err(unsent) = frames.send(frame).await {
                 let answer = pending.lock().remove(&unsent.0.id);
                 if let Some(answer) = answer {
@@ -174,7 +179,7 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
     let reason = tokio::select! {
         reason = send => reason,
         reason = receive => reason,
-        () = tell_given_up(&pending, &sent, &frames) => "unreachable".to_owned(),
+        () = tell_given_up(&pending, &sent, &frames, limits.kv_sweep) => "unreachable".to_owned(),
     };
     debug!(%reason, "key-value stream closed");
     for (_, answer) in pending.lock().drain() {
@@ -182,11 +187,24 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open) {
     }
 }
 
+/// The answer to a batch that no message can hold: it was not sent.
+fn too_large(frame: &KvFrame, max: usize) -> BatchResponse {
+    let bytes = frame.encoded_len();
+    let message = format!("a batch of {bytes} bytes is too large to send, the most is {max}");
+    let kind = Some(Kind::Invalid(Invalid {}));
+    BatchResponse { error: Some(Error { message, kind }), ..BatchResponse::default() }
+}
+
 /// Tells the peer which of the batches that it was sent nobody waits for any more.
-async fn tell_given_up(pending: &Pending, sent: &AtomicU64, frames: &mpsc::Sender<KvFrame>) {
+async fn tell_given_up(
+    pending: &Pending,
+    sent: &AtomicU64,
+    frames: &mpsc::Sender<KvFrame>,
+    every: Duration,
+) {
     let mut given_up: Vec<u64> = Vec::new();
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(every).await;
         let sent = sent.load(Ordering::Relaxed);
         let closed = |(id, answer): (&u64, &oneshot::Sender<_>)| {
             (*id <= sent && answer.is_closed()).then_some(*id)

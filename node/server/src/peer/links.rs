@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Identity, PeerBook, PeerHandler, kv_link, raft_link, snapshot};
+use crate::limits::Limits;
 
 /// The outgoing side of the peer transport.
 pub struct PeerLinks {
     own: Identity,
+    limits: Limits,
     book: Arc<dyn PeerBook>,
     handler: Arc<dyn PeerHandler>,
     tasks: TaskTracker,
@@ -25,7 +27,7 @@ pub struct PeerLinks {
 }
 
 struct Link {
-    raft: mpsc::Sender<RaftBatch>,
+    raft: raft_link::Queue,
     kv: mpsc::Sender<kv_link::Call>,
 }
 
@@ -33,18 +35,18 @@ impl PeerLinks {
     /// Links that run on `tasks` until `stop`.
     pub fn new(
         own: Identity,
+        limits: Limits,
         book: Arc<dyn PeerBook>,
         handler: Arc<dyn PeerHandler>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { own, book, handler, tasks, stop, links: Mutex::new(HashMap::new()) }
+        Self { own, limits, book, handler, tasks, stop, links: Mutex::new(HashMap::new()) }
     }
 
     /// Queues a raft batch; drops it when the queue is full. Callable from any thread.
     pub fn send_raft(&self, to: NodeId, batch: RaftBatch) {
-        // A full or closed queue loses the batch, as the network may: raft repeats itself.
-        let _sent = self.with_link(to, |link| link.raft.try_send(batch).is_ok());
+        self.with_link(to, |link| link.raft.push(batch));
     }
 
     /// Sends a batch and waits for its answer.
@@ -70,7 +72,7 @@ impl PeerLinks {
         to: NodeId,
         frames: mpsc::Receiver<SnapshotFrame>,
     ) -> Result<(), String> {
-        snapshot::send(to, &self.own, self.book.as_ref(), frames).await
+        snapshot::send(to, &self.own, self.book.as_ref(), frames, &self.limits).await
     }
 
     /// Hands the link to `to` to `send`, which must not block.
@@ -79,14 +81,15 @@ impl PeerLinks {
     }
 
     fn open(&self, to: NodeId) -> Link {
-        let (raft, raft_queue) = mpsc::channel(raft_link::QUEUE);
-        let (kv, kv_queue) = mpsc::channel(kv_link::QUEUE);
+        let (raft, raft_queue) = raft_link::queue(&self.limits);
+        let (kv, kv_queue) = mpsc::channel(self.limits.kv_link_batches);
         self.tasks.spawn(raft_link::run(
             to,
             self.own.clone(),
             Arc::clone(&self.book),
             Arc::clone(&self.handler),
             raft_queue,
+            self.limits,
             self.stop.clone(),
         ));
         self.tasks.spawn(kv_link::run(
@@ -94,6 +97,7 @@ impl PeerLinks {
             self.own.clone(),
             Arc::clone(&self.book),
             kv_queue,
+            self.limits,
             self.stop.clone(),
         ));
         Link { raft, kv }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crdb_keys::{NodeId, StoreId};
-use crdb_proto::kv::{BatchResponse, Error, Unavailable, error::Kind};
+use crdb_proto::kv::{
+    Ambiguous, BatchRequest, BatchResponse, Error, Invalid, Unavailable, error::Kind,
+    request::Kind as Request,
+};
 use crdb_proto::peer::peer_server::{Peer, PeerServer};
 use crdb_proto::peer::{
     CancelSqlRequest, CancelSqlResponse, GossipMessage, Hello, JoinRequest, JoinResponse, KvFrame,
@@ -13,26 +16,20 @@ use crdb_proto::peer::{
     RaftFrameAck, SnapshotFrame, SnapshotResult,
 };
 use crdb_sql::Target;
+use crdb_storage::evaluate::is_read_only;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request as Call, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use super::dial::MESSAGE_BYTES_MAX;
 use super::{PeerHandler, hello};
-
-/// Batches of one stream evaluated at a time; beyond, they wait.
-const BATCHES_AT_A_TIME: usize = 1024;
-/// Batches of one stream that were not answered yet, those that wait included; beyond, they are
-/// refused. The stream is read in any case: the caller may give some of them up.
-const BATCHES_MAX: usize = 4 * BATCHES_AT_A_TIME;
-/// Bytes of one snapshot; a larger range must be split before it can move.
-const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+use crate::limits::Limits;
 
 /// A peer that is refused tries again and again: it is logged once in this time.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(5);
@@ -60,11 +57,12 @@ impl Running {
         self.sweep_at = (2 * self.tasks.len()).max(64);
     }
 
-    fn has_room(&mut self) -> bool {
-        if self.tasks.len() >= BATCHES_MAX {
+    /// Whether there are fewer than `max`.
+    fn has_room(&mut self, max: usize) -> bool {
+        if self.tasks.len() >= max {
             self.sweep();
         }
-        self.tasks.len() < BATCHES_MAX
+        self.tasks.len() < max
     }
 
     fn give_up(&mut self, id: u64) {
@@ -78,16 +76,57 @@ impl Running {
     }
 }
 
+/// Whether a batch ends what others wait for, and waits for no lock itself. Those that wait must not
+/// keep it out.
+fn ends_waits(batch: &BatchRequest) -> bool {
+    batch.requests.iter().all(|request| {
+        matches!(
+            request.kind,
+            Some(
+                Request::EndTxn(_)
+                    | Request::HeartbeatTxn(_)
+                    | Request::PushTxn(_)
+                    | Request::QueryTxn(_)
+                    | Request::QueryIntent(_)
+                    | Request::RecoverTxn(_)
+                    | Request::ResolveIntent(_)
+                    | Request::RevertIntent(_)
+                    | Request::ReleaseLocks(_)
+                    | Request::RemoveTxnRecord(_)
+            )
+        )
+    })
+}
+
+fn failed(message: String, kind: Kind) -> BatchResponse {
+    let error = Some(Error { message, kind: Some(kind) });
+    BatchResponse { error, ..BatchResponse::default() }
+}
+
 /// The answer to a batch for which there is no room: it was not looked at.
-fn refused() -> BatchResponse {
-    let message = format!("{BATCHES_MAX} batches of the node are not answered yet");
-    let kind = Some(Kind::Unavailable(Unavailable {}));
-    BatchResponse { error: Some(Error { message, kind }), ..BatchResponse::default() }
+fn refused(max: usize) -> BatchResponse {
+    let message = format!("{max} batches of the node are not answered yet");
+    failed(message, Kind::Unavailable(Unavailable {}))
+}
+
+/// `frame`, or one that says that the answer is too large for a message, at which the stream would
+/// end with all batches on it. What a batch that `writes` wrote is written.
+fn sendable(frame: KvFrame, writes: bool, max: usize) -> KvFrame {
+    let bytes = frame.encoded_len();
+    if bytes <= max {
+        return frame;
+    }
+    let message = format!("the answer of {bytes} bytes is too large to send, the most is {max}");
+    let kind = if writes { Kind::Ambiguous(Ambiguous {}) } else { Kind::Invalid(Invalid {}) };
+    KvFrame { response: Some(failed(message, kind)), ..frame }
 }
 
 /// Serves the streams and calls of peers.
 pub struct PeerService {
     handler: Arc<dyn PeerHandler>,
+    limits: Limits,
+    /// One for each snapshot that is being received: each is held in memory.
+    snapshots: Semaphore,
     tasks: TaskTracker,
     stop: CancellationToken,
     refusal_logged: Mutex<Option<Instant>>,
@@ -97,12 +136,16 @@ impl PeerService {
     /// The service, to be added to a gRPC server; its streams end with `stop`.
     pub fn new(
         handler: Arc<dyn PeerHandler>,
+        limits: Limits,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> PeerServer<Self> {
-        PeerServer::new(Self { handler, tasks, stop, refusal_logged: Mutex::new(None) })
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        let (max, snapshots) =
+            (limits.message_bytes_max, Semaphore::new(limits.snapshots_received));
+        let refusal_logged = Mutex::new(None);
+        PeerServer::new(Self { handler, limits, snapshots, tasks, stop, refusal_logged })
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(max)
     }
 
     fn check(&self, hello: Option<&Hello>) -> Result<NodeId, Status> {
@@ -126,7 +169,7 @@ impl Peer for PeerService {
 
     async fn raft(
         &self,
-        request: Request<Streaming<RaftFrame>>,
+        request: Call<Streaming<RaftFrame>>,
     ) -> Result<Response<Self::RaftStream>, Status> {
         let mut frames = request.into_inner();
         let opening = frames.message().await?;
@@ -154,16 +197,20 @@ impl Peer for PeerService {
 
     async fn snapshot(
         &self,
-        request: Request<Streaming<SnapshotFrame>>,
+        request: Call<Streaming<SnapshotFrame>>,
     ) -> Result<Response<SnapshotResult>, Status> {
         let mut stream = request.into_inner();
         let opening = stream.message().await?;
         let from = self.check(opening.as_ref().and_then(|frame| frame.hello.as_ref()))?;
+        // The semaphore is never closed.
+        let _turn = self.snapshots.acquire().await;
         let (mut frames, mut bytes, mut done) = (Vec::new(), 0_usize, false);
         while let Some(frame) = stream.message().await? {
             bytes += frame.entries.iter().map(|e| e.key.len() + e.value.len()).sum::<usize>();
-            if bytes > SNAPSHOT_BYTES_MAX {
-                return Err(Status::resource_exhausted("the snapshot is larger than 1 GiB"));
+            let max = self.limits.snapshot_bytes_max;
+            if bytes > max {
+                let text = format!("the snapshot is larger than {max} bytes");
+                return Err(Status::resource_exhausted(text));
             }
             done = frame.done;
             frames.push(frame);
@@ -176,16 +223,16 @@ impl Peer for PeerService {
 
     async fn kv(
         &self,
-        request: Request<Streaming<KvFrame>>,
+        request: Call<Streaming<KvFrame>>,
     ) -> Result<Response<Self::KvStream>, Status> {
         let mut frames = request.into_inner();
         let opening = frames.message().await?;
         let from = self.check(opening.as_ref().and_then(|frame| frame.hello.as_ref()))?;
-        let (answers, stream) = mpsc::channel(BATCHES_AT_A_TIME);
+        let limits = self.limits;
+        let (answers, stream) = mpsc::channel(limits.answers_in_flight);
         let (handler, stop) = (Arc::clone(&self.handler), self.stop.clone());
         let tasks = self.tasks.clone();
         self.tasks.spawn(async move {
-            let room = Arc::new(Semaphore::new(BATCHES_AT_A_TIME));
             let mut running = Running::default();
             loop {
                 let frame = tokio::select! {
@@ -198,26 +245,28 @@ impl Peer for PeerService {
                     running.give_up(id);
                 }
                 let Some(batch) = request else { continue };
-                if !running.has_room() {
-                    let frame = KvFrame { id, response: Some(refused()), ..KvFrame::default() };
+                let writes = !is_read_only(&batch);
+                let max = limits.batches_max * if ends_waits(&batch) { 2 } else { 1 };
+                if !running.has_room(max) {
+                    let response = Some(refused(max));
+                    let frame = KvFrame { id, response, ..KvFrame::default() };
                     if answers.send(Ok(frame)).await.is_err() {
                         break;
                     }
                     continue;
                 }
                 let (handler, answers) = (Arc::clone(&handler), answers.clone());
-                let (stop, room) = (stop.clone(), Arc::clone(&room));
+                let stop = stop.clone();
                 let task = tasks.spawn(async move {
-                    let Ok(permit) = room.acquire_owned().await else { return };
                     let response = tokio::select! {
                         // The stream ends without this answer: the caller knows it is lost.
                         () = stop.cancelled() => return,
                         response = handler.batch(batch) => Some(response),
                     };
                     let frame = KvFrame { id, response, ..KvFrame::default() };
+                    let frame = sendable(frame, writes, limits.message_bytes_max);
                     // The caller may be gone: then it knows that its answer is lost.
                     drop(answers.send(Ok(frame)).await);
-                    drop(permit);
                 });
                 running.add(id, task.abort_handle());
             }
@@ -227,20 +276,20 @@ impl Peer for PeerService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+    async fn join(&self, request: Call<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         Arc::clone(&self.handler).join(request.into_inner()).await.map(Response::new)
     }
 
     async fn promise(
         &self,
-        request: Request<PromiseRequest>,
+        request: Call<PromiseRequest>,
     ) -> Result<Response<PromiseResponse>, Status> {
         Ok(Response::new(self.handler.promise(request.get_ref())))
     }
 
     async fn gossip(
         &self,
-        request: Request<GossipMessage>,
+        request: Call<GossipMessage>,
     ) -> Result<Response<GossipMessage>, Status> {
         let message = request.into_inner();
         self.check(message.hello.as_ref())?;
@@ -249,7 +298,7 @@ impl Peer for PeerService {
 
     async fn list_sql_sessions(
         &self,
-        request: Request<ListSqlSessionsRequest>,
+        request: Call<ListSqlSessionsRequest>,
     ) -> Result<Response<ListSqlSessionsResponse>, Status> {
         self.check(request.get_ref().hello.as_ref())?;
         let sessions = self.handler.sql_sessions();
@@ -258,7 +307,7 @@ impl Peer for PeerService {
 
     async fn cancel_sql(
         &self,
-        request: Request<CancelSqlRequest>,
+        request: Call<CancelSqlRequest>,
     ) -> Result<Response<CancelSqlResponse>, Status> {
         let request = request.get_ref();
         self.check(request.hello.as_ref())?;

@@ -1,7 +1,5 @@
 //! Sends one snapshot over a connection of its own.
 
-use std::time::Duration;
-
 use crdb_keys::NodeId;
 use crdb_proto::peer::SnapshotFrame;
 use tokio::sync::mpsc;
@@ -9,19 +7,18 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::dial::dial_any;
 use super::{Identity, PeerBook, hello};
-
-/// Longest time for the receiver to say what became of a snapshot it has whole.
-const TIMEOUT: Duration = Duration::from_secs(600);
+use crate::limits::Limits;
 
 pub(super) async fn send(
     to: NodeId,
     own: &Identity,
     book: &dyn PeerBook,
     mut frames: mpsc::Receiver<SnapshotFrame>,
+    limits: &Limits,
 ) -> Result<(), String> {
     let peer = book.peer_address(to).ok_or_else(|| format!("no address of {to} is known"))?;
-    let mut client = dial_any(&peer.address).await?;
-    let (outbound, stream) = mpsc::channel(4);
+    let mut client = dial_any(&peer.address, limits).await?;
+    let (outbound, stream) = mpsc::channel(limits.snapshot_frames);
     let greeting = hello::hello(own, to, &peer.store_uuid);
     let opening = SnapshotFrame { hello: Some(greeting), ..SnapshotFrame::default() };
     let feed = async {
@@ -35,7 +32,8 @@ pub(super) async fn send(
         }
         drop(outbound);
     };
-    let call = tokio::time::timeout(TIMEOUT, client.snapshot(ReceiverStream::new(stream)));
+    let call = client.snapshot(ReceiverStream::new(stream));
+    let call = tokio::time::timeout(limits.snapshot_timeout, call);
     let ((), result) = tokio::join!(feed, call);
     let result = result.map_err(|_| format!("{to} did not take the snapshot in time"))?;
     let result = result.map_err(|status| status.message().to_owned())?.into_inner();

@@ -127,11 +127,12 @@ struct World {
 
 /// Node 1's links to node 2, behind whose address `server` answers.
 async fn world(server: &Arc<Notes>) -> World {
+    let limits = crate::limits::Limits::default();
     let (tasks, stop, server_stop) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let service = PeerService::new(server.clone(), tasks.clone(), server_stop.clone());
+    let service = PeerService::new(server.clone(), limits, tasks.clone(), server_stop.clone());
     let serving =
         tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
             TcpListenerStream::new(listener),
@@ -142,7 +143,7 @@ async fn world(server: &Arc<Notes>) -> World {
     });
     let book = Arc::new(Book(address));
     let own = notes(1, false);
-    let links = PeerLinks::new(identity(1), book, own, tasks.clone(), stop.clone());
+    let links = PeerLinks::new(identity(1), limits, book, own, tasks.clone(), stop.clone());
     World { tasks, stop, server_stop, links }
 }
 
