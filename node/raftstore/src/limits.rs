@@ -19,9 +19,11 @@ crdb_settings::limits! {
         pub command_bytes_max: usize = 40 << 20, min 40 << 20;
         /// Log bytes applied by every replica beyond which the log is truncated.
         pub log_bytes_stale: u64 = 64 << 10, min 1;
-        /// Log bytes beyond which the log is truncated although a replica lags, which then needs a
-        /// snapshot.
+        /// Log bytes beyond which the log is truncated although a replica that is away lacks some of
+        /// it, which then needs a snapshot.
         pub log_bytes_max: u64 = 16 << 20, min 500;
+        /// Log bytes beyond which the log is truncated although a replica that answers lags.
+        pub log_bytes_lag_max: u64 = 256 << 20, min 500;
         /// Bytes of recent log entries kept in memory for each range.
         pub entry_cache_bytes: usize = 4 << 20, min 1;
         /// Key and value bytes of one snapshot chunk; one entry is taken whatever its size.

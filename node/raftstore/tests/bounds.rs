@@ -195,3 +195,43 @@ fn nothing_is_written_on_the_right_of_a_split_below_what_its_own_command_closes(
     let wrote = response.write_timestamp.map(Timestamp::from).unwrap();
     assert!(wrote > highest, "{wrote} is not above {highest}, which is closed");
 }
+
+/// Writes while n3 gets no appends and answers heartbeats; the bytes of the leaseholder's log then.
+fn log_of_who_lags(lag_max: fn(&mut StoreConfig)) -> u64 {
+    let mut cluster = three(lag_max);
+    let holder = cluster.leaseholder(4).unwrap();
+    let lagging = holder % 3 + 1;
+    cluster.filter = Some(Box::new(move |_, to, batch| {
+        if to == lagging {
+            batch.messages.retain(|message| message.range_id != 4);
+        }
+    }));
+    for n in 0..50 {
+        let response = cluster.routed("a", &put("a", &"y".repeat(500)));
+        assert_eq!(outcome(&response), "ok", "{n}");
+        cluster.run(Duration::from_millis(30));
+    }
+    cluster.run(Duration::from_secs(1));
+    let bytes = cluster.status(cluster.leaseholder(4).unwrap(), 4).unwrap().log_bytes;
+    cluster.filter = None;
+    cluster.wait("all have it all", |cluster| {
+        let applied = |id| cluster.status(id, 4).map(|status| status.applied_index);
+        applied(1) == applied(2) && applied(2) == applied(3)
+    });
+    bytes
+}
+
+#[test]
+fn who_answers_and_lags_is_not_cut_off_unless_it_lags_by_far() {
+    let kept = log_of_who_lags(|config| {
+        config.limits.log_bytes_stale = 1_000;
+        config.limits.log_bytes_max = 5_000;
+    });
+    assert!(kept > 20_000, "{kept} bytes are left");
+    let cut = log_of_who_lags(|config| {
+        config.limits.log_bytes_stale = 1_000;
+        config.limits.log_bytes_max = 5_000;
+        config.limits.log_bytes_lag_max = 10_000;
+    });
+    assert!(cut < 12_000, "{cut} bytes are left");
+}

@@ -110,6 +110,7 @@ fn has_replica(cluster: &Cluster, id: u32, range: u64) -> bool {
 fn short_log(config: &mut StoreConfig) {
     config.limits.log_bytes_stale = 1000;
     config.limits.log_bytes_max = 2000;
+    config.limits.log_bytes_lag_max = 2000;
 }
 
 #[test]

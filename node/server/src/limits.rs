@@ -176,13 +176,15 @@ impl AllLimits {
     pub fn parse(text: &str) -> Result<Self, BadLimits> {
         let (mut limits, mut bad) = (Self::default(), Vec::new());
         for pair in limit_pairs(text) {
-            let set = pair.and_then(|(name, number)| {
+            let set = pair.map_err(|error| error.to_string()).and_then(|(name, number)| {
                 limits.set(name, number).map_err(|error| match error {
-                    LimitError::Unknown(_) => LimitError::Unknown(name.to_owned()),
-                    other => other,
+                    LimitError::TooLow { least, .. } => {
+                        format!("the limit {name} is at least {least}")
+                    }
+                    _ => LimitError::Unknown(name.to_owned()).to_string(),
                 })
             });
-            bad.extend(set.err().map(|error| error.to_string()));
+            bad.extend(set.err());
         }
         if bad.is_empty() { Ok(limits) } else { Err(BadLimits(bad)) }
     }
@@ -223,7 +225,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "there is no limit \"server.gossip\"; there is no limit \"raft.x\"; the limit \
-             log_bytes_max is at least 500; \"x\" is not NAME=NUMBER; there is no limit \"y\""
+             raftstore.log_bytes_max is at least 500; \"x\" is not NAME=NUMBER; there is no limit \"y\""
         );
     }
 

@@ -280,6 +280,7 @@ fn short_logs() -> Limits {
     Limits {
         log_bytes_stale: 200,
         log_bytes_max: 500,
+        log_bytes_lag_max: 500,
         entry_cache_bytes: 300,
         snapshot_chunk_bytes: 200,
         ..Limits::default()

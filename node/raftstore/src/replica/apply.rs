@@ -230,10 +230,13 @@ impl<E: Engine> Replica<E> {
         if self.is_leader() && (effects.lease_changed || effects.changes_descriptor()) {
             self.raw.ping();
         }
+        // The keys given away first: what is closed now was written elsewhere, there.
+        if let Some(descriptor) = &effects.descriptor {
+            self.handle.set_descriptor(descriptor.clone());
+        }
         self.publish_closed();
         self.settle_transfer(&effects);
         if let Some(descriptor) = effects.descriptor {
-            self.handle.set_descriptor(descriptor.clone());
             let own = self.replica_id.get();
             if !descriptor.replicas.iter().any(|replica| replica.replica_id == own) {
                 self.removed = Some(descriptor.clone());

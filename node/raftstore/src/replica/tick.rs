@@ -66,8 +66,9 @@ impl<E: Engine> Replica<E> {
         }
     }
 
-    /// Proposes to cut the log when enough of it is applied everywhere, or when it is too long for
-    /// a replica that lags.
+    /// Proposes to cut the log when enough of it is applied everywhere, or when it is too long to
+    /// be kept for those that are away, or much too long for one that is here and lags: cut off, it
+    /// would need the whole range.
     fn maybe_truncate(&mut self, ctx: &mut Ctx<'_, E>) {
         let bytes = self.raw.store().bytes();
         let limits = ctx.config.limits;
@@ -77,15 +78,14 @@ impl<E: Engine> Replica<E> {
             return;
         }
         let applied = self.applied.index;
-        let slowest = self
-            .raw
-            .raft
-            .prs()
-            .iter()
-            .map(|(_, progress)| progress.matched)
-            .min()
-            .unwrap_or(applied);
-        let index = if bytes >= limits.log_bytes_max { applied } else { slowest.min(applied) };
+        let replicas = self.raw.raft.prs().iter();
+        let needed = replicas.filter(|(replica, _)| {
+            let lag_max =
+                if self.is_responsive(ctx, **replica) { limits.log_bytes_lag_max } else { 0 };
+            bytes < limits.log_bytes_max.max(lag_max)
+        });
+        let slowest = needed.map(|(_, progress)| progress.matched).min();
+        let index = slowest.unwrap_or(applied).min(applied);
         let lease = &self.applied.lease;
         let current = lease.term == led.term && lease.end().is_none();
         if !current || index <= self.raw.store().truncated_index().max(led.truncation) {
