@@ -24,6 +24,8 @@ crdb_settings::limits! {
         pub log_bytes_max: u64 = 16 << 20, min 500;
         /// Log bytes beyond which the log is truncated although a replica that answers lags.
         pub log_bytes_lag_max: u64 = 256 << 20, min 500;
+        /// Entries cut off the log by one command: each replica removes them in one step.
+        pub truncated_entries_max: u64 = 10_000, min 100;
         /// Bytes of recent log entries kept in memory for each range.
         pub entry_cache_bytes: usize = 4 << 20, min 1;
         /// Key and value bytes of one snapshot chunk; one entry is taken whatever its size.

@@ -5,11 +5,12 @@ mod cluster;
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use cluster::{Cluster, batch, get, key, outcome, put, split, transfer, value_of};
+use cluster::{Cluster, batch, get, increment, key, outcome, put, split, transfer, value_of};
 use crdb_keys::{RangeId, Timestamp};
 use crdb_proto::kv::{self, BatchRequest, TxnMeta, request::Kind};
 use crdb_raftstore::StoreConfig;
 use prost::Message as _;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Three stores that were started again with other bounds.
 fn three(configure: fn(&mut StoreConfig)) -> Cluster {
@@ -234,4 +235,112 @@ fn who_answers_and_lags_is_not_cut_off_unless_it_lags_by_far() {
         config.limits.log_bytes_lag_max = 10_000;
     });
     assert!(cut < 12_000, "{cut} bytes are left");
+}
+
+#[test]
+fn a_long_log_is_cut_piece_by_piece() {
+    let mut cluster = three(|config| {
+        config.limits.log_bytes_stale = 1_000;
+        config.limits.log_bytes_max = 2_000;
+        config.limits.truncated_entries_max = 10;
+        config.limits.queue_ticks = 1_000;
+    });
+    let holder = cluster.leaseholder(4).unwrap();
+    let calls = puts(&mut cluster, holder, 80);
+    cluster.wait("the writes", |cluster| {
+        calls.iter().all(|(_, call)| cluster.responses.contains_key(call))
+    });
+    let bytes = |cluster: &Cluster| cluster.status(holder, 4).unwrap().log_bytes;
+    cluster.wait("the log is shown", |cluster| bytes(cluster) > 30_000);
+    let mut before = bytes(&cluster);
+    while before > 2_000 {
+        cluster.run(Duration::from_millis(100));
+        let now = bytes(&cluster);
+        assert!(now < before && before - now < 7_000, "from {before} to {now} bytes in a tick");
+        before = now;
+    }
+}
+
+/// What a run counts: increments that were acknowledged, and those of which nobody knows.
+#[derive(Default)]
+struct Counts {
+    done: i64,
+    unknown: i64,
+}
+
+/// Increments rows while leases move, ranges split and nodes crash, with bounds drawn by the seed;
+/// returns how often that was acknowledged.
+fn increments(seed: u64) -> i64 {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut cluster = Cluster::of_three();
+    cluster.limits_seed = Some(seed);
+    for id in 1..=3 {
+        cluster.crash(id, usize::MAX);
+        cluster.start(id);
+    }
+    cluster.tell_stores();
+    let names = ["a", "h", "p", "x"];
+    let mut counts = names.map(|_| Counts::default());
+    let mut calls: Vec<(usize, u64)> = Vec::new();
+    let mut next_range = 5;
+    for _ in 0..150 {
+        let row = rng.random_range(0..names.len());
+        let name = names[row];
+        let owner = cluster.owner(name);
+        let routed = |mut request: BatchRequest, range: &kv::RangeDescriptor| {
+            request.header.get_or_insert_default().range_id = range.range_id;
+            request
+        };
+        match (rng.random_range(0..100), owner) {
+            (0..85, Some((range, holder))) => {
+                for _ in 0..rng.random_range(1..8) {
+                    let request = routed(increment(name, 1), &range);
+                    calls.push((row, cluster.call(holder, request)));
+                }
+            }
+            (85..88, Some((range, holder))) if next_range < 8 => {
+                cluster.call(holder, routed(split(name, next_range, None), &range));
+                next_range += 1;
+            }
+            (88..93, Some((range, holder))) => {
+                cluster.call(holder, routed(transfer(name, rng.random_range(1..=3)), &range));
+            }
+            (93..97, _) => {
+                let id = rng.random_range(1..=3);
+                cluster.crash(id, 0);
+                cluster.run(Duration::from_millis(rng.random_range(1..3_000)));
+                cluster.start(id);
+                cluster.tell_stores();
+            }
+            _ => cluster.run(Duration::from_millis(rng.random_range(0..600))),
+        }
+        cluster.run(Duration::from_millis(rng.random_range(0..10)));
+    }
+    cluster.run(Duration::from_secs(10));
+    for (row, call) in calls {
+        match cluster.responses.get(&call).map(|response| response.error.as_ref()) {
+            Some(None) => counts[row].done += 1,
+            Some(Some(error)) => {
+                let unknown = matches!(error.kind, Some(kv::error::Kind::Ambiguous(_)));
+                counts[row].unknown += i64::from(unknown);
+            }
+            None => counts[row].unknown += 1,
+        }
+    }
+    for (name, counts) in names.iter().zip(&counts) {
+        let found = value_of(&cluster.routed(name, &increment(name, 0)));
+        let found: i64 = found.unwrap().parse().unwrap();
+        let Counts { done, unknown } = *counts;
+        assert!(
+            (done..=done + unknown).contains(&found),
+            "seed {seed}: {name} is {found}, {done} were acknowledged and {unknown} are unknown"
+        );
+    }
+    counts.iter().map(|counts| counts.done).sum()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_the_bounds() {
+    let done: i64 = (1..=30).map(increments).sum();
+    assert!(done > 3_000, "{done} increments");
 }

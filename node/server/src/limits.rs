@@ -38,6 +38,8 @@ crdb_settings::limits! {
         /// Batches of one peer that were not answered yet; further ones are refused, those that end
         /// what others wait for beyond twice as many.
         pub batches_max: usize = 4_096, min 16;
+        /// How often a peer is told which of its batches are still worked on.
+        pub sign_of_life: Duration = Duration::from_secs(1), min Duration::from_millis(50);
         /// Answers handed to a connection and not yet taken by it; further ones wait.
         pub answers_in_flight: usize = 1_024, min 1;
         /// Bytes a receiver takes before it has consumed them, for each connection and stream.

@@ -15,8 +15,11 @@ impl<E: Engine> Replica<E> {
             self.after_raft(ctx);
             self.tick_leader(ctx);
             self.propose_waiting(ctx);
-            if self.is_leader() && count.is_multiple_of(ctx.config.limits.queue_ticks) {
+            let due = count.is_multiple_of(ctx.config.limits.queue_ticks);
+            if self.is_leader() && (due || self.is_log_long(ctx)) {
                 self.maybe_truncate(ctx);
+            }
+            if self.is_leader() && due {
                 self.run_replicate_queue(ctx);
             }
             // In a joint configuration the old voters are needed too: who left now might be all of
@@ -66,6 +69,11 @@ impl<E: Engine> Replica<E> {
         }
     }
 
+    /// Whether one command may not be enough to cut the log to its size.
+    fn is_log_long(&self, ctx: &Ctx<'_, E>) -> bool {
+        self.raw.store().bytes() >= ctx.config.limits.log_bytes_max
+    }
+
     /// Proposes to cut the log when enough of it is applied everywhere, or when it is too long to
     /// be kept for those that are away, or much too long for one that is here and lags: cut off, it
     /// would need the whole range.
@@ -85,10 +93,12 @@ impl<E: Engine> Replica<E> {
             bytes < limits.log_bytes_max.max(lag_max)
         });
         let slowest = needed.map(|(_, progress)| progress.matched).min();
+        let truncated = self.raw.store().truncated_index();
         let index = slowest.unwrap_or(applied).min(applied);
+        let index = index.min(truncated.saturating_add(limits.truncated_entries_max));
         let lease = &self.applied.lease;
         let current = lease.term == led.term && lease.end().is_none();
-        if !current || index <= self.raw.store().truncated_index().max(led.truncation) {
+        if !current || index <= truncated.max(led.truncation) {
             return;
         }
         let sequence = lease.sequence;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crdb_keys::{NodeId, StoreId};
+use crdb_keys::{NodeId, RangeId, StoreId};
 use crdb_kv::{SendError, Sender, contention};
 use crdb_proto::admin::{ClusterStatusResponse, InitResponse};
 use crdb_proto::kv::{BatchRequest, BatchResponse, Error, Unavailable, error::Kind};
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::shared::Shared;
 use super::{gossip, node_ids};
 use crate::admin::AdminSource;
-use crate::clock::elapsed;
+use crate::clock::{elapsed, mono};
 use crate::formation::InitRefusal;
 use crate::http::HttpSource;
 use crate::metrics::Reading;
@@ -49,6 +49,10 @@ impl PeerHandler for Shared {
         if let Some(running) = self.running.get() {
             running.inbox.push(Input::Raft { from, batch });
         }
+    }
+
+    fn serves(&self, range: RangeId) -> bool {
+        self.running.get().is_some_and(|running| running.store.holds_lease(range, mono()))
     }
 
     fn batch(self: Arc<Self>, batch: BatchRequest) -> BoxFuture<'static, BatchResponse> {

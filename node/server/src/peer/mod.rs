@@ -24,7 +24,7 @@ pub use service::PeerService;
 
 use std::sync::Arc;
 
-use crdb_keys::{NodeId, StoreId};
+use crdb_keys::{NodeId, RangeId, StoreId};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_proto::peer::{
     GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
@@ -72,6 +72,9 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// Takes in a batch of raft messages; never blocks.
     fn raft(&self, from: StoreId, batch: RaftBatch);
+
+    /// Whether this node holds the lease of a range: what waits there is not stuck.
+    fn serves(&self, range: RangeId) -> bool;
 
     /// Evaluates a batch.
     fn batch(self: Arc<Self>, batch: BatchRequest) -> BoxFuture<'static, BatchResponse>;

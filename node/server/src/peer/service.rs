@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crdb_keys::{NodeId, StoreId};
+use crdb_keys::{NodeId, RangeId, StoreId};
 use crdb_proto::kv::{
     Ambiguous, BatchRequest, BatchResponse, Error, Invalid, Unavailable, error::Kind,
     request::Kind as Request,
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,17 +34,23 @@ use crate::limits::Limits;
 /// A peer that is refused tries again and again: it is logged once in this time.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(5);
 
+/// The evaluation of a batch.
+struct Task {
+    handle: AbortHandle,
+    range: RangeId,
+}
+
 /// The batches of one stream that are not answered yet. One that is given up leaves the queues it
 /// waits in; what it has proposed goes on.
 #[derive(Default)]
 struct Running {
-    tasks: HashMap<u64, AbortHandle>,
+    tasks: HashMap<u64, Task>,
     /// How many there may be before those that are done are taken out.
     sweep_at: usize,
 }
 
 impl Running {
-    fn add(&mut self, id: u64, task: AbortHandle) {
+    fn add(&mut self, id: u64, task: Task) {
         self.tasks.insert(id, task);
         if self.tasks.len() > self.sweep_at {
             self.sweep();
@@ -53,7 +59,7 @@ impl Running {
 
     /// Looks at each batch once for every so many that came: the cost of one does not grow.
     fn sweep(&mut self) {
-        self.tasks.retain(|_, task| !task.is_finished());
+        self.tasks.retain(|_, task| !task.handle.is_finished());
         self.sweep_at = (2 * self.tasks.len()).max(64);
     }
 
@@ -67,12 +73,22 @@ impl Running {
 
     fn give_up(&mut self, id: u64) {
         if let Some(task) = self.tasks.remove(&id) {
-            task.abort();
+            task.handle.abort();
         }
     }
 
+    /// Those that are worked on in ranges that are served here: a leaseholder that was cut off may
+    /// never come to an end, and says so by its silence.
+    fn working(&mut self, serves: impl Fn(RangeId) -> bool) -> Vec<u64> {
+        self.sweep();
+        let mut served: HashMap<RangeId, bool> = HashMap::new();
+        let mut is_served = |range| *served.entry(range).or_insert_with(|| serves(range));
+        let tasks = self.tasks.iter();
+        tasks.filter(|(_, task)| is_served(task.range)).map(|(id, _)| *id).collect()
+    }
+
     fn give_up_all(self) {
-        self.tasks.into_values().for_each(|task| task.abort());
+        self.tasks.into_values().for_each(|task| task.handle.abort());
     }
 }
 
@@ -234,11 +250,21 @@ impl Peer for PeerService {
         let tasks = self.tasks.clone();
         self.tasks.spawn(async move {
             let mut running = Running::default();
+            let mut signs = tokio::time::interval(limits.sign_of_life);
+            signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 let frame = tokio::select! {
                     () = stop.cancelled() => break,
                     () = answers.closed() => break,
                     frame = frames.message() => frame,
+                    _ = signs.tick() => {
+                        let working = running.working(|range| handler.serves(range));
+                        if !working.is_empty() {
+                            // A connection that takes no more has answers, which say as much.
+                            drop(answers.try_send(Ok(KvFrame { working, ..KvFrame::default() })));
+                        }
+                        continue;
+                    }
                 };
                 let Ok(Some(KvFrame { id, request, given_up, .. })) = frame else { break };
                 if given_up {
@@ -255,6 +281,7 @@ impl Peer for PeerService {
                     }
                     continue;
                 }
+                let range = RangeId(batch.header.as_ref().map_or(0, |header| header.range_id));
                 let (handler, answers) = (Arc::clone(&handler), answers.clone());
                 let stop = stop.clone();
                 let task = tasks.spawn(async move {
@@ -268,7 +295,7 @@ impl Peer for PeerService {
                     // The caller may be gone: then it knows that its answer is lost.
                     drop(answers.send(Ok(frame)).await);
                 });
-                running.add(id, task.abort_handle());
+                running.add(id, Task { handle: task.abort_handle(), range });
             }
             running.give_up_all();
             debug!(peer = %from, "key-value stream from peer ended");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crdb_keys::{NodeId, StoreId};
+use crdb_keys::{NodeId, RangeId, StoreId};
 use crdb_kv::TransportError;
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_proto::peer::{
@@ -51,6 +51,10 @@ impl PeerHandler for Notes {
 
     fn raft(&self, from: StoreId, batch: RaftBatch) {
         self.raft.lock().push((from, batch.sequence));
+    }
+
+    fn serves(&self, range: RangeId) -> bool {
+        range == RangeId(7)
     }
 
     fn batch(self: Arc<Self>, _: BatchRequest) -> BoxFuture<'static, BatchResponse> {
