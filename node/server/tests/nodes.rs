@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crdb_server::address::{Address, JoinList};
@@ -36,6 +37,16 @@ fn any_port() -> Address {
     Address { host: "127.0.0.1".to_owned(), port: 0 }
 }
 
+/// Bounds drawn at random, the same for all nodes of a run.
+fn limits() -> AllLimits {
+    static DRAWN: OnceLock<AllLimits> = OnceLock::new();
+    *DRAWN.get_or_init(|| {
+        let limits = AllLimits::of_seed(rand::random());
+        eprintln!("CRDB_LIMITS={}", limits.changed());
+        limits
+    })
+}
+
 fn start(store: &Path, mode: StartMode) -> Node {
     let config = NodeConfig {
         store: store.to_owned(),
@@ -50,7 +61,7 @@ fn start(store: &Path, mode: StartMode) -> Node {
         cache_bytes: 8 << 20,
         max_offset: Duration::from_millis(500),
         build_tag: "v0.1.0".to_owned(),
-        limits: AllLimits::default(),
+        limits: limits(),
     };
     let dir = StoreDir::open(store).unwrap();
     Node::start(config, dir).unwrap()

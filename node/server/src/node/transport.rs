@@ -104,7 +104,7 @@ impl Transport for NodeTransport {
             if let Some(header) = &mut batch.header {
                 header.now = Some(self.clock.now().into());
             }
-            let response = self.links.send_batch(node, batch).await?;
+            let response = self.links.send_batch(node, batch, || {}).await?;
             if let Some(now) = response.now
                 && let Err(error) = self.clock.update(now.into())
             {

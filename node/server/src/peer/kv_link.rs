@@ -3,6 +3,8 @@
 //! Invariant: a batch is reported as not sent only if it was never handed to the connection. Once
 //! it was, and the stream ends without its answer, it is lost: it may have been received.
 //!
+//! While the peer works on a batch it says so now and then, and the caller hears it.
+//!
 //! A caller that gives up drops its end of the answer. Now and then those are looked for among the
 //! batches under way, and the peer hears that nobody waits for them any more.
 
@@ -30,10 +32,31 @@ use crate::limits::Limits;
 /// One batch and where its answer goes.
 pub(super) struct Call {
     pub(super) batch: BatchRequest,
-    pub(super) answer: oneshot::Sender<Result<BatchResponse, TransportError>>,
+    pub(super) caller: Caller,
 }
 
-type Pending = Mutex<HashMap<u64, oneshot::Sender<Result<BatchResponse, TransportError>>>>;
+/// Who waits for the answer to a batch.
+pub(super) struct Caller {
+    pub(super) answer: oneshot::Sender<Result<BatchResponse, TransportError>>,
+    /// Called each time the peer says that it works on the batch.
+    pub(super) sign: Sign,
+}
+
+/// What hears that a batch is worked on.
+pub(super) type Sign = Box<dyn Fn() + Send + Sync>;
+
+impl Caller {
+    fn is_gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn tell(self, answer: Result<BatchResponse, TransportError>) {
+        // The caller may have given up waiting: then nobody needs the answer.
+        drop(self.answer.send(answer));
+    }
+}
+
+type Pending = Mutex<HashMap<u64, Caller>>;
 
 /// Sends what `queue` brings to `node`, connecting when there is something to send, until `stop`.
 pub(super) async fn run(
@@ -51,7 +74,7 @@ pub(super) async fn run(
             first = queue.recv() => first,
         };
         let Some(first) = first else { return };
-        if first.answer.is_closed() {
+        if first.caller.is_gone() {
             continue;
         }
         if let Some((at, reason)) = &failed
@@ -84,8 +107,7 @@ pub(super) async fn run(
 }
 
 fn refuse(call: Call, reason: &str) {
-    // The caller may have given up waiting: then nobody needs the answer.
-    drop(call.answer.send(Err(TransportError::NotSent(reason.to_owned()))));
+    call.caller.tell(Err(TransportError::NotSent(reason.to_owned())));
 }
 
 struct Open {
@@ -136,7 +158,7 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open, limits:
         let mut next = Some(first);
         let mut id = 0_u64;
         while let Some(call) = next {
-            if call.answer.is_closed() {
+            if call.caller.is_gone() {
                 next = queue.recv().await;
                 continue;
             }
@@ -144,16 +166,16 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open, limits:
             let frame = KvFrame { id, request: Some(call.batch), ..KvFrame::default() };
             if frame.encoded_len() > limits.message_bytes_max {
                 // The connection would end at it, and all others with it.
-                drop(call.answer.send(Ok(too_large(&frame, limits.message_bytes_max))));
+                call.caller.tell(Ok(too_large(&frame, limits.message_bytes_max)));
                 next = queue.recv().await;
                 continue;
             }
-            pending.lock().insert(id, call.answer);
+            pending.lock().insert(id, call.caller);
             if let Err(unsent) = frames.send(frame).await {
-                let answer = pending.lock().remove(&unsent.0.id);
-                if let Some(answer) = answer {
+                let caller = pending.lock().remove(&unsent.0.id);
+                if let Some(caller) = caller {
                     let reason = "the connection takes no more".to_owned();
-                    drop(answer.send(Err(TransportError::NotSent(reason))));
+                    caller.tell(Err(TransportError::NotSent(reason)));
                 }
                 return "the connection takes no more".to_owned();
             }
@@ -166,9 +188,14 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open, limits:
         loop {
             match answers.message().await {
                 Ok(Some(frame)) => {
-                    let answer = pending.lock().remove(&frame.id);
-                    if let (Some(answer), Some(response)) = (answer, frame.response) {
-                        drop(answer.send(Ok(response)));
+                    let mut pending = pending.lock();
+                    for caller in frame.working.iter().filter_map(|id| pending.get(id)) {
+                        (caller.sign)();
+                    }
+                    let caller = pending.remove(&frame.id);
+                    drop(pending);
+                    if let (Some(caller), Some(response)) = (caller, frame.response) {
+                        caller.tell(Ok(response));
                     }
                 }
                 Ok(None) => return "the peer ended the stream".to_owned(),
@@ -182,8 +209,8 @@ async fn pump(first: Call, queue: &mut mpsc::Receiver<Call>, open: Open, limits:
         () = tell_given_up(&pending, &sent, &frames, limits.kv_sweep) => "unreachable".to_owned(),
     };
     debug!(%reason, "key-value stream closed");
-    for (_, answer) in pending.lock().drain() {
-        drop(answer.send(Err(TransportError::Lost(reason.clone()))));
+    for (_, caller) in pending.lock().drain() {
+        caller.tell(Err(TransportError::Lost(reason.clone())));
     }
 }
 
@@ -206,9 +233,8 @@ async fn tell_given_up(
     loop {
         tokio::time::sleep(every).await;
         let sent = sent.load(Ordering::Relaxed);
-        let closed = |(id, answer): (&u64, &oneshot::Sender<_>)| {
-            (*id <= sent && answer.is_closed()).then_some(*id)
-        };
+        let closed =
+            |(id, caller): (&u64, &Caller)| (*id <= sent && caller.is_gone()).then_some(*id);
         given_up.extend(pending.lock().iter().filter_map(closed));
         for id in given_up.drain(..) {
             // A connection that takes no more now is asked again in the next round.

@@ -49,14 +49,17 @@ impl PeerLinks {
         self.with_link(to, |link| link.raft.push(batch));
     }
 
-    /// Sends a batch and waits for its answer.
+    /// Sends a batch and waits for its answer; `sign` is called each time the peer says that it
+    /// works on it.
     pub async fn send_batch(
         &self,
         to: NodeId,
         batch: BatchRequest,
+        sign: impl Fn() + Send + Sync + 'static,
     ) -> Result<BatchResponse, TransportError> {
         let (answer, answered) = oneshot::channel();
-        let call = kv_link::Call { batch, answer };
+        let caller = kv_link::Caller { answer, sign: Box::new(sign) };
+        let call = kv_link::Call { batch, caller };
         if !self.with_link(to, |link| link.kv.try_send(call).is_ok()) {
             let reason = format!("too many batches wait for the connection to {to}");
             return Err(TransportError::NotSent(reason));

@@ -344,3 +344,44 @@ impl Peer for PeerService {
         Ok(Response::new(CancelSqlResponse { found: self.handler.cancel_sql(target) }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crdb_proto::kv::{EndTxnRequest, GetRequest, GetResponse, response};
+
+    use super::*;
+
+    fn answer(bytes: usize) -> KvFrame {
+        let get = GetResponse { value: Some(vec![0; bytes].into()), ..GetResponse::default() };
+        let answer = crdb_proto::kv::Response { kind: Some(response::Kind::Get(get)) };
+        let response = BatchResponse { responses: vec![answer], ..BatchResponse::default() };
+        KvFrame { id: 3, response: Some(response), ..KvFrame::default() }
+    }
+
+    #[test]
+    fn an_answer_that_is_too_large_says_so_and_never_that_nothing_was_written() {
+        assert_eq!(sendable(answer(500), false, 1_000), answer(500));
+        let kind = |writes| {
+            let frame = sendable(answer(1_000), writes, 1_000);
+            assert_eq!(frame.id, 3);
+            frame.response.unwrap().error.unwrap().kind.unwrap()
+        };
+        assert!(matches!(kind(false), Kind::Invalid(_)));
+        assert!(matches!(kind(true), Kind::Ambiguous(_)));
+    }
+
+    #[test]
+    fn only_what_waits_for_nobody_is_taken_beyond_the_bound() {
+        let batch = |kinds: Vec<Request>| BatchRequest {
+            header: None,
+            requests: kinds
+                .into_iter()
+                .map(|kind| crdb_proto::kv::Request { kind: Some(kind) })
+                .collect(),
+        };
+        let end = Request::EndTxn(EndTxnRequest::default());
+        let get = Request::Get(GetRequest::default());
+        assert!(ends_waits(&batch(vec![end.clone()])));
+        assert!(!ends_waits(&batch(vec![end, get])));
+    }
+}

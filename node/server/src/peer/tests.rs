@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crdb_keys::{NodeId, RangeId, StoreId};
 use crdb_kv::TransportError;
-use crdb_proto::kv::{BatchRequest, BatchResponse};
+use crdb_proto::kv::{BatchHeader, BatchRequest, BatchResponse, PutRequest, Request, request};
 use crdb_proto::peer::{
     GossipMessage, JoinRequest, JoinResponse, PromiseRequest, PromiseResponse, RaftBatch,
     SnapshotFrame, SnapshotResult, SqlSession,
@@ -14,13 +14,14 @@ use crdb_sql::Target;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::{Identity, PeerAddress, PeerBook, PeerHandler, PeerLinks, PeerService};
+use crate::limits::Limits;
 
 struct Notes {
     identity: Identity,
@@ -131,7 +132,7 @@ struct World {
 
 /// Node 1's links to node 2, behind whose address `server` answers.
 async fn world(server: &Arc<Notes>) -> World {
-    let limits = crate::limits::Limits::default();
+    let limits = Limits { sign_of_life: Duration::from_millis(50), ..Limits::default() };
     let (tasks, stop, server_stop) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -165,7 +166,7 @@ async fn batches_and_raft_reach_their_addressee() {
     let server = notes(2, false);
     let world = world(&server).await;
     for _ in 0..3 {
-        world.links.send_batch(NodeId(2), BatchRequest::default()).await.unwrap();
+        world.links.send_batch(NodeId(2), BatchRequest::default(), || {}).await.unwrap();
     }
     for sequence in 1..=3 {
         world.links.send_raft(NodeId(2), RaftBatch { sequence, ..RaftBatch::default() });
@@ -185,11 +186,13 @@ async fn batches_and_raft_reach_their_addressee() {
 async fn a_stranger_at_the_addressees_place_gets_nothing() {
     let stranger = notes(3, false);
     let world = world(&stranger).await;
-    let error = world.links.send_batch(NodeId(2), BatchRequest::default()).await.unwrap_err();
+    let error =
+        world.links.send_batch(NodeId(2), BatchRequest::default(), || {}).await.unwrap_err();
     let TransportError::NotSent(reason) = error else { panic!("{error:?}") };
     assert!(reason.contains("this is n3, the stream is meant for n2"), "{reason}");
     world.links.send_raft(NodeId(2), RaftBatch::default());
-    let error = world.links.send_batch(NodeId(2), BatchRequest::default()).await.unwrap_err();
+    let error =
+        world.links.send_batch(NodeId(2), BatchRequest::default(), || {}).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent(_)), "{error:?}");
     assert!(stranger.raft.lock().is_empty());
     world.end().await;
@@ -199,7 +202,7 @@ async fn a_stranger_at_the_addressees_place_gets_nothing() {
 async fn a_batch_under_way_is_lost_with_the_stream_and_a_later_one_is_not_sent() {
     let server = notes(2, true);
     let world = world(&server).await;
-    let call = world.links.send_batch(NodeId(2), BatchRequest::default());
+    let call = world.links.send_batch(NodeId(2), BatchRequest::default(), || {});
     let kill = async {
         server.got_batch.notified().await;
         world.server_stop.cancel();
@@ -208,7 +211,7 @@ async fn a_batch_under_way_is_lost_with_the_stream_and_a_later_one_is_not_sent()
     assert!(matches!(answer, Err(TransportError::Lost(_))), "{answer:?}");
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
-        let answer = world.links.send_batch(NodeId(2), BatchRequest::default()).await;
+        let answer = world.links.send_batch(NodeId(2), BatchRequest::default(), || {}).await;
         if matches!(answer, Err(TransportError::NotSent(_))) {
             break;
         }
@@ -222,9 +225,9 @@ async fn the_peer_stops_what_its_caller_gave_up() {
     let server = notes(2, true);
     let world = world(&server).await;
     let (first, second) = (BatchRequest::default(), BatchRequest::default());
-    let patient = world.links.send_batch(NodeId(2), first);
+    let patient = world.links.send_batch(NodeId(2), first, || {});
     let hasty = async {
-        let call = world.links.send_batch(NodeId(2), second);
+        let call = world.links.send_batch(NodeId(2), second, || {});
         tokio::select! {
             answer = call => panic!("{answer:?}"),
             () = async {
@@ -241,6 +244,53 @@ async fn the_peer_stops_what_its_caller_gave_up() {
     };
     let (answer, ()) = tokio::join!(patient, hasty);
     assert!(matches!(answer, Err(TransportError::Lost(_))), "{answer:?}");
+    world.end().await;
+}
+
+/// A batch to a range.
+fn batch_to(range_id: u64) -> BatchRequest {
+    let header = BatchHeader { range_id, ..BatchHeader::default() };
+    BatchRequest { header: Some(header), requests: Vec::new() }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_worked_on_gives_signs_of_life_while_its_range_is_served() {
+    let server = notes(2, true);
+    let world = world(&server).await;
+    let (sign, signs) = mpsc::channel(100);
+    let (served, other) = (sign.clone(), sign);
+    let served = world.links.send_batch(NodeId(2), batch_to(7), move || {
+        let _room = served.try_send(7);
+    });
+    let other = world.links.send_batch(NodeId(2), batch_to(8), move || {
+        let _room = other.try_send(8);
+    });
+    let mut signs = signs;
+    let heard = async {
+        for _ in 0..3 {
+            assert_eq!(signs.recv().await, Some(7), "a range that is not served gave a sign");
+        }
+    };
+    tokio::select! {
+        answer = served => panic!("{answer:?}"),
+        answer = other => panic!("{answer:?}"),
+        heard = tokio::time::timeout(Duration::from_secs(10), heard) => heard.unwrap(),
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_no_message_can_hold_is_answered_and_the_stream_goes_on() {
+    let server = notes(2, false);
+    let world = world(&server).await;
+    let put = PutRequest { key: "k".into(), value: vec![0; 65 << 20].into() };
+    let requests = vec![Request { kind: Some(request::Kind::Put(put)) }];
+    let large = BatchRequest { header: None, requests };
+    let answer = world.links.send_batch(NodeId(2), large, || {}).await.unwrap();
+    let error = answer.error.unwrap();
+    assert!(error.message.contains("too large to send"), "{error:?}");
+    let answer = world.links.send_batch(NodeId(2), batch_to(7), || {}).await;
+    assert_eq!(answer.unwrap().error, None);
     world.end().await;
 }
 
