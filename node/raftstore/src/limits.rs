@@ -54,8 +54,9 @@ crdb_settings::limits! {
         pub handover_locks_max: usize = 1_000, min 1;
         /// Bytes of reads handed over, and as many again of locks.
         pub handover_bytes_max: usize = 1 << 20, min 1;
-        /// Locks shown by one request.
-        pub locks_shown_max: usize = 1_000, min 1;
+        /// Locks shown by one request. Who shows them asks for so many at a time, and takes fewer for
+        /// the end.
+        pub locks_shown_max: usize = 1_000, min 1_000;
         /// Bytes of the longest key at which a range may start: meta keys hold it.
         pub split_key_bytes_max: usize = 4 << 10, min 1 << 10;
         /// Ranges that are not here yet for which votes are held at a time; a vote that is lost

@@ -12,6 +12,8 @@ use crdb_settings::{LimitError, limit_pairs};
 crdb_settings::limits! {
     /// Bounds of what a node does with its peers, its store and strangers.
     pub struct Limits {
+        /// Threads that carry bytes between nodes and clients; evaluation has others.
+        pub io_threads: usize = 2, min 1;
         /// Raft batches that wait for the store; further ones are dropped, as the network may drop
         /// them.
         pub raft_inbox_batches: usize = 16_384, min 64;

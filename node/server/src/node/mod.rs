@@ -20,6 +20,7 @@ mod formation_driver;
 mod gc_loop;
 mod gossip;
 mod handler;
+mod io_runtime;
 mod kv_client;
 mod listeners;
 mod liveness_loop;
@@ -46,6 +47,7 @@ use crdb_keys::NodeId;
 use crdb_settings::Settings;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +70,7 @@ use crate::net::accept::{Accepts, Bounds, Destinations, accept_loop};
 use crate::net::bind::{AddressLock, BindError};
 use crate::peer::PeerService;
 use crate::store_file::{LockOwner, Member, StoreDir, StoreDirError, StoreIdent};
+use io_runtime::IoRuntime;
 use listeners::Listeners;
 use shared::{Phase, Shared};
 use store_thread::StoreThread;
@@ -184,6 +187,7 @@ pub struct Node {
     phase: watch::Receiver<Phase>,
     http_moved: Option<String>,
     thread: Arc<Mutex<Option<StoreThread>>>,
+    _io: IoRuntime,
     /// Released when the node is gone.
     _locks: Vec<Option<AddressLock>>,
 }
@@ -193,7 +197,11 @@ impl Node {
     /// called within a runtime, which runs the node from then on.
     pub fn start(config: NodeConfig, mut dir: StoreDir) -> Result<Self, StartError> {
         let ident = dir.load()?;
-        let listeners = listeners::open(&config)?;
+        let io = IoRuntime::start(config.limits.server.io_threads).map_err(StartError::Serve)?;
+        let listeners = {
+            let _carried = io.handle().enter();
+            listeners::open(&config)?
+        };
         let advertised = listeners::advertised(&config, &listeners);
         let listen_address = config.listen.to_string();
         dir.announce(&LockOwner { pid: std::process::id(), listen_address })?;
@@ -239,6 +247,8 @@ impl Node {
             clock_offsets: Mutex::default(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
+            io: io.handle().clone(),
+            main: Handle::current(),
             stop: CancellationToken::new(),
         });
         let changed = shared.config.limits.changed();
@@ -262,7 +272,7 @@ impl Node {
                 },
             }
         });
-        Ok(Self { shared, phase: phases, http_moved, thread, _locks: locks })
+        Ok(Self { shared, phase: phases, http_moved, thread, _io: io, _locks: locks })
     }
 
     /// Waits until SQL is served.
@@ -444,6 +454,8 @@ async fn wait_until_usable(shared: &Shared) {
 
 /// Starts the RPC, SQL and HTTP servers on the listeners.
 fn serve(shared: &Arc<Shared>, listeners: Listeners) -> Vec<Option<AddressLock>> {
+    // What is spawned here runs there.
+    let _carried = shared.io.enter();
     let (rpc, incoming) = mpsc::channel::<io::Result<TcpStream>>(64);
     let sql: Arc<pg::SqlGate> = Arc::new(pg::SqlGate::new(Arc::clone(shared)));
     let destinations = Destinations { rpc, sql };
@@ -470,7 +482,7 @@ fn serve(shared: &Arc<Shared>, listeners: Listeners) -> Vec<Option<AddressLock>>
         ));
     }
     let handler: Arc<dyn crate::peer::PeerHandler> = Arc::<Shared>::clone(shared);
-    let peer = PeerService::new(handler, *limits, tasks.clone(), stop.clone());
+    let peer = PeerService::new(handler, *limits, shared.main.clone(), tasks.clone(), stop.clone());
     let admin = AdminService::server(Arc::clone(shared));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))

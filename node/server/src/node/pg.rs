@@ -37,7 +37,8 @@ impl SqlHandler for SqlGate {
         peer: SocketAddr,
         admission: Admission,
     ) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
+        let (tasks, main) = (self.shared.tasks.clone(), self.shared.main.clone());
+        let session = async move {
             let serving = matches!(*self.shared.phase.borrow(), Phase::Serving(_));
             let front = self.shared.running.get().map(|running| Arc::clone(&running.pg));
             let outcome = match front.filter(|_| serving) {
@@ -60,7 +61,9 @@ impl SqlHandler for SqlGate {
             if let Err(error) = outcome {
                 debug!(%peer, %error, "SQL client left before it was turned away");
             }
-        })
+        };
+        // Statements are not for those who carry bytes.
+        Box::pin(async move { drop(tasks.spawn_on(session, &main).await) })
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         *shared.limits(),
         Arc::<crate::cluster_view::ClusterView>::clone(&shared.view),
         handler,
+        shared.io.clone(),
         shared.tasks.clone(),
         shared.stop.clone(),
     ));

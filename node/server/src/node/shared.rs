@@ -15,6 +15,7 @@ use crdb_settings::Settings;
 use crdb_sql::SqlNode;
 use crdb_storage::RocksEngine;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,10 @@ pub(crate) struct Shared {
     pub(crate) clock_offsets: Mutex<ClockOffsets>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
+    /// Where bytes are carried, see [`super::io_runtime`].
+    pub(crate) io: Handle,
+    /// Where everything else runs.
+    pub(crate) main: Handle,
     pub(crate) stop: CancellationToken,
 }
 

@@ -8,6 +8,7 @@ use crdb_kv::TransportError;
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_proto::peer::{RaftBatch, SnapshotFrame};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ pub struct PeerLinks {
     limits: Limits,
     book: Arc<dyn PeerBook>,
     handler: Arc<dyn PeerHandler>,
+    io: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
     links: Mutex<HashMap<NodeId, Link>>,
@@ -32,16 +34,17 @@ struct Link {
 }
 
 impl PeerLinks {
-    /// Links that run on `tasks` until `stop`.
+    /// Links that run on `io` until `stop`.
     pub fn new(
         own: Identity,
         limits: Limits,
         book: Arc<dyn PeerBook>,
         handler: Arc<dyn PeerHandler>,
+        io: Handle,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { own, limits, book, handler, tasks, stop, links: Mutex::new(HashMap::new()) }
+        Self { own, limits, book, handler, io, tasks, stop, links: Mutex::new(HashMap::new()) }
     }
 
     /// Queues a raft batch; drops it when the queue is full. Callable from any thread.
@@ -86,7 +89,7 @@ impl PeerLinks {
     fn open(&self, to: NodeId) -> Link {
         let (raft, raft_queue) = raft_link::queue(&self.limits);
         let (kv, kv_queue) = mpsc::channel(self.limits.kv_link_batches);
-        self.tasks.spawn(raft_link::run(
+        let raft_link = raft_link::run(
             to,
             self.own.clone(),
             Arc::clone(&self.book),
@@ -94,15 +97,17 @@ impl PeerLinks {
             raft_queue,
             self.limits,
             self.stop.clone(),
-        ));
-        self.tasks.spawn(kv_link::run(
+        );
+        self.tasks.spawn_on(raft_link, &self.io);
+        let kv_link = kv_link::run(
             to,
             self.own.clone(),
             Arc::clone(&self.book),
             kv_queue,
             self.limits,
             self.stop.clone(),
-        ));
+        );
+        self.tasks.spawn_on(kv_link, &self.io);
         Link { raft, kv }
     }
 }

@@ -19,6 +19,7 @@ use crdb_sql::Target;
 use crdb_storage::evaluate::is_read_only;
 use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -143,25 +144,37 @@ pub struct PeerService {
     limits: Limits,
     /// One for each snapshot that is being received: each is held in memory.
     snapshots: Semaphore,
+    /// Where batches are evaluated: not where bytes are carried.
+    evaluators: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
     refusal_logged: Mutex<Option<Instant>>,
 }
 
 impl PeerService {
-    /// The service, to be added to a gRPC server; its streams end with `stop`.
+    /// The service, to be added to a gRPC server; its streams end with `stop`, its batches are
+    /// evaluated on `evaluators`.
     pub fn new(
         handler: Arc<dyn PeerHandler>,
         limits: Limits,
+        evaluators: Handle,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> PeerServer<Self> {
         let (max, snapshots) =
             (limits.message_bytes_max, Semaphore::new(limits.snapshots_received));
         let refusal_logged = Mutex::new(None);
-        PeerServer::new(Self { handler, limits, snapshots, tasks, stop, refusal_logged })
-            .max_decoding_message_size(max)
-            .max_encoding_message_size(max)
+        PeerServer::new(Self {
+            handler,
+            limits,
+            snapshots,
+            evaluators,
+            tasks,
+            stop,
+            refusal_logged,
+        })
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max)
     }
 
     fn check(&self, hello: Option<&Hello>) -> Result<NodeId, Status> {
@@ -247,7 +260,7 @@ impl Peer for PeerService {
         let limits = self.limits;
         let (answers, stream) = mpsc::channel(limits.answers_in_flight);
         let (handler, stop) = (Arc::clone(&self.handler), self.stop.clone());
-        let tasks = self.tasks.clone();
+        let (tasks, evaluators) = (self.tasks.clone(), self.evaluators.clone());
         self.tasks.spawn(async move {
             let mut running = Running::default();
             let mut signs = tokio::time::interval(limits.sign_of_life);
@@ -284,7 +297,7 @@ impl Peer for PeerService {
                 let range = RangeId(batch.header.as_ref().map_or(0, |header| header.range_id));
                 let (handler, answers) = (Arc::clone(&handler), answers.clone());
                 let stop = stop.clone();
-                let task = tasks.spawn(async move {
+                let work = async move {
                     let response = tokio::select! {
                         // The stream ends without this answer: the caller knows it is lost.
                         () = stop.cancelled() => return,
@@ -294,7 +307,8 @@ impl Peer for PeerService {
                     let frame = sendable(frame, writes, limits.message_bytes_max);
                     // The caller may be gone: then it knows that its answer is lost.
                     drop(answers.send(Ok(frame)).await);
-                });
+                };
+                let task = tasks.spawn_on(work, &evaluators);
                 running.add(id, Task { handle: task.abort_handle(), range });
             }
             running.give_up_all();

@@ -14,6 +14,7 @@ use crdb_sql::Target;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -135,9 +136,11 @@ async fn world(server: &Arc<Notes>) -> World {
     let limits = Limits { sign_of_life: Duration::from_millis(50), ..Limits::default() };
     let (tasks, stop, server_stop) =
         (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let here = Handle::current();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let service = PeerService::new(server.clone(), limits, tasks.clone(), server_stop.clone());
+    let service =
+        PeerService::new(server.clone(), limits, here.clone(), tasks.clone(), server_stop.clone());
     let serving =
         tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
             TcpListenerStream::new(listener),
@@ -148,7 +151,7 @@ async fn world(server: &Arc<Notes>) -> World {
     });
     let book = Arc::new(Book(address));
     let own = notes(1, false);
-    let links = PeerLinks::new(identity(1), limits, book, own, tasks.clone(), stop.clone());
+    let links = PeerLinks::new(identity(1), limits, book, own, here, tasks.clone(), stop.clone());
     World { tasks, stop, server_stop, links }
 }
 
