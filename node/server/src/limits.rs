@@ -152,10 +152,14 @@ macro_rules! all_limits {
 }
 
 all_limits! {
+    /// The evaluation of one batch.
+    storage: crdb_storage::Limits,
     /// What ranges and stores remember of requests and transactions.
     concurrency: crdb_concurrency::Limits,
     /// The replicated store.
     raftstore: crdb_raftstore::Limits,
+    /// Senders and transactions.
+    kv: crdb_kv::Limits,
     /// The server.
     server: Limits,
 }

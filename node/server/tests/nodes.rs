@@ -42,7 +42,10 @@ fn limits() -> AllLimits {
     static DRAWN: OnceLock<AllLimits> = OnceLock::new();
     *DRAWN.get_or_init(|| {
         let limits = AllLimits::of_seed(rand::random());
-        eprintln!("CRDB_LIMITS={}", limits.changed());
+        #[expect(clippy::print_stderr, reason = "shown if the test fails")]
+        {
+            eprintln!("CRDB_LIMITS={}", limits.changed());
+        }
         limits
     })
 }

@@ -58,17 +58,8 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     }
     let inbox = Arc::new(Inbox::new(shared.limits()));
     let site = Arc::new(NodeSite::new(Arc::clone(&inbox)));
-    let handler: Arc<dyn PeerHandler> = Arc::<Shared>::clone(shared);
     let peers = PeerSessions::new(identity.clone(), Arc::clone(&shared.view), *shared.limits());
-    let links = Arc::new(PeerLinks::new(
-        identity,
-        *shared.limits(),
-        Arc::<crate::cluster_view::ClusterView>::clone(&shared.view),
-        handler,
-        shared.io.clone(),
-        shared.tasks.clone(),
-        shared.stop.clone(),
-    ));
+    let links = links(shared, identity);
     let transport: Arc<dyn Transport> = Arc::new(NodeTransport {
         node: node_id,
         store: handle.clone(),
@@ -78,7 +69,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         view: Arc::clone(&shared.view),
     });
     let cache = Arc::clone(&shared.cache);
-    let limits = crdb_kv::Limits::default();
+    let limits = shared.config.limits.kv;
     let config = DistSenderConfig {
         max_offset: shared.clock.max_offset(),
         limits,
@@ -122,6 +113,20 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     Ok(thread)
 }
 
+/// The node's links to its peers.
+fn links(shared: &Arc<Shared>, own: Identity) -> Arc<PeerLinks> {
+    let handler: Arc<dyn PeerHandler> = Arc::<Shared>::clone(shared);
+    Arc::new(PeerLinks::new(
+        own,
+        *shared.limits(),
+        Arc::<crate::cluster_view::ClusterView>::clone(&shared.view),
+        handler,
+        shared.io.clone(),
+        shared.tasks.clone(),
+        shared.stop.clone(),
+    ))
+}
+
 /// Opens the engine. A store that its node was about to bootstrap gets its first ranges, unless an
 /// earlier process came that far.
 async fn open_store(
@@ -136,6 +141,7 @@ async fn open_store(
     let config = StoreConfig {
         limits: all.raftstore,
         concurrency: all.concurrency,
+        storage: all.storage,
         ..StoreConfig::new(node, store, shared.incarnation)
     };
     #[cfg(feature = "planted-bugs")]
