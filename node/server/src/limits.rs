@@ -160,6 +160,10 @@ all_limits! {
     raftstore: crdb_raftstore::Limits,
     /// Senders and transactions.
     kv: crdb_kv::Limits,
+    /// Statements.
+    sql: crdb_sql::Limits,
+    /// SQL clients.
+    pgwire: crdb_pgwire::Config,
     /// The server.
     server: Limits,
 }

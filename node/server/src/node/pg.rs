@@ -74,8 +74,8 @@ pub(crate) struct PgFront {
 }
 
 /// The sessions of a node that starts to serve.
-pub(crate) fn server(sql: Arc<SqlNode>, node: NodeId, seed: u64) -> Arc<PgFront> {
-    let server = PgServer::new(sql, node.get(), seed, Config::default());
+pub(crate) fn server(sql: Arc<SqlNode>, node: NodeId, seed: u64, config: Config) -> Arc<PgFront> {
+    let server = PgServer::new(sql, node.get(), seed, config);
     Arc::new(PgFront { server, refusing: AtomicBool::new(false) })
 }
 

@@ -67,6 +67,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         links: Arc::clone(&links),
         clock: shared.clock.clone(),
         view: Arc::clone(&shared.view),
+        sign_of_life: shared.limits().sign_of_life,
     });
     let cache = Arc::clone(&shared.cache);
     let limits = shared.config.limits.kv;
@@ -99,11 +100,12 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         timer: Arc::new(TokioTimer),
         seed: shared.incarnation,
         build_tag: shared.config.build_tag.clone(),
-        limits: crdb_sql::Limits::default(),
+        limits: shared.config.limits.sql,
         settings: Arc::clone(&shared.settings),
     });
     sql.connect_peers(Arc::new(peers));
-    let pg = super::pg::server(Arc::clone(&sql), node_id, rand::random());
+    let pg =
+        super::pg::server(Arc::clone(&sql), node_id, rand::random(), shared.config.limits.pgwire);
     let thread = start_thread(shared, store, &inbox, &links)?;
     let running = Running { store: handle, inbox, site, sender, txns, sql, pg };
     if shared.running.set(running).is_err() {

@@ -1,15 +1,16 @@
 //! The way of batches: to the own store directly, to others over their streams.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use crdb_keys::NodeId;
 use crdb_keys::hlc::Clock;
+use crdb_keys::{NodeId, RangeId};
 use crdb_kv::contention::{self, ContentionCounts, ContentionMetrics, Site};
 use crdb_kv::{DistSender, Life, Sender, Transport, TransportError};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
 use crdb_raftstore::{Input, Mono, Proposal};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use tracing::warn;
 
 use super::shared::DiskStore;
@@ -80,6 +81,32 @@ pub(crate) struct NodeTransport {
     pub(crate) links: Arc<PeerLinks>,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ClusterView>,
+    /// How often a batch of the own store gives a sign of life.
+    pub(crate) sign_of_life: Duration,
+}
+
+impl NodeTransport {
+    /// Evaluates a batch here, with signs of life as another node would give them.
+    async fn serve(&self, batch: BatchRequest, life: &Life) -> BatchResponse {
+        let range = RangeId(batch.header.as_ref().map_or(0, |header| header.range_id));
+        let served = contention::serve(&self.store, batch, &*self.site);
+        let mut served = pin!(served);
+        // Most are done at once.
+        if let Some(response) = served.as_mut().now_or_never() {
+            return response;
+        }
+        let mut signs = tokio::time::interval(self.sign_of_life);
+        loop {
+            tokio::select! {
+                response = &mut served => return response,
+                _ = signs.tick() => {
+                    if self.store.holds_lease(range, mono()) {
+                        life.seen(elapsed());
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Transport for NodeTransport {
@@ -95,16 +122,17 @@ impl Transport for NodeTransport {
         &self,
         node: NodeId,
         mut batch: BatchRequest,
-        _life: Life,
+        life: Life,
     ) -> BoxFuture<'_, Result<BatchResponse, TransportError>> {
         Box::pin(async move {
             if node == self.node {
-                return Ok(contention::serve(&self.store, batch, &*self.site).await);
+                return Ok(self.serve(batch, &life).await);
             }
             if let Some(header) = &mut batch.header {
                 header.now = Some(self.clock.now().into());
             }
-            let response = self.links.send_batch(node, batch, || {}).await?;
+            let sign = move || life.seen(elapsed());
+            let response = self.links.send_batch(node, batch, sign).await?;
             if let Some(now) = response.now
                 && let Err(error) = self.clock.update(now.into())
             {
