@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crdb_keys::{Key, Timestamp, layout};
+use crdb_kv::SendError;
 use crdb_proto::kv::{self, request, response};
 use crdb_sqlfront::Parsed;
 use crdb_sqlfront::ast::{self, Statement};
@@ -223,7 +224,12 @@ impl Session {
             cancel.check()?;
             let mut batch = Batch::new();
             batch.push(request::Kind::Unsplit(kv::UnsplitRequest { key: key.clone() }));
-            sql(node.kv.send(batch, None, None).await)?;
+            match node.kv.send(batch, None, None).await {
+                // All that was named is a key; that of a range that was there a moment ago is gone.
+                Err(SendError::Invalid { .. }) if unsplit.rows.is_none() => continue,
+                Err(SendError::Invalid { .. }) => return Err(no_range_starts(&key)),
+                answer => drop(sql(answer)?),
+            }
             rows.push(vec![bytes(&key), Datum::text(pretty(&key))]);
         }
         Ok(rows)
@@ -329,4 +335,11 @@ async fn transfer_lease(node: &SqlNode, key: Key, to_node: u32) -> Result<String
             Ok(if done { "ok".to_owned() } else { error.to_string() })
         }
     }
+}
+
+/// The error of a key that a range was to start at.
+fn no_range_starts(key: &[u8]) -> SqlError {
+    let message = format!("UNSPLIT AT: {} is not the start of a range", pretty(key));
+    SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
+        .with_hint("SHOW RANGES FROM TABLE ... WITH KEYS lists where ranges start.")
 }
