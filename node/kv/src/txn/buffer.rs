@@ -229,13 +229,16 @@ impl WriteBuffer {
         let mut levels: BTreeMap<usize, (u32, Pieces)> = BTreeMap::new();
         for (key, entry) in &self.entries {
             let mut absent = entry.absent;
-            for (sequence, value) in &entry.writes {
-                let level = self.kept.partition_point(|(kept, _)| kept < sequence);
-                let (latest, pieces) = levels.entry(level).or_default();
-                *latest = (*latest).max(*sequence);
-                let value = value.as_ref();
-                let requests = pieces.room(size(key, value), limits);
-                add_write(requests, key, value, std::mem::take(&mut absent));
+            let level_of = |sequence| self.kept.partition_point(|(kept, _)| *kept < sequence);
+            for writes in entry.writes.chunk_by(|(a, _), (b, _)| level_of(*a) == level_of(*b)) {
+                let Some((newest, _)) = writes.last() else { continue };
+                let (latest, pieces) = levels.entry(level_of(*newest)).or_default();
+                *latest = (*latest).max(*newest);
+                let bytes = writes.iter().map(|(_, value)| size(key, value.as_ref())).sum();
+                let requests = pieces.room(bytes, limits);
+                for (_, value) in writes {
+                    add_write(requests, key, value.as_ref(), std::mem::take(&mut absent));
+                }
             }
         }
         let mut batches = Vec::new();
@@ -288,7 +291,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// The batch that takes the next key, with a write of `bytes`. What is written to a key is never
+    /// The batch that takes the next key, with writes of `bytes`. What is written to a key is never
     /// cut: the same number twice would be the same write.
     fn room(&mut self, bytes: usize, limits: &Limits) -> &mut Vec<Request> {
         let full = self.bytes + bytes > limits.flush_bytes || self.keys >= limits.flush_keys;
