@@ -25,8 +25,7 @@ async fn client(port: u16) -> Client {
 }
 
 async fn started() -> (Node, u16) {
-    let node =
-        node(Config { startup_deadline: Duration::from_secs(60), ..Config::default() }).await;
+    let node = node(Config { startup_deadline: Duration::from_secs(60), ..support::drawn() }).await;
     let port = node.listen().await;
     (node, port)
 }
@@ -630,4 +629,20 @@ async fn a_copy_is_one_statement_until_it_is_cancelled() {
     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
     drop((copier, sink));
     until(&operator, "SELECT count(*) FROM crdb_internal.node_sessions", &["1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_portals_are_bounded() {
+    let node = node(Config { portals_max: 2, ..Config::default() }).await;
+    let port = node.listen().await;
+    let mut client = client(port).await;
+    let statement = client.prepare("SELECT g FROM generate_series(1, 3) AS g").await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    let first = transaction.bind(&statement, &[]).await.unwrap();
+    let second = transaction.bind(&statement, &[]).await.unwrap();
+    for portal in [&first, &second] {
+        assert_eq!(transaction.query_portal(portal, 2).await.unwrap().len(), 2);
+    }
+    let error = transaction.bind(&statement, &[]).await.err().unwrap();
+    assert_eq!(error.code().map(SqlState::code), Some("54000"), "{error:?}");
 }

@@ -24,8 +24,13 @@ use tokio::runtime::Runtime;
 test_each_path! { in "node/pgwire/testscripts" as scripts => run_script }
 
 fn run_script(path: &Path) {
+    for config in [Config::default(), support::drawn()] {
+        run_under(Config { message_bytes_max: 1 << 20, ..config }, path);
+    }
+}
+
+fn run_under(config: Config, path: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Config { message_bytes_max: 1 << 20, ..Config::default() };
     let node = runtime.block_on(support::node(config));
     let mut wire = Wire { runtime, node, stream: None, buffer: Vec::new() };
     goldenscript::run(&mut wire, path).expect("script failed");

@@ -1,5 +1,6 @@
 //! A node's SQL over one state in memory, and a server for its clients.
 
+#![allow(clippy::print_stdout, reason = "what is drawn is to be known")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,6 +16,8 @@ use crdb_proto::kv;
 use crdb_sql::{Limits, SqlNode, SqlNodeConfig, Timer};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -117,6 +120,16 @@ fn put(local: &LocalSender, key: bytes::Bytes, value: bytes::Bytes) {
     let request = kv::Request { kind: Some(kv::request::Kind::Put(put)) };
     let batch = kv::BatchRequest { header: None, requests: vec![request] };
     local.execute(&batch).expect("a put into memory");
+}
+
+/// Bounds of a connection drawn at random, which is printed; `CRDB_SEED` repeats a draw.
+pub fn drawn() -> Config {
+    let seed = std::env::var("CRDB_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(rand::random);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let config = Config::draw(&mut |below| rng.random_range(0..below));
+    println!("seed {seed}: pgwire {}", config.changed());
+    config
 }
 
 /// Starts a node in memory.
