@@ -201,3 +201,33 @@ fn descriptors_beyond_one_command_are_refused() {
     assert!(error.message.ends_with("more than the limit of 2000"), "{error:?}");
     rows(&mut session, "CREATE TABLE d (v STRING DEFAULT 'x')");
 }
+
+#[test]
+fn a_range_is_split_at_any_key_that_a_row_may_have() {
+    let (_cluster, mut session) = session(Limits::default());
+    rows(&mut session, "ALTER TABLE s SPLIT AT VALUES (repeat('y', 4000))");
+    assert_eq!(rows(&mut session, "SELECT * FROM [SHOW RANGES FROM TABLE s]").len(), 2);
+    let sql = "ALTER TABLE s SPLIT AT VALUES (repeat('y', 5000))";
+    let error = block_on(run(&mut session, sql)).unwrap_err();
+    assert_eq!(error.code, SqlState::PROGRAM_LIMIT, "{error:?}");
+    let limit = "SPLIT AT: a key of table \"s\" is 5006 bytes, more than the limit of 4096";
+    assert_eq!(error.message, limit);
+}
+
+#[test]
+fn all_locks_are_listed_however_few_one_request_asks_for() {
+    for locks_asked in [1, 2, 3, 1000] {
+        let (cluster, mut session) = session(Limits { locks_asked, ..Limits::default() });
+        rows(&mut session, "INSERT INTO m VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')");
+        let mut holders: Vec<Session> = (0..3).map(|_| cluster.session(0)).collect();
+        for holder in &mut holders {
+            rows(holder, "BEGIN");
+            rows(holder, "SELECT * FROM m WHERE k IN (2, 3) FOR SHARE");
+        }
+        rows(&mut session, "BEGIN");
+        rows(&mut session, "SELECT * FROM m WHERE k = 4 FOR UPDATE");
+        let mut other = cluster.session(0);
+        let listed = number(&mut other, "SELECT count(*) FROM crdb_internal.cluster_locks");
+        assert_eq!(listed, 7, "{locks_asked} asked for at a time");
+    }
+}

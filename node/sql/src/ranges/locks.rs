@@ -70,8 +70,8 @@ async fn locks_of(node: &SqlNode, range: &RangeInfo) -> Result<Vec<LockInfo>> {
         else {
             return Err(SqlError::internal("a range gave an answer of another kind"));
         };
-        match next_page(&mut found.locks, max_locks, before) {
-            Next::End => start = range.end().clone(),
+        match next_page(&mut found.locks, before) {
+            Next::End => return Ok(out),
             Next::From(next) => start = next,
             Next::Larger => {
                 before = found.locks.len();
@@ -87,27 +87,23 @@ async fn locks_of(node: &SqlNode, range: &RangeInfo) -> Result<Vec<LockInfo>> {
 
 /// What is asked for after a page.
 enum Next {
-    /// It was not full: there are no more.
+    /// There are no more.
     End,
     From(Bytes),
     /// The same again, in a larger page.
     Larger,
 }
 
-/// What follows a page. A key may have several holders, and its last ones be cut off: it is left to
-/// the next page; if it fills this one alone, to a larger one, unless that has no more than the
-/// page `before`: the range shows no more of them.
-fn next_page(locks: &mut Vec<LockInfo>, max_locks: u64, before: usize) -> Next {
+/// What follows a page, which may have ended anywhere: a range has bounds of its own. A key may have
+/// several holders, and its last ones be cut off: it is left to the next page; if it is alone in
+/// this one, to a larger one, unless that has no more than the page `before`.
+fn next_page(locks: &mut Vec<LockInfo>, before: usize) -> Next {
     let Some(last) = locks.last().map(|lock| lock.key.clone()) else { return Next::End };
-    let grew = locks.len() > before;
-    if (locks.len() as u64) < max_locks && (before == 0 || grew) {
-        return Next::End;
-    }
     if locks.first().is_some_and(|first| first.key < last) {
         locks.retain(|lock| lock.key != last);
         return Next::From(last);
     }
-    if grew { Next::Larger } else { Next::From(next_key(&last).into()) }
+    if locks.len() > before { Next::Larger } else { Next::From(next_key(&last).into()) }
 }
 
 fn text(value: &str) -> Datum {

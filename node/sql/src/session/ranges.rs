@@ -176,6 +176,7 @@ impl Session {
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
             cancel.check()?;
+            check_split_key(&node, &object, &key)?;
             let right = split_range(&node, &key, until).await?;
             let enforced = right.sticky_until.map_or_else(|| micros(until), |at| micros(at.into()));
             rows.push(vec![bytes(&key), Datum::text(pretty(&key)), enforced]);
@@ -289,6 +290,22 @@ impl Session {
             )),
         }
     }
+}
+
+/// Any key that a row may have can be split at, and no longer one.
+fn check_split_key(node: &SqlNode, object: &Object, key: &Key) -> Result<()> {
+    let most = node.limits.key_bytes;
+    if key.len() <= most {
+        return Ok(());
+    }
+    let (table, bytes) = (&object.table.name, key.len());
+    Err(SqlError::new(
+        SqlState::PROGRAM_LIMIT,
+        format!(
+            "SPLIT AT: a key of table \"{table}\" is {bytes} bytes, more than the limit of {most}"
+        ),
+    )
+    .with_table(table))
 }
 
 /// Makes a range start at a key; returns its descriptor.
