@@ -1,6 +1,7 @@
 //! Requests to the key-value layer, and what its errors mean to a statement.
 
 use bytes::Bytes;
+use crdb_keys::pretty::Pretty;
 use crdb_keys::{Span, Timestamp};
 use crdb_kv::{AsOf, ReadOptions, RetryCause, SendError, TxnClient, TxnError, TxnOptions};
 use crdb_proto::kv;
@@ -303,11 +304,15 @@ pub(crate) fn to_sql_error(error: SendError) -> SqlError {
         error @ SendError::ReadBelowThreshold { .. } => {
             SqlError::new(SqlState("XXUUU"), error.to_string())
         }
-        SendError::TooLarge { bytes, limit, .. } => SqlError::new(
+        SendError::TooLarge { key, bytes, limit } => SqlError::new(
             SqlState::PROGRAM_LIMIT,
-            format!("a row with what is kept of it takes {bytes} bytes, more than the {limit} of one command"),
+            format!(
+                "a row with what savepoints can go back to is {bytes} bytes, more than the limit of \
+                 {limit}"
+            ),
         )
-        .with_hint("Write less to one row, or to fewer savepoints."),
+        .with_detail(format!("Key {:.200}", Pretty(&key).to_string()))
+        .with_hint("Write less to one row, or release savepoints before."),
         SendError::Invalid { message } => SqlError::internal(message),
     }
 }
