@@ -13,8 +13,11 @@ crdb_settings::limits! {
         /// Bytes of a startup packet; more is 54000, and the connection ends.
         pub startup_bytes_max: usize = 10_000, min 10_000;
         /// Bytes of any later message, such as one with a statement's text or its parameters; more is
-        /// 54000, and the session ends.
+        /// 54000.
         pub message_bytes_max: usize = 64 << 20, min 64 << 20;
+        /// Bytes of a message that is skipped because it is too long; a longer one ends the session:
+        /// what claims to be of that size is not what it seems.
+        pub skipped_bytes_max: usize = 0x3fff_ffff, min 0x3fff_ffff;
         /// Prepared statements of one session; one more is 54000.
         pub statements_max: usize = 10_000, min 10_000;
         /// Open portals of one session; one more is 54000.

@@ -125,10 +125,18 @@ async fn linger<R: AsyncRead + Unpin>(server: &PgServer, reader: &mut R) {
     }
 }
 
-/// The end of a session whose client sends what cannot be read.
-pub(crate) fn unreadable(error: &FrameError) -> Fatal {
-    let code = if matches!(error, FrameError::TooLong(..)) { "54000" } else { "08P01" };
-    Fatal::new(code, error.to_string())
+/// What a client hears of a message that cannot be read.
+pub(crate) fn unreadable(error: &FrameError) -> SqlError {
+    match error {
+        FrameError::TooLong(..) | FrameError::Skipped(..) => {
+            SqlError::new(SqlState::PROGRAM_LIMIT, error.to_string()).with_hint(
+                "Send large values as parameters or by COPY, rows in several statements.",
+            )
+        }
+        FrameError::TooShort(..) | FrameError::UnknownType(_) | FrameError::Malformed(_) => {
+            violation(error.to_string())
+        }
+    }
 }
 
 pub(crate) fn shutting_down() -> Fatal {
@@ -491,11 +499,11 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     ) -> Step {
         let message = match message {
             Err(error) if !error.in_step() => {
-                return Err(End::Fatal(unreadable(&error)));
+                return Err(End::Fatal(Fatal(unreadable(&error))));
             }
             Err(_) if self.skipping => return Ok(()),
             Err(error) => {
-                let error = violation(error.to_string());
+                let error = unreadable(&error);
                 if kind == b'Q' {
                     self.failed(&error).await;
                     return self.ready().await;

@@ -7,7 +7,7 @@ use tokio::io::AsyncWrite;
 use crate::connection::{End, Step, Worker, shutting_down, unreadable};
 use crate::frame::Message;
 use crate::inbox::Inbox;
-use crate::report::violation;
+use crate::report::{Fatal, violation};
 
 impl<W: AsyncWrite + Unpin> Worker<'_, W> {
     /// Carries out a COPY; `last` says that a Sync is next, or that no statement follows.
@@ -67,9 +67,10 @@ impl<W: AsyncWrite + Unpin> Worker<'_, W> {
                     let kind = char::from(queued.kind);
                     let message =
                         format!("unexpected message type \"{kind}\" during COPY from stdin");
-                    return Err(End::Fatal(crate::report::Fatal(violation(message))));
+                    return Err(End::Fatal(Fatal(violation(message))));
                 }
-                Err(error) => return Err(End::Fatal(unreadable(&error))),
+                Err(error) if error.in_step() => return Err(End::Sql(unreadable(&error))),
+                Err(error) => return Err(End::Fatal(Fatal(unreadable(&error)))),
             }
         }
         let result = self.guard.run(self.session.copy_done(rows, &flag)).await?;

@@ -65,6 +65,9 @@ pub(crate) enum FrameError {
     /// Above the configured bound.
     #[error("message of {0} bytes is longer than the {1} bytes that are allowed")]
     TooLong(usize, usize),
+    /// The same, of a message that was read and dropped. The session survives it.
+    #[error("message of {0} bytes is longer than the {1} bytes that are allowed")]
+    Skipped(usize, usize),
     /// No such message.
     #[error("invalid frontend message type {0}")]
     UnknownType(u8),
@@ -76,7 +79,7 @@ pub(crate) enum FrameError {
 impl FrameError {
     /// Whether the stream is still in step: the next frame's start is known.
     pub(crate) fn in_step(&self) -> bool {
-        matches!(self, FrameError::Malformed(_))
+        matches!(self, FrameError::Malformed(_) | FrameError::Skipped(..))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -63,6 +63,27 @@ pub(crate) enum Reading {
     Unwanted,
 }
 
+/// Drops the next bytes, which are not held; false if there are no more before.
+async fn skip<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    buffer: &mut BytesMut,
+    mut bytes: usize,
+    read_bytes: usize,
+) -> bool {
+    loop {
+        let here = bytes.min(buffer.len());
+        buffer.advance(here);
+        bytes -= here;
+        if bytes == 0 {
+            return true;
+        }
+        buffer.reserve(read_bytes);
+        if !matches!(reader.read_buf(buffer).await, Ok(1..)) {
+            return false;
+        }
+    }
+}
+
 /// Cuts and decodes messages and hands them to the worker; waits while too much is waiting.
 pub(crate) async fn read<R: AsyncRead + Unpin>(
     reader: &mut R,
@@ -96,6 +117,15 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
                 match reader.read_buf(&mut buffer).await {
                     Ok(0) | Err(_) => return Reading::HungUp,
                     Ok(_) => {}
+                }
+            }
+            Err(FrameError::TooLong(bytes, most)) if bytes <= config.skipped_bytes_max => {
+                if !skip(reader, &mut buffer, bytes + 1, config.read_bytes).await {
+                    return Reading::HungUp;
+                }
+                let message = Err(FrameError::Skipped(bytes, most));
+                if queue.send(Queued { kind, message, _share: None }).await.is_err() {
+                    return Reading::Unwanted;
                 }
             }
             Err(error) => {

@@ -220,6 +220,12 @@ impl goldenscript::Runner for Wire {
                 let bytes = unhex(args.next_pos().ok_or("which bytes?")?);
                 self.send(&bytes);
             }
+            // skipped KIND BYTES: a message with a body of so many bytes.
+            "skipped" => {
+                let kind = args.next_pos().ok_or("which kind?")?.as_bytes();
+                let bytes: usize = args.next_pos().ok_or("how many bytes?")?.parse()?;
+                self.send(&message(*kind.first().ok_or("which kind?")?, &vec![b'x'; bytes]));
+            }
             "hangup" => self.stream = None,
             "receive" => return Ok(self.receive(|_| false)),
             "ready" => return Ok(self.receive(|kind| kind == b'Z')),

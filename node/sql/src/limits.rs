@@ -19,6 +19,8 @@ crdb_settings::limits! {
         pub key_bytes: usize = 4 << 10, min 4 << 10;
         /// Columns of a table; more is 54011.
         pub columns: usize = 1600, min 1600;
+        /// Columns of a result, as many as the wire protocol can count; more is 54011.
+        pub result_columns: usize = 32_767, min 32_767;
         /// Bytes of a string that a function builds; more is 54000.
         pub string_bytes: usize = 16 << 20, min 16 << 20;
         /// Bytes of the operands of one function or operator; more is 54000. What they build is a

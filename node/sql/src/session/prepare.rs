@@ -90,6 +90,11 @@ impl Session {
             (other, None) => ranges::columns(other),
             (_, columns) => columns,
         };
+        let most = self.info.node.limits.result_columns;
+        if columns.as_ref().is_some_and(|columns| columns.len() > most) {
+            let message = format!("results can have at most {most} columns");
+            return Err(SqlError::new(SqlState::TOO_MANY_COLUMNS, message));
+        }
         let plan = CachedPlan {
             version: snapshot.version(),
             settings: Arc::clone(&self.plan_settings),
