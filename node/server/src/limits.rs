@@ -14,6 +14,8 @@ crdb_settings::limits! {
     pub struct Limits {
         /// Threads that carry bytes between nodes and clients; evaluation has others.
         pub io_threads: usize = 2, min 1;
+        /// How long a thread evaluates before it lets others run.
+        pub run_for: Duration = Duration::from_millis(5), min Duration::ZERO;
         /// Raft batches that wait for the store; further ones are dropped, as the network may drop
         /// them.
         pub raft_inbox_batches: usize = 16_384, min 64;

@@ -37,17 +37,19 @@ fn any_port() -> Address {
     Address { host: "127.0.0.1".to_owned(), port: 0 }
 }
 
-/// Bounds drawn at random, the same for all nodes of a run.
+/// Bounds drawn at random, the same for all nodes of a run; not those of what is shown of a
+/// statement, which these tests look at.
 fn limits() -> AllLimits {
     static DRAWN: OnceLock<AllLimits> = OnceLock::new();
-    *DRAWN.get_or_init(|| {
-        let limits = AllLimits::of_seed(rand::random());
-        #[expect(clippy::print_stderr, reason = "shown if the test fails")]
-        {
-            eprintln!("CRDB_LIMITS={}", limits.changed());
-        }
-        limits
-    })
+    let limits = *DRAWN.get_or_init(|| {
+        let usual = AllLimits::default();
+        AllLimits { sql: usual.sql, ..AllLimits::of_seed(rand::random()) }
+    });
+    #[expect(clippy::print_stderr, reason = "shown if the test fails")]
+    {
+        eprintln!("CRDB_LIMITS={}", limits.changed());
+    }
+    limits
 }
 
 fn start(store: &Path, mode: StartMode) -> Node {

@@ -5,7 +5,9 @@
 //! whose heartbeats do loses its leases, and a machine that is merely busy looks like one that is
 //! gone. So they have workers of their own, which nothing keeps.
 //!
-//! Invariant: what runs here never evaluates a batch and never waits for a disk.
+//! The heartbeats of the node and of its transactions run here as well.
+//!
+//! Invariant: what runs here evaluates small batches at most, and never waits for a disk.
 
 use std::io;
 

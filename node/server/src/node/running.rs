@@ -57,7 +57,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
         }
     }
     let inbox = Arc::new(Inbox::new(shared.limits()));
-    let site = Arc::new(NodeSite::new(Arc::clone(&inbox)));
+    let site = Arc::new(NodeSite::new(Arc::clone(&inbox), shared.limits()));
     let peers = PeerSessions::new(identity.clone(), Arc::clone(&shared.view), *shared.limits());
     let links = links(shared, identity);
     let transport: Arc<dyn Transport> = Arc::new(NodeTransport {
@@ -92,7 +92,7 @@ pub(crate) async fn start(shared: &Arc<Shared>, member: Member) -> Result<StoreT
     #[cfg(feature = "planted-bugs")]
     let txns = TxnClient::with_bug(config, super::planted::from_env()?.1);
     let serve = serve_transactions(Arc::clone(shared), txns.clone());
-    shared.spawn_vital("the work of the transactions", serve);
+    shared.spawn_prompt("the work of the transactions", serve);
     let sql = SqlNode::new(SqlNodeConfig {
         node_id,
         cluster_id: member.cluster_id.clone(),
@@ -190,7 +190,7 @@ fn start_thread(
         snapshots: Arc::new(Semaphore::new(shared.limits().snapshots_sent)),
         snapshots_waiting: Arc::new(Semaphore::new(shared.limits().snapshots_waiting)),
     };
-    let runtime = tokio::runtime::Handle::current();
+    let runtime = shared.main.clone();
     let alarm = shared.alarm("the store");
     let body = move |inbox: &Inbox| {
         let _alarm = alarm;
@@ -304,10 +304,10 @@ impl Delivery {
 
 fn start_loops(shared: &Arc<Shared>) {
     let own = || Arc::clone(shared);
-    shared.spawn_vital("gossip", gossip::run(own()));
+    shared.spawn_prompt("gossip", gossip::run(own()));
     shared.spawn_vital("the announcement", gossip::announce(own()));
-    shared.spawn_vital("the heartbeat", liveness_loop::run(own()));
-    shared.spawn_vital("the view of the stores", liveness_loop::feed_stores(own()));
+    shared.spawn_prompt("the heartbeat", liveness_loop::run(own()));
+    shared.spawn_prompt("the view of the stores", liveness_loop::feed_stores(own()));
     shared.spawn_vital("the watch over the catalog", liveness_loop::watch_catalog(own()));
     shared.spawn_vital("the upkeep of the catalog", liveness_loop::keep_catalog(own()));
     shared.spawn_vital("the collection of garbage", gc_loop::run(own()));

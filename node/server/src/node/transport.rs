@@ -1,5 +1,6 @@
 //! The way of batches: to the own store directly, to others over their streams.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crdb_keys::{NodeId, RangeId};
 use crdb_kv::contention::{self, ContentionCounts, ContentionMetrics, Site};
 use crdb_kv::{DistSender, Life, Sender, Transport, TransportError};
 use crdb_proto::kv::{BatchRequest, BatchResponse};
-use crdb_raftstore::{Input, Mono, Proposal};
+use crdb_raftstore::{Input, Mono, Proposal, YieldPoint};
 use futures::future::{BoxFuture, FutureExt as _};
 use tracing::warn;
 
@@ -17,6 +18,7 @@ use super::shared::DiskStore;
 use super::store_thread::Inbox;
 use crate::clock::{elapsed, mono};
 use crate::cluster_view::ClusterView;
+use crate::limits::Limits;
 use crate::peer::PeerLinks;
 
 /// Where the requests to the own store are driven.
@@ -25,11 +27,14 @@ pub(crate) struct NodeSite {
     /// The way of requests about transactions; set once it exists.
     sender: OnceLock<Weak<DistSender>>,
     contention: ContentionMetrics,
+    /// How long a thread evaluates before it lets others run.
+    run_for: Duration,
 }
 
 impl NodeSite {
-    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Self { inbox, sender: OnceLock::new(), contention: ContentionMetrics::default() }
+    pub(crate) fn new(inbox: Arc<Inbox>, limits: &Limits) -> Self {
+        let run_for = limits.run_for;
+        Self { inbox, sender: OnceLock::new(), contention: ContentionMetrics::default(), run_for }
     }
 
     /// What waits for locks cost here so far.
@@ -60,6 +65,20 @@ impl Site for NodeSite {
     fn sender(&self) -> Option<Arc<dyn Sender>> {
         let sender: Arc<dyn Sender> = self.sender.get()?.upgrade()?;
         Some(sender)
+    }
+
+    /// A statement that finds all it asks for here never waits for anything: it lets others run now
+    /// and then, among them the timers of the runtime.
+    fn at(&self, _: YieldPoint, _: Option<RangeId>) -> Option<BoxFuture<'static, ()>> {
+        thread_local! {
+            static YIELDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+        }
+        let now = elapsed();
+        if now.saturating_sub(YIELDED.get()) < self.run_for {
+            return None;
+        }
+        YIELDED.set(now);
+        Some(Box::pin(tokio::task::yield_now()))
     }
 
     fn metrics(&self) -> Option<&ContentionMetrics> {

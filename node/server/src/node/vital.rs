@@ -32,11 +32,29 @@ impl Shared {
         part: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
+        self.tasks.spawn_on(self.guarded(part, task), &self.main);
+    }
+
+    /// Runs a task without which the node is soon taken for dead, where no statement keeps it
+    /// waiting. What it evaluates itself is small.
+    pub(crate) fn spawn_prompt(
+        self: &Arc<Self>,
+        part: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.spawn_on(self.guarded(part, task), &self.io);
+    }
+
+    fn guarded(
+        self: &Arc<Self>,
+        part: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let alarm = self.alarm(part);
-        self.tasks.spawn(async move {
+        async move {
             let _alarm = alarm;
             task.await;
-        });
+        }
     }
 }
 
