@@ -5,23 +5,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use crdb_workload::cluster::{Cluster, ClusterOptions};
+use crdb_workload::cluster::{Cluster, ClusterOptions, drawn_limits};
 use crdb_workload::nemesis::{Faults, Pace};
 use crdb_workload::oracle;
-use crdb_workload::process::PATIENCE;
+use crdb_workload::process::{PATIENCE, binary};
 use crdb_workload::report::AsTable;
 use crdb_workload::run::{NAMES, Plan, Target, any_level, run};
 use crdb_workload::session::Isolation;
 use tokio::time::Instant;
 
-/// Nodes with clocks that can be set.
-async fn with_clocks() -> Result<Cluster> {
+/// Nodes with clocks that can be set, and with bounds of a seed.
+async fn with_clocks(seed: u64) -> Result<Cluster> {
     let program = std::env::var_os("CRDB_TEST_CLOCK_BIN").map(PathBuf::from).context(
         "CRDB_TEST_CLOCK_BIN is to name a crdb built with --features test-clock, as \
          `cargo xtask test process` does",
     )?;
-    let options =
-        ClusterOptions { program: Some(program), test_clock: true, ..ClusterOptions::default() };
+    let limits = drawn_limits(&program, seed)?;
+    let (program, test_clock) = (Some(program), true);
+    let options = ClusterOptions { program, test_clock, limits, ..ClusterOptions::default() };
     Cluster::start(&options).await.context("start the cluster")
 }
 
@@ -35,7 +36,7 @@ async fn workloads_see_what_is_promised_under_each_kind_of_fault() -> Result<()>
     let faults: Vec<String> = Faults::names().into_iter().filter(|name| name != "none").collect();
     ensure!(faults.len() <= NAMES.len(), "not each kind of fault would be there");
     let first = usize::try_from(seed)?;
-    let mut target = Target::Cluster(with_clocks().await?);
+    let mut target = Target::Cluster(with_clocks(seed).await?);
     let mut reports = Vec::new();
     let histories = NAMES.into_iter().filter(|name| *name != oracle::NAME);
     for (n, workload) in histories.enumerate() {
@@ -67,12 +68,14 @@ async fn workloads_see_what_is_promised_under_each_kind_of_fault() -> Result<()>
 async fn statements_of_all_sizes_do_what_a_simple_model_does() -> Result<()> {
     let seed = u64::from(rand::random::<u32>());
     println!("seed {seed}");
-    let mut target = Target::Cluster(Cluster::start(&ClusterOptions::default()).await?);
+    let limits = drawn_limits(&binary()?, seed)?;
+    let options = ClusterOptions { limits, ..ClusterOptions::default() };
+    let mut target = Target::Cluster(Cluster::start(&options).await?);
     let plan = Plan {
         nemesis: "splits+leases".parse()?,
         time: Duration::from_secs(45),
-        // Until each kind of statement committed, on a slow machine.
-        patience: Duration::from_secs(60),
+        // Until each kind of statement committed, on a slow machine, with bounds that make it slower.
+        patience: Duration::from_secs(180),
         most_calls: u64::MAX,
         least_calls: 200,
         clients: 3,
@@ -97,7 +100,7 @@ async fn mean_offset(cluster: &Cluster, n: usize) -> Result<f64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_clock_leaves_the_others_stops_itself_and_says_so() -> Result<()> {
-    let mut cluster = with_clocks().await?;
+    let mut cluster = with_clocks(0).await?;
     let node = cluster.nodes().first().context("no node")?;
     node.execute_retrying("CREATE TABLE t (k INT PRIMARY KEY)").await?;
     // Within the bound it is shown, and no more: the others are late by this node's clock.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
-use crdb_workload::cluster::{Cluster, ClusterOptions, test_features};
+use crdb_workload::cluster::{Cluster, ClusterOptions, drawn_limits, test_features};
 use crdb_workload::nemesis::{Faults, Pace};
 use crdb_workload::planted::{HUNTS, hunt};
 use crdb_workload::postgres::Postgres;
@@ -63,7 +63,7 @@ struct Args {
     /// The isolation level that transactions ask for
     #[arg(long, value_enum, default_value = "serializable")]
     level: Level,
-    /// Bounds of the nodes, as `crate.name=number,...`
+    /// Bounds of the nodes, as `crate.name=number,...`; otherwise those of production, or drawn, by seed
     #[arg(long, value_name = "LIMITS")]
     limits: Option<String>,
     /// Plant a bug; the crdb has to be built with the feature planted-bugs
@@ -114,7 +114,7 @@ async fn perform(args: Args) -> Result<ExitCode> {
             // What is drawn of it is not the same for a workload under each nemesis.
             let seed = seed.wrapping_add(n + 101 * m);
             // A cluster of its own: a failure leaves nothing to the next run.
-            let mut target = start(&args, test_clock).await?;
+            let mut target = start(&args, test_clock, seed).await?;
             let plan = plan(&args, workload, nemesis.clone(), seed);
             let report = run(workload, &mut target, &plan).await?;
             tell(&report);
@@ -171,9 +171,13 @@ fn plan(args: &Args, workload: &str, nemesis: Faults, seed: u64) -> Plan {
     }
 }
 
-async fn start(args: &Args, test_clock: bool) -> Result<Target> {
+async fn start(args: &Args, test_clock: bool, seed: u64) -> Result<Target> {
     let options = ClusterOptions {
-        limits: args.limits.clone(),
+        limits: match &args.limits {
+            _ if args.on == On::Postgres => None,
+            Some(limits) => Some(limits.clone()),
+            None => drawn_limits(&binary()?, seed)?,
+        },
         test_clock,
         planted_bug: args.planted_bug.clone(),
         ..ClusterOptions::default()

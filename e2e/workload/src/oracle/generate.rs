@@ -83,13 +83,20 @@ pub(super) struct Generator {
     keys: Keys,
     /// Whether values that are too large have to be refused.
     refuses: bool,
+    /// What rows and bytes of large statements are divided by.
+    part: usize,
     savepoints: u32,
 }
 
 impl Generator {
     /// For a table with such keys; `refuses`: the database refuses values beyond its bound.
     pub(super) fn new(seed: u64, keys: Keys, refuses: bool) -> Generator {
-        Generator { rng: StdRng::seed_from_u64(seed), keys, refuses, savepoints: 0 }
+        Generator { rng: StdRng::seed_from_u64(seed), keys, refuses, part: 1, savepoints: 0 }
+    }
+
+    /// Writes a part of that: enough where the bounds are small, and slow beyond them.
+    pub(super) fn divided_by(self, part: usize) -> Generator {
+        Generator { part, ..self }
     }
 
     /// How the rows are keyed.
@@ -149,7 +156,7 @@ impl Generator {
             .unwrap_or(&(300, 20_000));
         let first = self.rng.random_range(0..NUMBERS);
         let fill = self.fill(bytes);
-        for k in (first..).take(count) {
+        for k in (first..).take(count / self.part) {
             let (keys, n, conflict) = (vec![k % NUMBERS], self.number(), Conflict::Upsert);
             let written_out = self.rng.random_bool(0.5);
             let fill = fill.clone();
@@ -227,12 +234,15 @@ impl Generator {
     fn size(&mut self) -> (usize, usize) {
         match self.scale() {
             Scale::Few => (self.rng.random_range(1..=10), self.spread(1, 4000)),
-            Scale::Many => (self.spread(50, MOST_ROWS), self.spread(1, 120)),
+            Scale::Many => (self.spread(50, MOST_ROWS / self.part), self.spread(1, 120)),
             Scale::Wide => {
                 let (bytes, total) = (self.spread(1000, 250_000), self.spread(1 << 20, 12 << 20));
-                ((total / bytes).max(1), bytes)
+                ((total / self.part / bytes).max(1), bytes)
             }
-            Scale::Huge => (self.rng.random_range(1..=2), self.spread(1 << 20, VALUE_BYTES_TAKEN)),
+            Scale::Huge => {
+                let bytes = self.spread(1 << 20, VALUE_BYTES_TAKEN) / self.part;
+                (self.rng.random_range(1..=2), bytes)
+            }
         }
     }
 

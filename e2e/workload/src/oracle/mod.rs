@@ -53,6 +53,8 @@ pub const NAME: &str = "oracle";
 
 /// Streams at once, at most.
 const STREAMS: usize = 4;
+/// What rows and bytes of large statements are divided by where the bounds are small.
+const SMALL_PART: usize = 16;
 /// A transaction here is worth so many calls of another workload.
 const WORTH: u64 = 10;
 
@@ -64,8 +66,9 @@ impl SqlState {
     const RESTART: &str = "40001";
     /// Its outcome is unknown.
     const UNKNOWN: &str = "40003";
-    /// What nodes say that are killed, cut off or paused: no range, no node, no time.
-    const FAULTY: [&str; 5] = ["57P01", "57P03", "57014", "58000", "08006"];
+    /// What nodes say that are killed, cut off or paused, or that are too small: no range, no node, no
+    /// time, no memory, no agreement on a table.
+    const FAULTY: [&str; 7] = ["57P01", "57P03", "57014", "58000", "08006", "53200", "55P03"];
 }
 
 /// What a run did.
@@ -105,8 +108,10 @@ struct Shared {
     ports: Vec<u16>,
     clients: Clients,
     dialect: Dialect,
-    /// Whether faults are injected that make statements fail.
+    /// Whether statements may fail because of faults, or of bounds.
     is_harsh: bool,
+    /// What rows and bytes of large statements are divided by.
+    part: usize,
     stop: AtomicBool,
     tally: Mutex<Tally>,
     findings: Mutex<Vec<(String, Vec<String>)>>,
@@ -158,11 +163,14 @@ pub async fn run(target: &mut Target, plan: &Plan) -> Result<RunReport> {
         seed: plan.seed,
     };
     let on_cluster = matches!(target, Target::Cluster(_));
+    let has_small_bounds =
+        matches!(target, Target::Cluster(cluster) if !cluster.limits().is_empty());
     let shared = Arc::new(Shared {
         ports: target.ports(),
         clients,
         dialect: if on_cluster { Dialect::Crdb } else { Dialect::Postgres },
-        is_harsh: !plan.nemesis.is_none() && !plan.nemesis.are_brief(),
+        is_harsh: has_small_bounds || !(plan.nemesis.is_none() || plan.nemesis.are_brief()),
+        part: if has_small_bounds { SMALL_PART } else { 1 },
         stop: AtomicBool::new(false),
         tally: Mutex::default(),
         findings: Mutex::default(),

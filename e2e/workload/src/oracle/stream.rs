@@ -140,7 +140,8 @@ impl Stream {
     pub(super) fn new(shared: Arc<Shared>, states: Arc<States>, name: &str, seed: u64) -> Stream {
         let mut rng = StdRng::seed_from_u64(seed);
         let keys = if rng.random_bool(0.5) { Keys::Short } else { Keys::Long };
-        let generator = Generator::new(rng.random(), keys, shared.dialect == Dialect::Crdb);
+        let refuses = shared.dialect == Dialect::Crdb;
+        let generator = Generator::new(rng.random(), keys, refuses).divided_by(shared.part);
         states.restart(name);
         Stream {
             shared,

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::history::Call;
 use crate::session::{Failure, Isolation, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// A set gets the elements of a second.
 const SET_NS: i64 = 1_000_000_000;
@@ -64,6 +64,7 @@ pub enum Op {
 pub struct AsOf {
     table: String,
     next: AtomicI64,
+    padding: Padding,
 }
 
 fn now() -> i64 {
@@ -79,15 +80,17 @@ impl Workload for AsOf {
     fn holds_at(_: Isolation) -> bool {
         true
     }
+
     /// A client at a node that cannot write reads on soon: what it reads may be stale.
     const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
     fn new(prefix: &str) -> Self {
-        AsOf { table: format!("{prefix}as_of"), next: AtomicI64::new(0) }
+        let (next, padding) = (AtomicI64::new(0), Padding::default());
+        AsOf { table: format!("{prefix}as_of"), next, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "bucket INT8, element INT8, PRIMARY KEY (bucket, element)";
+        let columns = "bucket INT8, element INT8, pad TEXT, PRIMARY KEY (bucket, element)";
         vec![Table { name: self.table.clone(), columns, keys: now() / SET_NS..now() / SET_NS + 60 }]
     }
 
@@ -113,8 +116,10 @@ impl Workload for AsOf {
         match op {
             Op::Add { set, element, .. } => {
                 let from = now();
-                let sql = format!("INSERT INTO {} (bucket, element) VALUES ($1, $2)", self.table);
-                session.execute(&sql, &[set.into(), element.into()]).await?;
+                let columns = "bucket, element, pad";
+                let sql = format!("INSERT INTO {} ({columns}) VALUES ($1, $2, $3)", self.table);
+                let row = [set.into(), element.into(), self.padding.of(element)];
+                session.execute(&sql, &row).await?;
                 Ok(Op::Add { set, element, from, until: now() })
             }
             Op::Read { set, asked, bounded, .. } => {

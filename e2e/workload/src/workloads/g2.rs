@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::history::Call;
 use crate::session::{Failure, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// The third table.
 const ALSO: i64 = 2;
@@ -46,6 +46,7 @@ pub enum Op {
 pub struct G2 {
     prefix: String,
     next: AtomicI64,
+    padding: Padding,
 }
 
 impl Workload for G2 {
@@ -53,11 +54,12 @@ impl Workload for G2 {
     const NAME: &'static str = "g2";
 
     fn new(prefix: &str) -> Self {
-        G2 { prefix: format!("{prefix}g2_"), next: AtomicI64::new(0) }
+        let (next, padding) = (AtomicI64::new(0), Padding::default());
+        G2 { prefix: format!("{prefix}g2_"), next, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "pair INT8, id INT8, v INT8 NOT NULL, PRIMARY KEY (pair, id)";
+        let columns = "pair INT8, id INT8, v INT8 NOT NULL, pad TEXT, PRIMARY KEY (pair, id)";
         let table = |n| Table { name: self.table(n), columns, keys: 0..1_000 };
         (0..3).map(table).collect()
     }
@@ -82,8 +84,10 @@ impl Workload for G2 {
                 let also = (pair % 2 == 0).then_some(ALSO);
                 for n in [id % 2].into_iter().chain(also) {
                     let table = self.table(n);
-                    let sql = format!("INSERT INTO {table} (pair, id, v) VALUES ($1, $2, 30)");
-                    session.execute(&sql, &[pair.into(), id.into()]).await?;
+                    let columns = "pair, id, v, pad";
+                    let sql = format!("INSERT INTO {table} ({columns}) VALUES ($1, $2, 30, $3)");
+                    let row = [pair.into(), id.into(), self.padding.of(id * 3 + n)];
+                    session.execute(&sql, &row).await?;
                 }
                 session.commit().await?;
                 Ok(Op::Insert { pair, id })

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::history::Call;
 use crate::session::{Failure, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// Keys of a group, each in a table of its own.
 const GROUP: i64 = 3;
@@ -33,6 +33,7 @@ pub enum Op {
 pub struct LongFork {
     prefix: String,
     next: AtomicI64,
+    padding: Padding,
 }
 
 impl Workload for LongFork {
@@ -40,11 +41,12 @@ impl Workload for LongFork {
     const NAME: &'static str = "long-fork";
 
     fn new(prefix: &str) -> Self {
-        LongFork { prefix: format!("{prefix}long_fork"), next: AtomicI64::new(0) }
+        let (next, padding) = (AtomicI64::new(0), Padding::default());
+        LongFork { prefix: format!("{prefix}long_fork"), next, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "k INT8 PRIMARY KEY";
+        let columns = "k INT8 PRIMARY KEY, pad TEXT";
         let table = |n| Table { name: self.table(n), columns, keys: 0..3_000 };
         (0..GROUP).map(table).collect()
     }
@@ -64,8 +66,9 @@ impl Workload for LongFork {
     async fn perform(&self, session: &mut Session, op: Op) -> Result<Op, Failure> {
         match op {
             Op::Write(key) => {
-                let sql = format!("INSERT INTO {} (k) VALUES ($1)", self.table(key % GROUP));
-                session.execute(&sql, &[key.into()]).await?;
+                let table = self.table(key % GROUP);
+                let sql = format!("INSERT INTO {table} (k, pad) VALUES ($1, $2)");
+                session.execute(&sql, &[key.into(), self.padding.of(key)]).await?;
                 Ok(Op::Write(key))
             }
             Op::Read(group, _) => {

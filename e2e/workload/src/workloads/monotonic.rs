@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::history::Call;
 use crate::session::{Failure, Session};
 use crate::verdict::Verdict;
-use crate::workload::{Table, Workload};
+use crate::workload::{Padding, Table, Workload};
 
 /// Counters in use at a time.
 const ACTIVE: i64 = 4;
@@ -44,6 +44,7 @@ pub enum Op {
 pub struct Monotonic {
     table: String,
     attempts: AtomicI64,
+    padding: Padding,
 }
 
 impl Workload for Monotonic {
@@ -51,11 +52,12 @@ impl Workload for Monotonic {
     const NAME: &'static str = "monotonic";
 
     fn new(prefix: &str) -> Self {
-        Monotonic { table: format!("{prefix}monotonic"), attempts: AtomicI64::new(0) }
+        let (attempts, padding) = (AtomicI64::new(0), Padding::default());
+        Monotonic { table: format!("{prefix}monotonic"), attempts, padding }
     }
 
     fn tables(&self) -> Vec<Table> {
-        let columns = "counter INT8, id INT8, v INT8 NOT NULL, PRIMARY KEY (counter, id)";
+        let columns = "counter INT8, id INT8, v INT8 NOT NULL, pad TEXT, PRIMARY KEY (counter, id)";
         vec![Table { name: self.table.clone(), columns, keys: 0..ACTIVE * 10 }]
     }
 
@@ -84,9 +86,10 @@ impl Workload for Monotonic {
                     None => return Err(Failure::Fail("max() has no row".to_owned())),
                 };
                 let value = highest + 1;
-                let sql =
-                    format!("INSERT INTO {} (counter, id, v) VALUES ($1, $2, $3)", self.table);
-                session.execute(&sql, &[counter.into(), id.into(), value.into()]).await?;
+                let columns = "counter, id, v, pad";
+                let sql = format!("INSERT INTO {} ({columns}) VALUES ($1, $2, $3, $4)", self.table);
+                let row = [counter.into(), id.into(), value.into(), self.padding.of(id)];
+                session.execute(&sql, &row).await?;
                 session.commit().await?;
                 Ok(Op::Add { counter, id, value })
             }
