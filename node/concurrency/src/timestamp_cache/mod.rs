@@ -131,15 +131,15 @@ struct Generation {
     latest_point: Mark,
     /// From each key up to the next one: the latest read of a span.
     spans: BTreeMap<Key, Mark>,
-    /// The largest timestamp of all.
-    latest: Timestamp,
+    /// The latest of all.
+    latest: Mark,
 }
 
 impl Generation {
     fn add_point(&mut self, hash: u64, read: Mark) {
         self.points.entry(hash).or_default().raise(read);
         self.latest_point.raise(read);
-        self.latest = self.latest.max(read.timestamp);
+        self.latest.raise(read);
     }
 
     fn add_span(&mut self, start: &[u8], end: &[u8], read: Mark) {
@@ -160,7 +160,7 @@ impl Generation {
         for key in &equal {
             self.spans.remove(key);
         }
-        self.latest = self.latest.max(read.timestamp);
+        self.latest.raise(read);
     }
 
     /// Makes `key` a bound.
@@ -201,8 +201,9 @@ impl Generation {
 /// The reads of one range.
 #[derive(Debug)]
 pub struct TimestampCache {
-    /// Everything may have been read up to here.
-    low_water: Timestamp,
+    /// Everything may have been read up to here; at that very timestamp by this reader alone, if one
+    /// is named: what a transaction read must not keep it from writing once it is forgotten.
+    low_water: Mark,
     current: Generation,
     old: Generation,
     limits: Limits,
@@ -219,7 +220,7 @@ impl TimestampCache {
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         Self {
-            low_water: Timestamp::ZERO,
+            low_water: Mark::default(),
             current: Generation::default(),
             old: Generation::default(),
             limits: *limits,
@@ -228,10 +229,11 @@ impl TimestampCache {
 
     /// Notes that `reader` read `span` at `timestamp`.
     pub fn add(&mut self, span: &Span, timestamp: Timestamp, reader: Option<ReaderId>) {
-        if timestamp <= self.low_water {
+        let read = Mark { timestamp, reader };
+        if timestamp <= self.low_water.timestamp {
+            self.low_water.raise(read);
             return;
         }
-        let read = Mark { timestamp, reader };
         if is_one_key(span) {
             self.current.add_point(hash(&span.start), read);
         } else if span.start < span.end {
@@ -247,7 +249,7 @@ impl TimestampCache {
         if span.is_point() {
             return self.floor_of_key(&span.start, own);
         }
-        let low_water = self.low_water.next();
+        let low_water = self.low_water.floor(own);
         low_water.max(self.current.span_floor(span, own)).max(self.old.span_floor(span, own))
     }
 
@@ -255,7 +257,7 @@ impl TimestampCache {
     #[must_use]
     pub fn floor_of_key(&self, key: &[u8], own: Option<ReaderId>) -> Timestamp {
         let hash = hash(key);
-        let low_water = self.low_water.next();
+        let low_water = self.low_water.floor(own);
         let current = self.current.key_floor(key, hash, own);
         low_water.max(current).max(self.old.key_floor(key, hash, own))
     }
@@ -263,13 +265,14 @@ impl TimestampCache {
     /// Forgets all reads: everything counts as read up to `low_water`. For a new lease, below
     /// whose start all reads of the leases before lie.
     pub fn reset(&mut self, low_water: Timestamp) {
+        let low_water = Mark { timestamp: low_water, reader: None };
         *self = Self { low_water, ..Self::new(&self.limits) };
     }
 
     /// Everything may have been read up to here.
     #[must_use]
     pub fn low_water(&self) -> Timestamp {
-        self.low_water
+        self.low_water.timestamp
     }
 
     fn rotate_if_full(&mut self) {
@@ -277,7 +280,7 @@ impl TimestampCache {
         if points <= self.limits.read_points_max && spans <= self.limits.read_spans_max {
             return;
         }
-        self.low_water = self.low_water.max(self.old.latest);
+        self.low_water.raise(self.old.latest);
         self.old = std::mem::take(&mut self.current);
     }
 }

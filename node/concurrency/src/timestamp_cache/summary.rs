@@ -88,8 +88,8 @@ impl TimestampCache {
                 reads.push((mark.timestamp, Read::Span(span)));
             }
         }
-        reads.retain(|(timestamp, _)| *timestamp > self.low_water);
-        let mut low_water = self.low_water;
+        reads.retain(|(timestamp, _)| *timestamp > self.low_water());
+        let mut low_water = self.low_water();
         if reads.len() > max {
             reads.select_nth_unstable_by(max, |(a, _), (b, _)| b.cmp(a));
             let dropped = reads.drain(max..).map(|(timestamp, _)| timestamp);
@@ -120,12 +120,14 @@ impl TimestampCache {
     /// Takes over what [`Self::summary`] gave; the low-water mark does not sink by it.
     pub fn import(&mut self, summary: &ReadSummary) {
         let low_water = summary.low_water.map(Timestamp::from).unwrap_or_default();
-        self.low_water = self.low_water.max(low_water);
+        self.low_water.raise(Mark { timestamp: low_water, reader: None });
         for point in &summary.points {
             let read = mark(point.timestamp, &point.reader);
-            if read.timestamp > self.low_water {
+            if read.timestamp > self.low_water() {
                 self.current.add_point(point.hash, read);
                 self.rotate_if_full();
+            } else {
+                self.low_water.raise(read);
             }
         }
         for span in &summary.spans {
