@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use crdb_workload::nemesis::{ranges_of, relocate};
 use futures::SinkExt as _;
+use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
@@ -249,7 +250,12 @@ async fn keeps_large_transactions_whose_clean_up_is_interrupted() -> Result<()> 
     let seed: u64 = seed.unwrap_or_else(rand::random);
     println!("CRDB_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut cluster = TestCluster::start(3).await?;
+    // A clean-up of many steps is interrupted between any two of them.
+    let requests = [500, 40].choose(&mut random).context("no bounds")?;
+    let bytes = [4 << 20, 100_000].choose(&mut random).context("no bounds")?;
+    let limits = format!("kv.cleanup_requests={requests},storage.resolve_bytes={bytes}");
+    println!("CRDB_LIMITS={limits}");
+    let mut cluster = TestCluster::start_with(3, Some(&limits)).await?;
     cluster.wait_replicated(3).await?;
     let large = LARGE.last().context("none is large")?;
     for round in 0..3 {

@@ -295,6 +295,11 @@ pub struct TestCluster {
 impl TestCluster {
     /// Starts `size` nodes and waits until all of them serve.
     pub async fn start(size: usize) -> Result<Self> {
+        Self::start_with(size, None).await
+    }
+
+    /// The same, with bounds that are not those of production, as `crate.name=number,...`.
+    pub async fn start_with(size: usize, limits: Option<&str>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut nodes = Vec::new();
         for n in 1..=size {
@@ -304,6 +309,9 @@ impl TestCluster {
         let join = format!("--join={}", join.join(","));
         for node in &mut nodes {
             node.push_arg(join.clone());
+            if let Some(limits) = limits {
+                node.push_env("CRDB_LIMITS", limits.to_owned());
+            }
             node.start()?;
         }
         let cluster = Self { nodes, _dir: dir };
