@@ -223,6 +223,17 @@ impl WriteBuffer {
         requests
     }
 
+    /// What is written in the end, all with one number, in batches of bounded size.
+    pub(crate) fn final_batches(&self, sequence: u32, limits: &Limits) -> Vec<Batch> {
+        let mut pieces = Pieces::default();
+        for (key, entry) in &self.entries {
+            let newest = entry.newest();
+            let requests = pieces.room(size(key, newest), limits);
+            add_write(requests, key, newest, entry.absent);
+        }
+        pieces.into_batches(sequence).collect()
+    }
+
     /// All that a savepoint can go back to, oldest first, in batches of bounded size: what was
     /// written between two savepoints has one sequence, that of its latest write.
     pub(crate) fn batches(&self, limits: &Limits) -> Vec<Batch> {
@@ -241,13 +252,7 @@ impl WriteBuffer {
                 }
             }
         }
-        let mut batches = Vec::new();
-        for (sequence, pieces) in levels.into_values() {
-            let full = pieces.full.into_iter();
-            batches.extend(full.map(|requests| Batch { sequence, last: false, requests }));
-            batches.push(Batch { sequence, last: true, requests: pieces.last });
-        }
-        batches
+        levels.into_values().flat_map(|(sequence, pieces)| pieces.into_batches(sequence)).collect()
     }
 
     /// Forgets what was written up to `sequence`: it is sent, and needs no second time.
@@ -291,6 +296,12 @@ struct Pieces {
 }
 
 impl Pieces {
+    fn into_batches(self, sequence: u32) -> impl Iterator<Item = Batch> {
+        let full = self.full.into_iter();
+        let full = full.map(move |requests| Batch { sequence, last: false, requests });
+        full.chain([Batch { sequence, last: true, requests: self.last }])
+    }
+
     /// The batch that takes the next key, with writes of `bytes`. What is written to a key is never
     /// cut: the same number twice would be the same write.
     fn room(&mut self, bytes: usize, limits: &Limits) -> &mut Vec<Request> {

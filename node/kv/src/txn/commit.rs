@@ -25,8 +25,21 @@ impl Txn {
     /// intents may come to be there later.
     pub async fn flush(&mut self) -> Result<(), TxnError> {
         self.check_writable()?;
+        let batches = self.buffer.batches(self.client.limits());
+        self.lay(batches).await
+    }
+
+    /// The same of a transaction that commits and goes back to no savepoint any more: what it has
+    /// written in the end, with the number that the commit gives it, so that what an attempt to
+    /// commit has laid already is the same write.
+    async fn lay_all(&mut self) -> Result<(), TxnError> {
+        let batches = self.buffer.final_batches(self.sequence, self.client.limits());
+        self.lay(batches).await
+    }
+
+    async fn lay(&mut self, batches: Vec<Batch>) -> Result<(), TxnError> {
         let limits = *self.client.limits();
-        for Batch { sequence, last, requests } in self.buffer.batches(&limits) {
+        for Batch { sequence, last, requests } in batches {
             self.prepare_intents(sequence);
             let mut header = self.write_header(sequence);
             header.savepoints = Some(Savepoints { sequences: self.buffer.savepoints() });
@@ -184,7 +197,7 @@ impl Txn {
     async fn commit_writes(&mut self) -> Result<CommitOutcome, TxnError> {
         let limits = *self.client.limits();
         if self.buffer.bytes() > limits.one_phase_bytes && self.buffer.len() > 1 {
-            self.flush().await?;
+            self.lay_all().await?;
         }
         let held_at = self.refresher.held_at();
         if held_at.is_none() {
@@ -199,7 +212,7 @@ impl Txn {
             self.deadline(),
             limits.commit_moves,
         );
-        let mut rounds = 0;
+        let (mut rounds, mut pushed) = (0, 0);
         let started = self.client.clock().now();
         let mut policy = match self.buffer.len() <= limits.locked_writes {
             true => WaitPolicy::WaitError,
@@ -231,8 +244,12 @@ impl Txn {
                     Ok(same) => Event::Refreshed(same),
                     Err(error) => Event::NotRefreshed(error),
                 },
-                Step::Stage if self.lists_too_much() => {
-                    self.flush().await?;
+                // What was pushed twice would be pushed again: behind a refresh that takes longer than
+                // ranges wait before they close a timestamp. What is laid stays where it is.
+                Step::Stage
+                    if !self.buffer.is_empty() && (pushed >= 2 || self.lists_too_much()) =>
+                {
+                    self.lay_all().await?;
                     Event::Flushed(self.write_timestamp())
                 }
                 Step::Stage => self.send_stage().await,
@@ -247,6 +264,7 @@ impl Txn {
             if matches!(event, Event::Committed(_) | Event::Staged { .. }) {
                 rounds += 1;
             }
+            pushed += u32::from(step == Step::Stage && matches!(event, Event::Failed(_)));
             committer.tell(self.client.clock().now(), self.deadline());
             step = committer.next(event);
         }

@@ -133,6 +133,8 @@ pub(super) struct Course {
     pub(super) kind: Kind,
     /// What it wrote and did not take back.
     pub(super) own: BTreeMap<KeyId, Option<u64>>,
+    /// What it inserted over values of its own that were sent before.
+    pub(super) over: Vec<(KeyId, u64)>,
     pub(super) saves: Vec<(SavepointId, BTreeMap<KeyId, Option<u64>>)>,
     /// When the statement began that is bound to see what was known before.
     pub(super) statement: u64,
@@ -321,7 +323,15 @@ impl Job {
             let (client, gateway) = (self.client, self.gateway + 1);
             format!("transaction {attempt}: c{client} at s{gateway} begins {id}: {options:?}")
         });
-        Course { txn, attempt, kind, own: BTreeMap::new(), saves: Vec::new(), statement: now }
+        Course {
+            txn,
+            attempt,
+            kind,
+            own: BTreeMap::new(),
+            over: Vec::new(),
+            saves: Vec::new(),
+            statement: now,
+        }
     }
 
     fn end(&self, course: &Course, ending: Ending) {
@@ -330,6 +340,12 @@ impl Job {
     }
 
     async fn commit(&self, mut course: Course) -> Result<(), Stop> {
+        // An insert over an own value, unless it was taken back, has to fail now.
+        let stays = |(key, value): &&(KeyId, u64)| course.own.get(key) == Some(&Some(*value));
+        if let Some((_, value)) = course.over.iter().find(stays) {
+            let lost = format!("its insert of {value} over its own value succeeded");
+            self.log.lock().with(course.attempt, |attempt| attempt.lost_own = Some(lost));
+        }
         // What has only deletions left nothing to tell its outcome by.
         let writes = !course.own.is_empty();
         if writes && course.own.values().all(Option::is_none) {

@@ -338,3 +338,57 @@ async fn whatever_the_bounds_a_transaction_is_whole_and_reads_what_it_wrote() {
         drop(world.local);
     }
 }
+
+/// Validations take so long that others read what is written meanwhile, at the present.
+struct SlowRefresh {
+    inner: LocalSender,
+    wall: Arc<ManualClock>,
+    other: TxnClient,
+}
+
+impl Sender for SlowRefresh {
+    fn send(
+        &self,
+        batch: BatchRequest,
+    ) -> BoxFuture<'_, Result<crdb_proto::kv::BatchResponse, SendError>> {
+        Box::pin(async move {
+            let is_validation =
+                |request: &Request| matches!(request.kind, Some(request::Kind::Validate(_)));
+            let validates = batch.requests.iter().all(is_validation);
+            let answer = self.inner.send(batch).await;
+            if validates {
+                self.wall.advance(Duration::from_millis(600));
+                // Unless it is laid by now.
+                drop(
+                    self.other.begin(TxnOptions::default()).read(vec![get("k01")], nowait()).await,
+                );
+            }
+            answer
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_refresh_takes_long_is_not_pushed_again_and_again() {
+    let world = bounded(crdb_storage::Limits::default(), Limits::default());
+    let (inner, wall) = (world.local.clone(), Arc::clone(&world.wall));
+    let sender = SlowRefresh { inner, wall, other: world.other.clone() };
+    let client = TxnClient::new(TxnClientConfig {
+        sender: Arc::new(sender),
+        clock: world.local.clock().clone(),
+        node_id: NodeId(1),
+        seed: 9,
+        limits: Limits::default(),
+    });
+    let mut txn = client.begin(TxnOptions::default());
+    assert_eq!(contents(&mut txn).await.unwrap(), Rows::new());
+    put(&mut txn, "k00", "laid before").await.unwrap();
+    txn.flush().await.unwrap();
+    put(&mut txn, "k01", "with the commit").await.unwrap();
+    put(&mut txn, "k99", "in another range").await.unwrap();
+    world.wall.advance(Duration::from_secs(1));
+    assert_eq!(value(&mut world.other.begin(TxnOptions::default()), "k01").await.unwrap(), None);
+    let info = txn.commit().await.unwrap();
+    assert_eq!(info.kind, CommitKind::Parallel);
+    assert_eq!(all(&world.other).await.len(), 3);
+}
