@@ -231,3 +231,32 @@ fn all_locks_are_listed_however_few_one_request_asks_for() {
         assert_eq!(listed, 7, "{locks_asked} asked for at a time");
     }
 }
+
+#[test]
+fn a_transaction_runs_again_by_itself_while_its_statements_are_kept() {
+    let production = Limits::default();
+    for (limits, again) in [
+        (production, true),
+        (Limits { log_steps: 1, ..production }, false),
+        (Limits { log_bytes: 100, ..production }, false),
+        (Limits { retries: 0, ..production }, false),
+    ] {
+        let (cluster, mut session) = session(limits);
+        rows(&mut session, "INSERT INTO m VALUES (1, 'a'), (2, 'b')");
+        rows(&mut session, "BEGIN");
+        assert_eq!(number(&mut session, "SELECT count(*) FROM m"), 2);
+        // What it has read changes, what it was told does not.
+        rows(&mut cluster.session(0), "UPDATE m SET v = 'c' WHERE k = 1");
+        rows(&mut session, "UPDATE m SET v = 'd' WHERE k = 2");
+        let ended = block_on(run(&mut session, "COMMIT"));
+        match ended.map(|result| result.tag) {
+            Ok(tag) => assert!(again && tag == "COMMIT", "{limits:?}: {tag}"),
+            Err(error) => {
+                assert!(!again, "{limits:?}: {error:?}");
+                assert_eq!(error.code, SqlState::SERIALIZATION_FAILURE, "{error:?}");
+            }
+        }
+        let changed = number(&mut session, "SELECT count(*) FROM m WHERE v = 'd'");
+        assert_eq!(changed, i64::from(again), "{limits:?}");
+    }
+}
