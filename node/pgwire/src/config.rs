@@ -10,7 +10,7 @@ crdb_settings::limits! {
     pub struct Config {
         /// How long a client may take for its startup packets; then it is told 08006.
         pub startup_deadline: Duration = Duration::from_secs(5), min Duration::from_secs(5);
-        /// Bytes of a startup packet; more is 54000, and the connection ends.
+        /// Bytes of a startup packet; more is 08P01, and the connection ends.
         pub startup_bytes_max: usize = 10_000, min 10_000;
         /// Bytes of any later message, such as one with a statement's text or its parameters; more is
         /// 54000.
