@@ -10,8 +10,9 @@ crdb_settings::limits! {
         pub buffer_bytes: usize = 4 << 20, min 1;
         /// Keys in a buffer at which it has to be flushed.
         pub buffer_keys: usize = 100_000, min 1;
-        /// Bytes of writes in one batch of intents, give or take one row.
-        pub flush_bytes: usize = 4 << 20, min 1;
+        /// Bytes of writes in one batch of intents, give or take one row. More than a buffer has when
+        /// it is full: else each flush would end in a batch of one row.
+        pub flush_bytes: usize = 8 << 20, min 1;
         /// Writes in one batch of intents.
         pub flush_keys: usize = 20_000, min 1;
         /// Bytes of writes that are committed in one phase; more are laid as intents before. Beyond
