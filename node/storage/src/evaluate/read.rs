@@ -1,8 +1,10 @@
 //! Reads: single keys, scans, and the proof that earlier reads still hold.
 //!
 //! A scan merges three sources: the versions, the intents of its span, and what the batch itself
-//! has written. Intents are taken page by page, so that one with a bound does not look at those
-//! far behind it.
+//! has written. Most spans hold no intents: so the versions are read first, up to where a bound stops
+//! the scan, and then only so far is looked for intents, which costs as much as was removed there in
+//! the last while. Where there are some that matter, that part is read again, merged with them, page
+//! by page of intents.
 //!
 //! What a read does about a version or intent at `t` that it did not write:
 //!
@@ -117,26 +119,57 @@ impl<R: Reader> Evaluation<'_, R> {
         self.check_threshold(self.read)?;
         let lock = self.lock_strength(scan.lock)?;
         let direction = if scan.reverse { Direction::Reverse } else { Direction::Forward };
-        let mut rows = Rows::new(self, scan, lock);
-        let in_the_way = |intent: &kv::Intent| self.is_in_the_way(intent, lock);
-        let mut visit = |key: &[u8], seen: Seen<'_>| rows.visit(self, key, &seen);
-        self.merged(&span, self.version_ceiling(lock), direction, &in_the_way, &mut visit)?;
+        let rows = self.rows(scan, &span, direction, lock)?;
+        let read = rows.served(&span, direction);
         let Rows { response, locked, newer, foreign, bytes, .. } = rows;
         self.answered += bytes;
         self.blocking.extend(foreign);
         if let Some((key, existing)) = newer {
             self.met_newer(&key, existing, lock);
         }
-        let read = match (&response.resume, direction) {
-            (None, _) => span,
-            (Some(rest), Direction::Forward) => Span::new(span.start, rest.start.clone()),
-            (Some(rest), Direction::Reverse) => Span::new(rest.end.clone(), span.end),
-        };
         self.served(read, self.read);
         if let Some(strength) = lock {
             self.out.locks.extend(locked.into_iter().map(|key| (key, strength)));
         }
         Ok(response)
+    }
+
+    /// What a scan finds, up to where it stops.
+    fn rows<'s>(
+        &self,
+        scan: &'s kv::ScanRequest,
+        span: &Span,
+        direction: Direction,
+        lock: Option<LockStrength>,
+    ) -> Result<Rows<'s>, EvalError> {
+        let ceiling = self.version_ceiling(lock);
+        let in_the_way = |intent: &kv::Intent| self.is_in_the_way(intent, lock);
+        let mut page = span.clone();
+        if self.written.is_empty() {
+            let mut rows = Rows::new(self, scan, lock);
+            mvcc::scan(self.reader, span, ceiling, direction, &mut |key, version, value| {
+                Ok(rows.visit(self, key, &Seen::Version(version, value)))
+            })?;
+            page = rows.served(span, direction);
+            let mut found = false;
+            lock::scan_intents(self.reader, &page, direction, &mut |_, intent| {
+                found = self.is_own(&intent) || in_the_way(&intent);
+                if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if !found {
+                return Ok(rows);
+            }
+        }
+        let mut rows = Rows::new(self, scan, lock);
+        let mut visit = |key: &[u8], seen: Seen<'_>| rows.visit(self, key, &seen);
+        self.merged(&page, ceiling, direction, &in_the_way, &mut visit)?;
+        if rows.response.resume.is_none() && page != *span {
+            rows.response.resume = Some(match direction {
+                Direction::Forward => kv::Span { start: page.end, end: span.end.clone() },
+                Direction::Reverse => kv::Span { start: span.start.clone(), end: page.start },
+            });
+        }
+        Ok(rows)
     }
 
     /// Proves that nobody wrote to spans between an earlier read and the present one, or, in a
@@ -472,6 +505,15 @@ impl<'a> Rows<'a> {
             self.response.rows.push(kv::KeyValue { key, value });
         }
         ControlFlow::Continue(())
+    }
+
+    /// What of the span of the scan is in its answer.
+    fn served(&self, span: &Span, direction: Direction) -> Span {
+        match (&self.response.resume, direction) {
+            (None, _) => span.clone(),
+            (Some(rest), Direction::Forward) => Span::new(span.start.clone(), rest.start.clone()),
+            (Some(rest), Direction::Reverse) => Span::new(rest.end.clone(), span.end.clone()),
+        }
     }
 
     /// What is left of the scan when it stops before `key`.
